@@ -1,0 +1,1 @@
+"""Start here: pipeline.py is the main flow."""

@@ -1,0 +1,173 @@
+"""The shape of report.json: what a run is worth, for people and programs. All rates are 0..1."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+REPORT_SCHEMA = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class SplitInfo(_Part):
+    size: int
+    fingerprint: str  # sha256 over the split's items and labels
+
+
+class DataInfo(_Part):
+    source: str
+    labels: list[str]
+    splits: dict[str, SplitInfo]  # train, calibration, validation, test
+    fingerprint: str
+
+
+class Constraints(_Part):
+    """The recipe's [accept] table."""
+
+    metric: str
+    max_drop_points: float
+    max_p95_ms: float | None
+    max_size_mb: float | None
+    prefer: Literal["latency", "size"]
+
+
+class ClassScore(_Part):
+    label: str
+    n: int  # test items of this class
+    precision: float
+    recall: float
+    f1: float
+
+
+class Flips(_Part):
+    lost: int  # right with the baseline, wrong here
+    gained: int  # wrong with the baseline, right here
+
+
+class Latency(_Part):
+    """Milliseconds for one call; `total` is from request bytes to labels, `compute` the model alone."""
+
+    batch: int
+    threads: int
+    total_p50: float
+    total_p95: float
+    total_p99: float | None  # None below 1,000 samples
+    compute_p50: float
+    n: int
+
+
+class Parity(_Part):
+    """How far the scores of an exported or quantized graph are from those it was made from."""
+
+    against: str
+    split: str
+    n: int
+    max_abs: float
+    disagreements: int
+
+
+class Variant(_Part):
+    id: str
+    name: str  # the model's name in the recipe
+    role: Literal["teacher", "student", "control"]
+    runtime: Literal["torch", "onnxruntime"]
+    provider: str
+    precision: str
+    package_id: str | None  # the id that the server answers with
+    parents: list[str]
+    params: int
+    size_bytes: int
+    macs: int
+    n: int  # test items
+    errors: int
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    macro_f1: float
+    macro_precision: float
+    macro_recall: float
+    per_class: list[ClassScore]
+    confusion: list[list[int]]  # [true][predicted], counts
+    ece: float  # expected calibration error, 15 bins
+    agreement: float  # share of test items with the baseline's label
+    flips: Flips
+    accuracy_drop_points: float  # baseline - this, in points; positive is a loss
+    accuracy_drop_points_ci95: tuple[float, float]
+    metric_drop_points: float  # the same of the recipe's own metric
+    metric_drop_points_ci95: tuple[float, float]
+    mcnemar_p: float
+    latency_ms: list[Latency]
+    speedup: float  # total_p50 of the baseline / own, batch 1, 1 thread
+    speedup_compute: float
+    peak_rss_mb: float
+    parity: Parity | None
+    batch_invariant: bool
+    graph: dict[str, Any]  # what the export or the quantizer did, counted in the graph itself
+    verdict: Literal["accepted", "rejected"]
+    reasons: list[str]  # why it was rejected; empty when accepted
+
+
+class Candidate(_Part):
+    """One row of the ranking on validation."""
+
+    id: str
+    eligible: bool
+    drop_points: float
+    drop_points_upper: float  # upper 97.5 % limit, projected to the size of the test split
+    total_p50_ms: float
+    total_p95_ms: float
+    size_bytes: int
+    why: str
+
+
+class Choice(_Part):
+    """The choice as frozen on validation, before the test split was looked at."""
+
+    id: str
+    reason: str
+    ranking: list[Candidate]
+
+
+class RunInfo(_Part):
+    name: str
+    created: str  # ISO 8601, UTC
+    seed: int
+    limbeck: str
+    git_commit: str | None
+    versions: dict[str, str]
+    hardware: dict[str, Any]  # cpu, cores, memory_gb, cpu_flags (those that matter), gpu
+    stages: dict[str, float]  # seconds of each stage, when it was done
+
+
+class Epoch(_Part):
+    epoch: int
+    loss: float  # mean training loss
+    accuracy: float  # on validation
+    seconds: float
+
+
+class Report(_Part):
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True, validate_by_name=True)
+
+    schema_version: Literal[1] = Field(default=REPORT_SCHEMA, alias="schema")  # `schema` is taken in pydantic
+    run: RunInfo
+    task: str
+    data: DataInfo
+    constraints: Constraints
+    baseline: str  # variant id: the teacher as users run it, torch eager fp32
+    choice: Choice
+    selected: str | None  # the choice, if it held on test
+    verdict: str  # one sentence
+    advice: list[str]  # measured advice, a sentence each
+    training: dict[str, list[Epoch]]  # model name -> its epochs
+    variants: list[Variant]
+
+    def variant(self, variant_id: str) -> Variant:
+        """The variant called `variant_id`; KeyError if there is none."""
+        for variant in self.variants:
+            if variant.id == variant_id:
+                return variant
+        raise KeyError(variant_id)

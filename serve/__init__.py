@@ -1,0 +1,1 @@
+"""What ships: the model package, preprocessing, the ONNX Runtime predictor and the HTTP service. Torch-free."""

@@ -1,0 +1,100 @@
+"""The one implementation of image preprocessing, for training's evaluation view, evaluation and serving alike.
+
+H height, W width, C channels (1 for "L", 3 for "RGB").
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from serve.errors import InputError
+from serve.manifest import ImagePreprocessing
+
+# Formats that a request may carry. Others in Pillow are rare, old or have parsers with a history.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+MAX_PIXELS = 32 * 1024 * 1024
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def prepare_images(items: Sequence[bytes], spec: ImagePreprocessing) -> np.ndarray:
+    """Decode and prepare images: uint8 [N, H, W, C]. Raises InputError for the first that cannot be read."""
+    batch = np.empty((len(items), *spec.shape), dtype=np.uint8)
+    for row, item in enumerate(items):
+        batch[row] = prepare_image(item, spec)
+    return batch
+
+
+def prepare_image(item: bytes, spec: ImagePreprocessing) -> np.ndarray:
+    """Decode and prepare one image: uint8 [H, W, C]."""
+    image = _decode(item)
+    if spec.exif_orientation:
+        image = ImageOps.exif_transpose(image)
+    image = _to_color(image, spec)
+    height, width = spec.size
+    if spec.resize == "shorter-side":
+        image = _center_crop(_resize_shorter_side(image, spec), height, width)
+    elif image.size != (width, height):
+        image = image.resize((width, height), _RESAMPLING[spec.interpolation])
+    return np.asarray(image, dtype=np.uint8).reshape(spec.shape)
+
+
+def _decode(item: bytes) -> Image.Image:
+    if not item:
+        raise InputError("empty_input", "the image is empty", "send the bytes of an image file")
+    try:
+        image = Image.open(io.BytesIO(item), formats=FORMATS)
+    except Exception:  # Pillow's parsers raise many kinds; all mean the same to the sender
+        raise InputError(
+            "not_an_image", "the bytes are not an image in a known format", f"send one of {', '.join(FORMATS)}"
+        ) from None
+    if image.width * image.height > MAX_PIXELS:  # known from the header, before a pixel is decoded
+        raise InputError(
+            "too_many_pixels",
+            f"the image is {image.width}x{image.height}; at most {MAX_PIXELS} pixels are decoded",
+            "send a smaller image",
+        )
+    try:
+        image.load()
+    except Exception:
+        raise InputError("broken_image", "the image breaks off or is damaged", "send the whole file") from None
+    return image
+
+
+def _to_color(image: Image.Image, spec: ImagePreprocessing) -> Image.Image:
+    if image.mode == spec.color:
+        return image
+    if image.mode.startswith("I;16"):  # Pillow would clip 16-bit grey at 255 instead of scaling it
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, spec.alpha)
+        image = Image.alpha_composite(ground, image)
+    return image.convert(spec.color)
+
+
+def _resize_shorter_side(image: Image.Image, spec: ImagePreprocessing) -> Image.Image:
+    """As torchvision's Resize(int): the shorter side becomes `resize_to`, the longer is truncated to an int."""
+    target = spec.resize_to
+    assert target is not None
+    width, height = image.size
+    if width <= height:
+        size = (target, int(target * height / width))
+    else:
+        size = (int(target * width / height), target)
+    return image if image.size == size else image.resize(size, _RESAMPLING[spec.interpolation])
+
+
+def _center_crop(image: Image.Image, height: int, width: int) -> Image.Image:
+    """As torchvision's CenterCrop; what lies outside the image is black."""
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))

@@ -1,0 +1,87 @@
+"""The manifest of a model package: everything beside the graph that decides an answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+
+Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static"]
+
+
+class ImagePreprocessing(BaseModel):
+    """From image bytes to a uint8 array [height, width, channels]; mean and deviation live in the graph."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["image"] = "image"
+    color: Literal["L", "RGB"]
+    exif_orientation: bool = True
+    alpha: Literal["black", "white"] = "black"
+    resize: Literal["exact", "shorter-side"] = "exact"
+    resize_to: Annotated[int, Field(gt=0)] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    crop: Literal["none", "center"] = "none"
+    size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]  # height, width
+
+    @model_validator(mode="after")
+    def _resize_and_crop_agree(self) -> ImagePreprocessing:
+        if self.resize == "shorter-side" and (self.resize_to is None or self.crop == "none"):
+            raise ValueError("resize = 'shorter-side' needs resize_to and crop = 'center'")
+        if self.resize == "exact" and (self.resize_to is not None or self.crop != "none"):
+            raise ValueError("resize = 'exact' takes neither resize_to nor a crop")
+        return self
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.color == "L" else 3
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one prepared image: (height, width, channels)."""
+        return (*self.size, self.channels)
+
+
+class Manifest(BaseModel):
+    """What decides an answer. `id` is the hash of all the rest, so it names exactly one behaviour."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    id: str = ""
+    task: Literal["image"]
+    labels: tuple[str, ...] = Field(min_length=2)
+    preprocessing: ImagePreprocessing
+    precision: Precision
+    temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    batch_invariant: bool
+    files: dict[str, str]  # name -> sha256 of its bytes
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Manifest:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("two labels have the same name")
+        return self
+
+    def computed_id(self) -> str:
+        """The first 16 hex digits of the sha256 over the canonical JSON of everything but `id`."""
+        content = self.model_dump(mode="json", exclude={"id"})
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def sealed(self) -> Manifest:
+        """The same manifest with its own id filled in."""
+        return self.model_copy(update={"id": self.computed_id()})
+
+
+class ServingConfig(BaseModel):
+    """How a package is run (`serving.json`). It may change without changing an answer, so it is not hashed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    threads: int = Field(default=1, ge=1, le=256)
+    workers: int = Field(default=1, ge=1, le=256)
