@@ -8,8 +8,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION = 1
-
 Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static"]
 
 
@@ -51,7 +49,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     id: str = ""
     task: Literal["image"]
     labels: tuple[str, ...] = Field(min_length=2)

@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-REPORT_SCHEMA = 1
-
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -152,7 +150,7 @@ class Epoch(_Part):
 class Report(_Part):
     model_config = ConfigDict(extra="forbid", serialize_by_alias=True, validate_by_name=True)
 
-    schema_version: Literal[1] = Field(default=REPORT_SCHEMA, alias="schema")  # `schema` is taken in pydantic
+    schema_version: Literal[1] = Field(default=1, alias="schema")  # `schema` is taken in pydantic
     run: RunInfo
     task: str
     data: DataInfo
