@@ -138,6 +138,7 @@ class RunInfo(_Part):
     versions: dict[str, str]
     hardware: dict[str, Any]  # cpu, cores, memory_gb, cpu_flags (those that matter), gpu
     stages: dict[str, float]  # seconds of each stage, when it was done
+    command: str | None = None  # the command line that made the run
 
 
 class Epoch(_Part):
@@ -162,6 +163,8 @@ class Report(_Part):
     advice: list[str]  # measured advice, a sentence each
     training: dict[str, list[Epoch]]  # model name -> its epochs
     variants: list[Variant]
+    preprocessing: dict[str, Any] | None = None  # as in the manifest of the choice; what a request's bytes meet
+    teacher_licence: str | None = None  # as its source states it; None where it states none
 
     def variant(self, variant_id: str) -> Variant:
         """The variant called `variant_id`; KeyError if there is none."""
