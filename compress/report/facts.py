@@ -1,0 +1,156 @@
+"""What several sections ask of a report: the choice, the latency that counts, the constraints and whether they hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from compress.report.schema import Latency, Report, Variant
+from compress.report.wording import fixed, interval, milliseconds, points, short, size
+
+
+def single(variant: Variant) -> Latency | None:
+    """The latency that constraints and speed-ups are about: batch 1, 1 thread. None where it was not measured."""
+    return next((at for at in variant.latency_ms if at.batch == 1 and at.threads == 1), None)
+
+
+def median(variant: Variant) -> float | None:
+    """Median milliseconds from bytes to label, batch 1, 1 thread."""
+    at = single(variant)
+    return at.total_p50 if at else None
+
+
+def tail(variant: Variant) -> float | None:
+    """The 95th percentile of the same."""
+    at = single(variant)
+    return at.total_p95 if at else None
+
+
+def baseline(report: Report) -> Variant:
+    return report.variant(report.baseline)
+
+
+def chosen(report: Report) -> Variant | None:
+    """The choice frozen on validation, whether or not it held; None where nothing could be chosen."""
+    wanted = report.selected or report.choice.id
+    return next((variant for variant in report.variants if variant.id == wanted), None)
+
+
+def compared(report: Report) -> list[Variant]:
+    """Every variant but the baseline."""
+    return [variant for variant in report.variants if variant.id != report.baseline]
+
+
+def marks(report: Report, variant: Variant) -> list[str]:
+    """The words that single a variant out: baseline, selected, or the choice that failed."""
+    found = ["baseline"] if variant.id == report.baseline else []
+    if variant.id == report.selected:
+        found.append("selected")
+    elif report.selected is None and variant.id == report.choice.id:
+        found.append("choice, failed")
+    return found
+
+
+def quotient(numerator: float, denominator: float) -> float | None:
+    return numerator / denominator if denominator else None
+
+
+def metric_name(metric: str) -> str:
+    """The recipe's metric in words."""
+    if metric.startswith("recall:"):
+        return f"recall of “{short(metric.removeprefix('recall:'), 40)}”"
+    return {"macro_f1": "macro F1"}.get(metric, metric)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One constraint on one variant. `holds` is None where the recipe sets no limit or nothing was measured.
+
+    `excess` is how far past the limit it is, as a share of the limit; 0 where it holds.
+    """
+
+    name: str
+    required: str
+    measured: str
+    detail: str
+    holds: bool | None
+    excess: float = 0.0
+
+    @property
+    def failure(self) -> str:
+        return f"{self.name}: {self.measured}, required {self.required}."
+
+
+def checks(report: Report, variant: Variant) -> list[Check]:
+    """The recipe's constraints on `variant`, measured on the test split."""
+    return [_margin_check(report, variant), _latency_check(report, variant), _size_check(report, variant)]
+
+
+def _margin_check(report: Report, variant: Variant) -> Check:
+    margin = report.constraints.max_drop_points
+    low, upper = variant.metric_drop_points_ci95
+    return Check(
+        name=f"Drop in {metric_name(report.constraints.metric)}, upper limit",
+        required=f"at most {points(margin)}",
+        measured=points(upper),
+        detail=f"measured {fixed(variant.metric_drop_points)}, interval {interval(low, upper)}",
+        holds=_within(upper, margin),
+        excess=_excess(upper, margin),
+    )
+
+
+def _latency_check(report: Report, variant: Variant) -> Check:
+    limit, measured = report.constraints.max_p95_ms, tail(variant)
+    return Check(
+        name="Latency, 95th percentile",
+        required="no limit set" if limit is None else f"at most {milliseconds(limit)}",
+        measured=milliseconds(measured),
+        detail="bytes to label, batch 1, 1 thread",
+        holds=None if measured is None else _within(measured, limit),
+        excess=0.0 if measured is None else _excess(measured, limit),
+    )
+
+
+def _size_check(report: Report, variant: Variant) -> Check:
+    limit, size_mb = report.constraints.max_size_mb, variant.size_bytes / 1e6
+    return Check(
+        name="Size of the package",
+        required="no limit set" if limit is None else f"at most {size(1e6 * limit)}",
+        measured=size(variant.size_bytes),
+        detail="every file that decides an answer",
+        holds=_within(size_mb, limit),
+        excess=_excess(size_mb, limit),
+    )
+
+
+def _within(value: float, limit: float | None) -> bool | None:
+    return None if limit is None else value <= limit
+
+
+def _excess(value: float, limit: float | None) -> float:
+    if limit is None or value <= limit or not math.isfinite(value):
+        return 0.0
+    return (value - limit) / limit if limit > 0 else value - limit
+
+
+def failed(checked: Iterable[Check]) -> list[Check]:
+    return [check for check in checked if check.holds is False]
+
+
+def nearest(report: Report) -> Variant | None:
+    """The student or exported teacher that misses the constraints on test by the least; None without any."""
+    candidates = [variant for variant in compared(report) if variant.role != "control"]
+
+    def distance(variant: Variant) -> tuple[int, float]:
+        missed = failed(checks(report, variant))
+        return len(missed), sum(check.excess for check in missed)
+
+    return min(candidates, key=distance, default=None)
+
+
+def reasons(report: Report, variant: Variant) -> list[str]:
+    """Why `variant` was rejected: as recorded, or else from the constraints themselves."""
+    if variant.reasons or variant.verdict == "accepted":
+        return variant.reasons
+    return [check.failure for check in failed(checks(report, variant))]
