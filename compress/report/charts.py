@@ -1,0 +1,166 @@
+"""Charts as SVG drawn here: the intervals of the drop (the heart of the page) and how each model was trained.
+
+`pareto` has a module of its own. Every chart is drawn for a given width, so that type is never scaled down.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from compress.report import svg, wording
+from compress.report.pareto import Point, pareto
+from compress.report.schema import Epoch
+from compress.report.svg import Entry, Scale
+
+__all__ = ["Drop", "Point", "drops", "learning", "pareto"]
+
+_NAME_LENGTH = 34
+_REACH = 8.0  # margins from zero, where the chart of drops stops: one collapsed variant must not flatten the others
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The drop of a variant against the baseline and its 95 % interval, in points."""
+
+    name: str
+    points: float
+    low: float
+    high: float
+    role: str
+    marks: tuple[str, ...] = ()
+
+    @property
+    def drawable(self) -> bool:
+        return all(math.isfinite(figure) for figure in (self.points, self.low, self.high))
+
+    @property
+    def title(self) -> str:
+        name = wording.short(self.name, _NAME_LENGTH)
+        return f"{name} ({', '.join(self.marks)})" if self.marks else name
+
+    @property
+    def figures(self) -> str:
+        return f"{wording.fixed(self.points)}  ({wording.interval(self.low, self.high)})"
+
+
+def drops(rows: Sequence[Drop], margin: float, metric: str, width: float = svg.WIDE) -> Markup | None:
+    """A forest plot: one interval a row, with the line of no change and that of the margin; None without a row."""
+    shown = [row for row in rows if row.drawable]
+    if not shown:
+        return None
+    wide = width >= svg.WIDE
+    left = 24 + max(svg.text_width(row.title) for row in shown) if wide else 12.0
+    right = width - max(svg.text_width(row.figures) for row in shown) - 12 if wide else width - 12
+    pitch, top = (30.0, 44.0) if wide else (46.0, 44.0)
+    x, bottom = _drop_scale(shown, margin, left, right), top + pitch * len(shown)
+    heights = [top + pitch * (at + (0.5 if wide else 0.7)) for at in range(len(shown))]
+    parts = _drop_axis(x, bottom, f"Drop in {metric}, points" if wide else "Drop, points")
+    parts.append(svg.text(x(margin), top - 12, f"margin {wording.fixed(margin)}", "middle", "axis"))
+    for upper, lower in [(top - 6, bottom)] if wide else [(y - 9, y + 9) for y in heights]:
+        parts += _drop_ground(x, margin, upper, lower)
+    for row, y in zip(shown, heights, strict=True):
+        parts += _drop_row(row, x, margin, y, width if wide else None)
+    within = sum(row.high <= margin for row in shown)
+    legend, height = svg.legend(_drop_signs(shown, margin), 8, bottom + 44, width - 8)
+    title = f"Drop in {metric} of every variant, with 95 % intervals"
+    description = f"{within} of {len(shown)} intervals end within the margin of {wording.points(margin)}. " + " ".join(
+        f"{row.name}: {row.figures}." for row in shown
+    )
+    return svg.drawing(f"drops-{width:g}", title, description, (width, height), [*parts, *legend])
+
+
+def _drop_scale(shown: list[Drop], margin: float, left: float, right: float) -> Scale:
+    reach = max(_REACH * margin, 4.0)
+    low = max(min(0.0, *(row.low for row in shown)), -reach)
+    high = min(max(margin, *(row.high for row in shown)), reach)
+    room = 0.06 * (high - low) or 0.5
+    return Scale(low - room, high + room, left, right)
+
+
+def _drop_axis(x: Scale, bottom: float, title: str) -> list[Markup]:
+    parts = [svg.text(8, 12, f"{title}; further right is worse", class_="axis")]
+    for tick in svg.linear_ticks(x.low, x.high, int((x.end - x.start) / 45)):
+        parts.append(svg.line(x(tick), bottom, x(tick), bottom + 5, "tick"))
+        parts.append(svg.text(x(tick), bottom + 20, f"{tick:g}".replace("-", "\N{MINUS SIGN}"), "middle"))
+    return [*parts, svg.line(x.start, bottom, x.end, bottom, "base")]
+
+
+def _drop_ground(x: Scale, margin: float, upper: float, lower: float) -> list[Markup]:
+    """The ground beyond the margin is shaded, the margin dashed, zero solid."""
+    return [
+        svg.tag("rect", x=x(margin), y=upper, width=x.end - x(margin), height=lower - upper, class_="beyond"),
+        svg.line(x(0), upper, x(0), lower, "zero"),
+        svg.line(x(margin), upper, x(margin), lower, "margin"),
+    ]
+
+
+def _drop_row(row: Drop, x: Scale, margin: float, y: float, width: float | None) -> list[Markup]:
+    """One interval; name and figures beside it, or above it where no `width` is given."""
+    kind = "holds" if row.high <= margin else "open"
+    parts = [svg.line(x(row.low), y, x(row.high), y, f"span {kind}")]
+    for end, step in ((row.low, 1), (row.high, -1)):
+        if x.low <= end <= x.high:
+            parts.append(svg.line(x(end), y - 4, x(end), y + 4, f"span {kind}"))
+        else:  # the interval goes on beyond the chart
+            point = x(end)
+            parts.append(svg.path([(point + 5 * step, y - 5), (point, y), (point + 5 * step, y + 5)], f"span {kind}"))
+    parts.append(svg.marker(row.role, x(row.points), y, kind))
+    if "selected" in row.marks:
+        parts.append(svg.ring(x(row.points), y))
+    if width is None:
+        return [*parts, svg.text(8, y - 15, row.title, class_="name"), svg.text(x.end, y - 15, row.figures, "end")]
+    return [*parts, svg.text(8, y + 4, row.title, class_="name"), svg.text(width - 4, y + 4, row.figures, "end")]
+
+
+def _drop_signs(shown: list[Drop], margin: float) -> list[Entry]:
+    roles = [role for role in ("teacher", "student", "control") if any(row.role == role for row in shown)]
+    signs = [Entry(role, role) for role in roles]
+    if any(row.high <= margin for row in shown):
+        signs.append(Entry("holds", "filled: within the margin"))
+    if any(row.high > margin for row in shown):
+        signs.append(Entry("open", "hollow: not shown to be within it"))
+    return signs
+
+
+def learning(name: str, epochs: Sequence[Epoch], ident: str) -> Markup | None:
+    """Loss and validation accuracy of one model by epoch, two panels side by side; None without an epoch."""
+    losses = [(at.epoch, at.loss) for at in epochs if math.isfinite(at.loss)]
+    rates = [(at.epoch, 100 * at.accuracy) for at in epochs if math.isfinite(at.accuracy)]
+    if not losses and not rates:
+        return None
+    parts = [*_panel(losses, "Training loss", 0, 2), *_panel(rates, "Validation accuracy, %", 170, 2)]
+    told = [f"{len(epochs)} epochs"]
+    if losses:
+        told.append(f"the loss went from {wording.significant(losses[0][1])} to {wording.significant(losses[-1][1])}")
+    if rates:
+        told.append(f"accuracy on validation ended at {wording.fixed(rates[-1][1])} %")
+    description = ", ".join(told) + "."
+    return svg.drawing(ident, f"Training of {wording.short(name, 60)}", description, (svg.NARROW, 138), parts)
+
+
+def _panel(values: list[tuple[int, float]], title: str, left: float, digits: int) -> list[Markup]:
+    """One small line chart, labelled with its first and its last value."""
+    parts = [svg.text(left, 12, title, class_="axis")]
+    if not values:
+        return [*parts, svg.text(left, 60, wording.MISSING)]
+    figures = [figure for _, figure in values]
+    x = Scale(values[0][0], values[-1][0], left + 6, left + 100)
+    y = Scale(min(figures), max(figures), 104, 30)
+    spots = [(x(at), y(figure)) for at, figure in values]
+    last = spots[-1]
+    first, start = spots[0], wording.fixed(figures[0], digits)
+    if len(values) > 1:
+        parts.append(svg.text(first[0] + 8, first[1] + 4, start))
+        parts.append(svg.text(last[0], 132, f"{values[-1][0]} epochs", "middle"))
+    return [
+        *parts,
+        svg.line(left, 116, left + 106, 116, "base"),
+        svg.path(spots, "curve"),
+        svg.tag("circle", cx=last[0], cy=last[1], r=3.0, class_="end"),
+        svg.text(last[0] + 8, last[1] + 4, wording.fixed(figures[-1], digits), class_="name"),
+        svg.text(first[0], 132, str(values[0][0]), "middle"),
+    ]

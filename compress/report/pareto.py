@@ -1,0 +1,167 @@
+"""The chart of accuracy against latency: what each variant costs and is worth, and which are beaten by none.
+
+Drawn for a width of its own (a wide one for desks and paper, a narrow one for telephones), so that type is never
+scaled down.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from markupsafe import Markup
+
+from compress.report import svg, wording
+from compress.report.labels import Box, Label, place
+from compress.report.svg import Entry, Scale
+
+_TITLE_LENGTH = 30
+_FLOOR = 25.0  # points below the best, where the chart stops: one collapsed variant must not flatten the others
+
+
+@dataclass(frozen=True)
+class Point:
+    """A variant: median milliseconds from bytes to label; accuracy and the ends of its interval in percent."""
+
+    name: str
+    latency_ms: float
+    accuracy: float
+    low: float
+    high: float
+    role: str
+    marks: tuple[str, ...] = ()
+
+    @property
+    def drawable(self) -> bool:
+        figures = (self.latency_ms, self.accuracy, self.low, self.high)
+        return all(math.isfinite(figure) for figure in figures) and self.latency_ms > 0
+
+
+def front(points: Iterable[Point]) -> list[Point]:
+    """The points that no other beats in both, the fastest first."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.latency_ms, -point.accuracy)):
+        if not best or point.accuracy > best[-1].accuracy:
+            best.append(point)
+    return best
+
+
+def pareto(points: Sequence[Point], width: float = svg.WIDE) -> Markup | None:
+    """Accuracy over latency, the front as steps, each accuracy's interval as a whisker; None without a point."""
+    shown = [point for point in points if point.drawable]
+    if not shown:
+        return None
+    height = 400.0 if width >= svg.WIDE else 330.0
+    x, y, x_ticks = _scales(shown, width, height)
+    names, numbered = _names(shown, x, y)
+    legend, bottom = svg.legend(_signs(shown), 8, height + 8, width - 8)
+    names_below, bottom = svg.legend(numbered, 8, bottom, width - 8, aligned=True)
+    parts = [
+        *_axes(x, y, x_ticks),
+        svg.path(_corners(shown, x, y), "front"),
+        *[svg.group(_whisker(point, x, y), "whisker") for point in shown],
+        *[svg.marker(point.role, x(point.latency_ms), y(point.accuracy)) for point in shown],
+        *[svg.ring(x(point.latency_ms), y(point.accuracy)) for point in shown if "selected" in point.marks],
+        *[part for label in names for part in _name(label)],
+        *legend,
+        *names_below,
+    ]
+    fastest_first = ", ".join(point.name for point in front(shown))
+    description = f"{len(shown)} variants. The front, the fastest first: {fastest_first}."
+    return svg.drawing(f"pareto-{width:g}", "Accuracy against latency", description, (width, bottom), parts)
+
+
+def _scales(shown: list[Point], width: float, height: float) -> tuple[Scale, Scale, list[float]]:
+    latencies = [point.latency_ms for point in shown]
+    ticks = svg.log_ticks(min(latencies), max(latencies))
+    ceiling = max(point.high for point in shown)
+    floor = max(min(point.low for point in shown), max(point.accuracy for point in shown) - _FLOOR)
+    room = 0.06 * (ceiling - floor) or 0.5
+    x = Scale(ticks[0], ticks[-1], 50, width - 12, log=True)
+    return x, Scale(floor - room, ceiling + room, height - 48, 26), ticks
+
+
+def _axes(x: Scale, y: Scale, x_ticks: list[float]) -> list[Markup]:
+    parts = [svg.text(8, 12, "Accuracy on test, %", class_="axis")]
+    parts.append(svg.text(x.end, y.start + 40, "Median latency from bytes to label, ms", "end", "axis"))
+    y_ticks = svg.linear_ticks(y.low, y.high, 6)
+    digits = 0 if len(y_ticks) < 2 or y_ticks[1] - y_ticks[0] >= 1 else 1 if y_ticks[1] - y_ticks[0] >= 0.1 else 2
+    for tick in y_ticks:
+        parts.append(svg.line(x.start, y(tick), x.end, y(tick), "grid"))
+        parts.append(svg.text(x.start - 8, y(tick) + 4, wording.fixed(tick, digits), "end"))
+    for tick in x_ticks:
+        parts.append(svg.line(x(tick), y.start, x(tick), y.start + 5, "tick"))
+        parts.append(svg.text(x(tick), y.start + 20, f"{tick:g}", "middle"))
+    parts.append(svg.line(x.start, y.start, x.end, y.start, "base"))
+    return parts
+
+
+def _corners(shown: list[Point], x: Scale, y: Scale) -> list[tuple[float, float]]:
+    """Steps: between two points of the front, only the accuracy of the faster one is to be had."""
+    corners: list[tuple[float, float]] = []
+    for point in front(shown):
+        if corners:
+            corners.append((x(point.latency_ms), corners[-1][1]))
+        corners.append((x(point.latency_ms), y(point.accuracy)))
+    return [*corners, (x.end, corners[-1][1])]
+
+
+def _whisker(point: Point, x: Scale, y: Scale) -> list[Markup]:
+    at, top, bottom = x(point.latency_ms), y(point.high), y(point.low)
+    return [
+        svg.line(at, top, at, bottom, "stem"),
+        svg.line(at - 3, top, at + 3, top, "stem"),
+        svg.line(at - 3, bottom, at + 3, bottom, "stem"),
+    ]
+
+
+def _names(shown: list[Point], x: Scale, y: Scale) -> tuple[list[Label], list[Entry]]:
+    """A label for each point: names where all of them find a place, else numbers with the names in the legend."""
+    ordered = sorted(shown, key=lambda point: not point.marks)  # those singled out take the best places
+    anchors = [(x(point.latency_ms), y(point.accuracy)) for point in ordered]
+    marks, lines, whiskers = _taken(ordered, x, y)
+    bounds = Box(x.start, y.end - 10, x.end + 8, y.start)
+    titles = [_title(point, y.low) for point in ordered]
+    for taken in ([*marks, *lines, *whiskers], [*marks, *lines]):  # a name may cross a whisker if it must
+        named = place(titles, anchors, taken, bounds)
+        if len(named) == len(ordered):
+            return named, []
+    numbers = [str(1 + shown.index(point)) for point in ordered]
+    entries = [Entry(str(at), _title(point, y.low)) for at, point in enumerate(shown, start=1)]
+    return place(numbers, anchors, [*marks, *lines, *whiskers], bounds), entries
+
+
+def _taken(shown: list[Point], x: Scale, y: Scale) -> tuple[list[Box], list[Box], list[Box]]:
+    """Where a label would cover a marker, the front, a whisker."""
+    marks, whiskers = [], []
+    for point in shown:
+        across, down, reach = x(point.latency_ms), y(point.accuracy), 11 if "selected" in point.marks else 7
+        marks.append(Box(across - reach, down - reach, across + reach, down + reach))
+        whiskers.append(Box(across - 3, y(point.high), across + 3, y(point.low)))
+    lines = [Box(a[0], min(a[1], b[1]) - 2, b[0], max(a[1], b[1]) + 2) for a, b in pairwise(_corners(shown, x, y))]
+    return marks, lines, whiskers
+
+
+def _title(point: Point, floor: float) -> str:
+    name = wording.short(point.name, _TITLE_LENGTH)
+    marks = f" ({', '.join(point.marks)})" if point.marks else ""
+    below = f" ↓ {wording.fixed(point.accuracy, 1)} %" if point.accuracy < floor else ""
+    return name + marks + below
+
+
+def _name(label: Label) -> list[Markup]:
+    words = svg.text(label.x, label.y, label.text, class_="name")
+    if not label.far:
+        return [words]
+    end = label.x if label.x > label.anchor[0] else label.x + svg.text_width(label.text)
+    return [svg.line(label.anchor[0], label.anchor[1], end, label.y - 4, "leader"), words]
+
+
+def _signs(shown: list[Point]) -> list[Entry]:
+    roles = [role for role in ("teacher", "student", "control") if any(point.role == role for point in shown)]
+    signs = [Entry(role, role) for role in roles]
+    if any("selected" in point.marks for point in shown):
+        signs.append(Entry("ring", "selected"))
+    return [*signs, Entry("front", "beaten by none"), Entry("whisker", "95 % interval")]
