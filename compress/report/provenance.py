@@ -1,0 +1,91 @@
+"""Where the figures come from: the data, the machine, the versions, and the command that makes them again."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from typing import Any
+
+from compress.report import wording
+from compress.report.classes import label
+from compress.report.schema import Report
+from compress.report.tables import Cell, Column, Table, row, table
+
+_FINGERPRINT = 12  # hex digits shown; 48 bits tell two data sets apart
+_HARDWARE = {"cpu": "Processor", "cpu_flags": "Processor features", "memory_gb": "Memory, GB", "gpu": "GPU"}
+_USES = {
+    "train": "to fit the models",
+    "calibration": "to set the ranges of static int8",
+    "validation": "to rank candidates and choose",
+    "test": "for the verdicts, once",
+}
+
+
+def splits_table(report: Report) -> Table:
+    rows = [
+        row(name, wording.whole(split.size), Cell(_USES.get(name, "—")), fingerprint(split.fingerprint))
+        for name, split in report.data.splits.items()
+    ]
+    columns: list[str | Column] = [
+        "Split",
+        "Items",
+        Column("Used", numeric=False),
+        Column("Fingerprint", numeric=False),
+    ]
+    return table("Disjoint splits, each named by a hash of its items and labels", columns, rows)
+
+
+def fingerprint(text: str) -> str:
+    return wording.clean(text)[:_FINGERPRINT]
+
+
+def class_names(report: Report) -> list[str]:
+    return [label(text) for text in report.data.labels]
+
+
+def run_facts(report: Report) -> list[tuple[str, str]]:
+    """What must be the same for the figures to come out the same."""
+    run = report.run
+    found = [
+        ("Made", wording.moment(run.created)),
+        ("Seed", str(run.seed)),
+        ("Limbeck", run.limbeck + (f", commit {wording.clean(run.git_commit)[:12]}" if run.git_commit else "")),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())),
+        *[(_HARDWARE.get(name, name), _spoken(value)) for name, value in run.hardware.items() if value is not None],
+        ("Data", f"{report.data.source}, fingerprint {fingerprint(report.data.fingerprint)}"),
+    ]
+    return [(name, text) for name, text in found if text]
+
+
+def command(report: Report) -> str:
+    """The command line that made the run, or the form of it where it was not recorded."""
+    return " ".join(wording.clean(report.run.command or "limbeck run RECIPE").split())
+
+
+def serve_command(report: Report) -> str:
+    name = " ".join(wording.clean(report.run.name).split())
+    return f"limbeck serve {shlex.quote(f'runs/{name}')}"
+
+
+def stages_table(report: Report) -> Table | None:
+    """Seconds of each stage; None where none was recorded."""
+    stages = report.run.stages
+    if not stages:
+        return None
+    rows = [row(name, wording.duration(seconds)) for name, seconds in stages.items()]
+    total = sum(seconds for seconds in stages.values() if math.isfinite(seconds))
+    return table("Time taken by each stage", ["Stage", "Took"], [*rows, row("all", wording.duration(total))])
+
+
+def _spoken(value: Any) -> str:
+    if isinstance(value, list | tuple | set):
+        return ", ".join(str(item) for item in value) or "none"
+    if isinstance(value, float):
+        return wording.significant(value)
+    return "none" if value is None else str(value)
+
+
+def preprocessing_facts(report: Report) -> list[tuple[str, str]]:
+    """The preprocessing of the choice, as its manifest has it."""
+    found = report.preprocessing or {}
+    return [(name.replace("_", " "), _spoken(value)) for name, value in found.items() if value is not None]

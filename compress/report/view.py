@@ -1,0 +1,132 @@
+"""Everything the templates show, ready to be written out: no template computes or formats anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from compress.report import classes, evidence, facts, provenance, svg, wording
+from compress.report.charts import Drop, Point, drops, learning, pareto
+from compress.report.schema import Report
+from compress.report.tables import Table
+from compress.report.verdict import Verdict, constraints_table, verdict
+
+
+@dataclass(frozen=True)
+class Chart:
+    """The same drawing for wide and for narrow pages; the stylesheet shows one of them."""
+
+    wide: Markup
+    narrow: Markup
+
+
+@dataclass(frozen=True)
+class View:
+    name: str
+    task: str
+    byline: tuple[str, ...]
+    verdict: Verdict
+    baseline: str
+    margin: str
+    constraints: Table | None
+    variants: Table
+    summary: Table
+    pareto: Chart | None
+    drops: Chart | None
+    controls: Table | None
+    other_controls: list[str]
+    confusions: list[Table]
+    is_matrix: bool
+    by_class: Table
+    latency: Table | None
+    parity: Table
+    ranking: Table | None
+    choice_reason: str
+    advice: list[str]
+    curves: list[tuple[str, Markup]]
+    source: str
+    splits: Table
+    class_names: list[str]
+    run_facts: list[tuple[str, str]]
+    command: str
+    serve_command: str
+    stages: Table | None
+
+
+def view(report: Report) -> View:
+    return View(
+        name=wording.short(report.run.name, 80),
+        task=report.task,
+        byline=_byline(report),
+        verdict=verdict(report),
+        baseline=report.baseline,
+        margin=wording.points(report.constraints.max_drop_points),
+        constraints=constraints_table(report),
+        variants=evidence.variants_table(report),
+        summary=evidence.summary_table(report),
+        pareto=_pareto(report),
+        drops=_drops(report),
+        controls=evidence.controls_table(report),
+        other_controls=evidence.other_controls(report),
+        confusions=classes.confusion_tables(report),
+        is_matrix=len(report.data.labels) <= classes.MATRIX_CLASSES,
+        by_class=classes.class_table(report),
+        latency=evidence.latency_table(report),
+        parity=evidence.parity_table(report),
+        ranking=evidence.ranking_table(report),
+        choice_reason=report.choice.reason,
+        advice=report.advice,
+        curves=_curves(report),
+        source=report.data.source,
+        splits=provenance.splits_table(report),
+        class_names=provenance.class_names(report),
+        run_facts=provenance.run_facts(report),
+        command=provenance.command(report),
+        serve_command=provenance.serve_command(report),
+        stages=provenance.stages_table(report),
+    )
+
+
+def _byline(report: Report) -> tuple[str, ...]:
+    size = wording.plural(facts.baseline(report).n, "test item")
+    count = wording.plural(len(report.data.labels), "class").replace("classs", "classes")
+    return (report.run.name, wording.moment(report.run.created), f"{report.data.source}, {count}, {size}")
+
+
+def _pareto(report: Report) -> Chart | None:
+    points = []
+    for variant in report.variants:
+        at = facts.single(variant)
+        if at is None:
+            continue
+        low, high = (100 * end for end in variant.accuracy_ci95)
+        marks = tuple(facts.marks(report, variant))
+        points.append(Point(variant.id, at.total_p50, 100 * variant.accuracy, low, high, variant.role, marks))
+    return _chart(pareto(points, svg.WIDE), pareto(points, svg.NARROW))
+
+
+def _drops(report: Report) -> Chart | None:
+    metric, margin = facts.metric_name(report.constraints.metric), report.constraints.max_drop_points
+    rows = [
+        Drop(
+            variant.id,
+            variant.metric_drop_points,
+            *variant.metric_drop_points_ci95,
+            role=variant.role,
+            marks=tuple(facts.marks(report, variant)),
+        )
+        for variant in facts.compared(report)
+    ]
+    return _chart(drops(rows, margin, metric, svg.WIDE), drops(rows, margin, metric, svg.NARROW))
+
+
+def _chart(wide: Markup | None, narrow: Markup | None) -> Chart | None:
+    return Chart(wide, narrow) if wide is not None and narrow is not None else None
+
+
+def _curves(report: Report) -> list[tuple[str, Markup]]:
+    drawn = [
+        (name, learning(name, epochs, f"learning-{at}")) for at, (name, epochs) in enumerate(report.training.items())
+    ]
+    return [(wording.short(name, 60), chart) for name, chart in drawn if chart is not None]
