@@ -1,0 +1,328 @@
+"""The rendered report: what a reader must find in it, what must never be in it, and that hostile names stay names."""
+
+from __future__ import annotations
+
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+from report_factory import BASELINE, make_report
+
+from compress.report.render import render_html, render_markdown, render_model_card
+from compress.report.schema import Report
+
+VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "a|b||c",
+    "{{ 7 * 7 }}{% raw %}",
+    "\x00\x1b[31mred\u202egnp.exe",
+    "line\nbreak\r\n# heading",
+    "*bold* _em_ `code` [link](https://example.org) ~~gone~~ @everyone",
+    "--- </style></title><!-- ]]>",
+    "long " * 100,
+    "漢字カナ" * 20,
+    "",
+]
+
+
+class Page(HTMLParser):
+    """The page as a tree of names: fails on tags that do not match."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []  # within the body, in order
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        if "body" in self.open and data.strip():
+            self.texts.append(" ".join(data.split()))
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.texts)
+
+    def named(self, *names: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag in names]
+
+
+def edited(change: Callable[[Report], None], **options: object) -> Report:
+    report = make_report(**options)
+    change(report)
+    return report
+
+
+def without_latency(report: Report) -> None:
+    for variant in report.variants:
+        variant.latency_ms = []
+
+
+def without_parity(report: Report) -> None:
+    for variant in report.variants:
+        variant.parity, variant.graph = None, {}
+
+
+def not_finite(report: Report) -> None:
+    for variant in report.variants[1:]:
+        variant.accuracy = variant.ece = variant.mcnemar_p = variant.speedup = math.nan
+        variant.accuracy_ci95 = variant.metric_drop_points_ci95 = (math.nan, math.inf)
+        variant.accuracy_drop_points, variant.peak_rss_mb = math.inf, math.nan
+        variant.latency_ms[0].total_p50 = math.nan
+        variant.graph["share"] = math.nan
+    for epoch in report.training["teacher"]:
+        epoch.loss = math.nan
+    report.run.stages["export"] = math.nan
+
+
+def collapsed(report: Report) -> None:
+    worst = report.variants[-1]
+    worst.accuracy, worst.accuracy_ci95 = 0.1, (0.09, 0.11)
+    worst.metric_drop_points, worst.metric_drop_points_ci95 = 81.0, (79.0, 83.0)
+
+
+def hostile(report: Report) -> None:
+    report.run.name = report.run.command = report.data.source = HOSTILE[0]
+    report.verdict, report.choice.reason, report.teacher_licence = HOSTILE[1], HOSTILE[7], HOSTILE[6]
+    report.advice = list(HOSTILE)
+    report.run.hardware = {HOSTILE[0]: HOSTILE[1]}
+    report.training = dict.fromkeys(HOSTILE, report.training["teacher"])
+    for variant, text in zip(report.variants, HOSTILE, strict=False):
+        variant.reasons, variant.graph = [text], {text: [text]}
+        if variant.id not in (report.baseline, report.choice.id):
+            variant.id = f"{text} {variant.id}"
+
+
+CASES = {
+    "accepted": make_report(),
+    "choice failed": make_report(accepted=False),
+    "none could be chosen": edited(lambda report: setattr(report.choice, "id", "nobody"), accepted=False),
+    "no control": make_report(controls=False),
+    "no student": make_report(students=(), controls=False),
+    "two classes": make_report(labels=["negative", "positive"]),
+    "many classes": make_report(labels=[f"class {at}" for at in range(200)], n=800),
+    "empty class": make_report(empty_class=3),
+    "no latency": edited(without_latency),
+    "no parity": edited(without_parity),
+    "not finite": edited(not_finite),
+    "collapsed": edited(collapsed),
+    "one epoch": edited(lambda report: report.training.update({"teacher": report.training["teacher"][:1], "none": []})),
+    "hostile": edited(hostile, labels=HOSTILE),
+    "hostile, failed": edited(hostile, labels=HOSTILE, accepted=False),
+    "bare": edited(
+        lambda report: [
+            part.clear() for part in (report.training, report.advice, report.run.stages, report.choice.ranking)
+        ]
+    ),
+}
+
+
+@pytest.fixture(params=CASES, scope="module")
+def case(request: pytest.FixtureRequest) -> Report:
+    return CASES[request.param]
+
+
+@pytest.fixture(scope="module")
+def html(case: Report) -> str:
+    return render_html(case)
+
+
+@pytest.fixture(scope="module")
+def markdown(case: Report) -> str:
+    return render_markdown(case)
+
+
+@pytest.fixture(scope="module")
+def card(case: Report) -> str:
+    return render_model_card(case)
+
+
+def test_page_is_well_formed_and_asks_for_nothing(html: str) -> None:
+    page = Page(html)
+    assert page.open == []
+    assert not page.named("script", "link", "img", "iframe", "object", "embed", "base", "form")
+    for tag, attributes in page.tags:
+        assert not {"src", "href", "srcset", "action", "data", "xlink:href"} & set(attributes), tag
+        assert not [name for name in attributes if name.startswith("on")], tag
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert "default-src 'none'" in html
+
+
+def test_drawings_are_xml_and_say_what_they_show(html: str) -> None:
+    drawings = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
+    for drawing in drawings:
+        root = ElementTree.fromstring(drawing)
+        assert root.get("role") == "img"
+        described = [root.find("title"), root.find("desc")]
+        assert root.get("aria-labelledby") == " ".join(part.get("id") for part in described)
+        assert all(part.text for part in described)
+    ids = re.findall(r'\bid="([^"]*)"', "".join(drawings))
+    assert len(ids) == len(set(ids))
+
+
+def test_tables_have_captions_and_scopes_and_even_rows(html: str) -> None:
+    page = Page(html)
+    assert len(page.named("caption")) == len(page.named("table"))
+    assert all(attributes.get("scope") for attributes in page.named("th"))
+    assert next(tag for tag, _ in page.tags if tag in ("h1", "h2", "h3")) == "h1"
+    for table in re.findall(r"<table.*?</table>", html, flags=re.DOTALL):
+        widths = {
+            line.count("<t" + "h ") + line.count("<td") for line in re.split(r"<tr", table)[1:] if "colspan" not in line
+        }
+        assert len(widths) == 1
+
+
+def test_verdict_comes_first(case: Report, html: str) -> None:
+    first = Page(html).texts[:3]
+    assert first[1] == ("Accepted" if case.selected else "Not accepted")
+    if case.verdict not in HOSTILE:
+        assert first[2] == case.verdict
+
+
+def test_every_variant_is_on_the_page_and_in_the_markdown(case: Report, html: str, markdown: str) -> None:
+    text = Page(html).text
+    for variant in case.variants:
+        if not any(bad in variant.id for bad in HOSTILE[:-1]):
+            assert variant.id in text
+            assert variant.id in markdown
+
+
+def test_nothing_is_nan_or_infinite(html: str, markdown: str, card: str) -> None:
+    for text in (html, markdown, card):
+        assert not re.search(r"\b(nan|inf)\b", text, flags=re.IGNORECASE)
+        assert "Undefined" not in text
+
+
+def test_markdown_tables_are_even_and_carry_no_tag(markdown: str, card: str) -> None:
+    for text in (markdown, card.split("\n---\n", 1)[1]):  # the front matter is YAML
+        for above, line in pairwise(text.splitlines()):
+            if above.startswith("|") and line.startswith("|"):
+                assert len(re.findall(r"(?<!\\)\|", above)) == len(re.findall(r"(?<!\\)\|", line)), line
+        prose = re.sub(r"(?<!\\)`[^`]*`", "", text)  # a code span may hold anything
+        assert not re.search(r"<[a-z/!]", prose)
+
+
+def test_model_card_has_front_matter(case: Report, card: str) -> None:
+    yaml = pytest.importorskip("yaml")
+    front, body = re.fullmatch(r"---\n(.*?)\n---\n(.*)", card, re.DOTALL).groups()
+    matter = yaml.safe_load(front)
+    assert matter["library_name"] == "onnx"
+    assert ("model-index" in matter) == (case.selected is not None)
+    assert "## Limitations" in body
+    assert ("limbeck serve" in body) == (case.selected is not None)
+
+
+def test_key_figures_are_those_of_the_selected() -> None:
+    report = make_report()
+    report.variant(BASELINE).size_bytes, report.variant(report.selected).size_bytes = 4_130_000, 440_000
+    text = Page(render_html(report)).text
+    assert "9.4× smaller 4.13 MB → 440 KB" in text
+    assert "5.20 ms → 0.414 ms, bytes to label, batch 1, 1 thread" in text
+    low, high = report.variant(report.selected).accuracy_drop_points_ci95
+    assert f"95 % interval {low:.2f} to {high:.2f}" in text
+    assert "15 / 1 of 2,000 test items" in text
+
+
+def test_failed_choice_says_what_failed_and_shows_the_nearest() -> None:
+    report = make_report(accepted=False, margin=0.3)
+    text = Page(render_html(report)).text
+    assert f"The choice that failed: {report.choice.id}" in text
+    assert "What failed" in text
+    assert report.choice.id in text
+    assert "nearest to the constraints on test" in text
+    assert "✕ fails" in text
+    assert "nothing to deploy" in render_model_card(report)
+
+
+def test_failed_choice_warns_against_the_luckier_one() -> None:
+    report = make_report(accepted=False)
+    lucky = [variant.id for variant in report.variants if variant.verdict == "accepted" and variant.id != BASELINE]
+    assert lucky
+    text = render_markdown(report)
+    assert lucky[0] in text
+    assert "picking a winner" in text
+
+
+@pytest.mark.parametrize(("upper", "word"), [(1.5, "✓ holds"), (1.5001, "✕ fails")])
+def test_margin_is_held_by_the_upper_limit(upper: float, word: str) -> None:
+    report = make_report()
+    report.variant(report.selected).metric_drop_points_ci95 = (0.0, upper)
+    assert f"Drop in accuracy, upper limit {word}" in Page(render_html(report)).text
+
+
+def test_limits_that_are_not_set_are_not_judged() -> None:
+    report = make_report()
+    report.constraints.max_p95_ms = report.constraints.max_size_mb = None
+    assert Page(render_html(report)).text.count("no limit set") == 2
+
+
+def test_missing_evidence_is_named() -> None:
+    assert "cannot say what distillation was worth" in render_html(CASES["no control"])
+    assert "no test items" in render_html(CASES["empty class"])
+    assert "No latency was measured" in render_html(CASES["no latency"])
+    assert "not made from another" in render_html(CASES["no parity"])
+    assert "licence of the teacher is not known" in render_model_card(
+        make_report().model_copy(update={"teacher_licence": None})
+    )
+
+
+def test_students_stand_beside_their_controls() -> None:
+    report = make_report()
+    student, control = report.variant("resnet8-fp32"), report.variant("resnet8-alone-fp32")
+    expected = f"against resnet8-alone-fp32 {student.errors} {control.errors} +{control.errors - student.errors}"
+    assert expected in Page(render_html(report)).text
+    control.name = "stock"
+    assert f"Other controls: {control.id}: {control.errors} errors" in Page(render_html(report)).text
+
+
+def test_many_classes_show_pairs_and_stay_small() -> None:
+    report = make_report(
+        labels=[f"class {at}" for at in range(200)], students=("a", "b", "c"), precisions=("fp32", "int8-static"), n=800
+    )
+    report.variants = report.variants[:12]
+    page = render_html(report)
+    assert len(page.encode()) < 5_000_000
+    assert "most common of" in page
+    assert "--heat" not in page[page.index("<body") :]
+    assert "class 199" in page
+
+
+def test_colours_keep_their_contrast() -> None:
+    style = render_html(make_report()).split("</style>")[0]
+    light, dark = [
+        dict(re.findall(r"--(\w+): (#\w{6});", block)) for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
+    ]
+    for theme in (light, dark):
+        for ground in ("paper", "raised"):
+            for ink in ("ink", "quiet", "accent", "good", "bad"):
+                assert contrast(theme[ink], theme[ground]) >= 4.5, (ink, ground)
+
+
+def contrast(one: str, other: str) -> float:
+    """The ratio of WCAG 2, 1 to 21."""
+    low, high = sorted(luminance(colour) for colour in (one, other))
+    return (high + 0.05) / (low + 0.05)
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
