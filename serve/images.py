@@ -9,7 +9,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from serve.errors import InputError
 from serve.manifest import ImagePreprocessing
@@ -18,6 +18,16 @@ from serve.manifest import ImagePreprocessing
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 MAX_PIXELS = 32 * 1024 * 1024
 
+_Transpose = Image.Transpose
+_UPRIGHT = {  # EXIF orientation -> what makes the picture upright
+    2: _Transpose.FLIP_LEFT_RIGHT,
+    3: _Transpose.ROTATE_180,
+    4: _Transpose.FLIP_TOP_BOTTOM,
+    5: _Transpose.TRANSPOSE,
+    6: _Transpose.ROTATE_270,
+    7: _Transpose.TRANSVERSE,
+    8: _Transpose.ROTATE_90,
+}
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -38,7 +48,7 @@ def prepare_image(item: bytes, spec: ImagePreprocessing) -> np.ndarray:
     """Decode and prepare one image: uint8 [H, W, C]."""
     image = _decode(item)
     if spec.exif_orientation:
-        image = ImageOps.exif_transpose(image)
+        image = _upright(image)
     image = _to_color(image, spec)
     height, width = spec.size
     if spec.resize == "shorter-side":
@@ -53,16 +63,14 @@ def _decode(item: bytes) -> Image.Image:
         raise InputError("empty_input", "the image is empty", "send the bytes of an image file")
     try:
         image = Image.open(io.BytesIO(item), formats=FORMATS)
+    except Image.DecompressionBombError:  # Pillow's own, much higher limit
+        raise _too_many_pixels("the image is far too large") from None
     except Exception:  # Pillow's parsers raise many kinds; all mean the same to the sender
         raise InputError(
             "not_an_image", "the bytes are not an image in a known format", f"send one of {', '.join(FORMATS)}"
         ) from None
     if image.width * image.height > MAX_PIXELS:  # known from the header, before a pixel is decoded
-        raise InputError(
-            "too_many_pixels",
-            f"the image is {image.width}x{image.height}; at most {MAX_PIXELS} pixels are decoded",
-            "send a smaller image",
-        )
+        raise _too_many_pixels(f"the image is {image.width}x{image.height}")
     try:
         image.load()
     except Exception:
@@ -70,8 +78,21 @@ def _decode(item: bytes) -> Image.Image:
     return image
 
 
+def _too_many_pixels(what: str) -> InputError:
+    return InputError("too_many_pixels", f"{what}; at most {MAX_PIXELS} pixels are decoded", "send a smaller image")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As ImageOps.exif_transpose, but damaged EXIF data, which that raises for, means nothing, as in browsers."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        return image
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
 def _to_color(image: Image.Image, spec: ImagePreprocessing) -> Image.Image:
-    if image.mode == spec.color:
+    if image.mode == spec.color and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16"):  # Pillow would clip 16-bit grey at 255 instead of scaling it
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -91,10 +112,16 @@ def _resize_shorter_side(image: Image.Image, spec: ImagePreprocessing) -> Image.
         size = (target, int(target * height / width))
     else:
         size = (int(target * width / height), target)
+    if size[0] * size[1] > MAX_PIXELS:  # of a line of pixels that grows into a band
+        raise _too_many_pixels(f"the image is {width}x{height}, which makes {size[0]}x{size[1]} for the model")
     return image if image.size == size else image.resize(size, _RESAMPLING[spec.interpolation])
 
 
 def _center_crop(image: Image.Image, height: int, width: int) -> Image.Image:
     """As torchvision's CenterCrop; what lies outside the image is black."""
-    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    left, top = _offset(image.width, width), _offset(image.height, height)
     return image.crop((left, top, left + width, top + height))
+
+
+def _offset(size: int, crop: int) -> int:
+    return round((size - crop) / 2) if size >= crop else -((crop - size) // 2)

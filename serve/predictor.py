@@ -55,7 +55,13 @@ class Predictor:
 
     def _check_signature(self) -> None:
         """One run on zeros: the first moment at which a graph and a manifest that disagree can be told apart."""
-        logits = self._run(np.zeros((1, *self._spec.shape), dtype=np.uint8))
+        try:
+            logits = self._run(np.zeros((1, *self._spec.shape), dtype=np.uint8))
+        except Exception as error:  # ORT raises a dozen kinds, none of them public
+            raise PackageError(
+                f"{self.package.path}: the model does not run on an input {INPUT!r}: {str(error).splitlines()[0]}",
+                f"expected uint8 [N, {', '.join(map(str, self._spec.shape))}] in, float32 {OUTPUT!r} out",
+            ) from None
         if logits.shape != (1, len(self.labels)):
             raise PackageError(
                 f"{self.package.path}: the model gives {logits.shape[-1]} scores for {len(self.labels)} labels",

@@ -1,0 +1,73 @@
+"""What several test modules share: a tiny model, its package, and images."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from serve.manifest import ImagePreprocessing, Manifest, ServingConfig
+from serve.package import Package, write_package
+
+LABELS = ("dark", "red", "green", "blue")
+
+
+def tiny_onnx(channels: int = 3, classes: int = 4) -> bytes:
+    """`images` uint8 [N, H, W, C] to `logits` float32 [N, K]: the mean colour, times a fixed matrix."""
+    weight = np.zeros((channels, classes), np.float32)
+    for channel in range(channels):
+        weight[channel, 1 + channel % (classes - 1)] = 8.0
+    bias = np.linspace(1.0, 0.0, classes, dtype=np.float32)
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["pixels", "scale"], ["unit"]),
+        helper.make_node("ReduceMean", ["unit", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Gemm", ["mean", "weight", "bias"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", "H", "W", channels])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes])],
+        [
+            numpy_helper.from_array(np.array(1 / 255, np.float32), "scale"),
+            numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
+            numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(bias, "bias"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def tiny_package(path: Path, **changes: Any) -> Package:
+    """A package of the tiny model for 8x8 RGB images. `changes` go into its manifest."""
+    fields: dict[str, Any] = {
+        "task": "image",
+        "labels": LABELS,
+        "preprocessing": ImagePreprocessing(color="RGB", size=(8, 8)),
+        "precision": "fp32",
+        "batch_invariant": True,
+        "files": {},
+        **changes,
+    }
+    card = {"name": "tiny", "metrics": {"accuracy": 0.5}}
+    return write_package(path, Manifest(**fields), {"model.onnx": tiny_onnx()}, card, ServingConfig())
+
+
+def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
+    """The file of `image`."""
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def colored(red: int, green: int, blue: int, size: tuple[int, int] = (8, 8)) -> bytes:
+    """A PNG of one colour."""
+    return encoded(Image.new("RGB", size, (red, green, blue)))

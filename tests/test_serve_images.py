@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from helpers import encoded
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from serve.errors import InputError
+from serve.images import prepare_image, prepare_images
+from serve.manifest import ImagePreprocessing
+
+RGB = ImagePreprocessing(color="RGB", size=(20, 30))
+GREY = ImagePreprocessing(color="L", size=(20, 30))
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    """A noisy 30x20 picture: any flip, shift or mix-up of channels shows."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
+
+
+def _png(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds next to nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(100))), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def _refusal(item: bytes, spec: ImagePreprocessing = RGB) -> str:
+    with pytest.raises(InputError) as caught:
+        prepare_image(item, spec)
+    assert caught.value.message
+    return caught.value.code
+
+
+def test_rgb_passes_unchanged(picture: Image.Image) -> None:
+    assert np.array_equal(prepare_image(encoded(picture), RGB), np.asarray(picture))
+
+
+def test_color_to_grey_and_grey_to_color(picture: Image.Image) -> None:
+    grey = picture.convert("L")
+    assert np.array_equal(prepare_image(encoded(picture), GREY)[:, :, 0], np.asarray(grey))
+    assert np.array_equal(prepare_image(encoded(grey), RGB), np.repeat(np.asarray(grey)[:, :, None], 3, axis=2))
+
+
+def test_a_batch_keeps_order_and_shape(picture: Image.Image) -> None:
+    items = [encoded(picture), encoded(ImageOps.mirror(picture))]
+    batch = prepare_images(items, RGB)
+    assert batch.shape == (2, 20, 30, 3)
+    assert batch.dtype == np.uint8
+    assert np.array_equal(batch[0], batch[1][:, ::-1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(picture: Image.Image, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    item = encoded(picture, exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(item)))
+    spec = ImagePreprocessing(color="RGB", size=(upright.height, upright.width))
+    assert np.array_equal(prepare_image(item, spec), np.asarray(upright))
+    ignoring = RGB.model_copy(update={"exif_orientation": False})
+    assert np.array_equal(prepare_image(item, ignoring), np.asarray(picture))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01" * 40])
+def test_damaged_exif_data_means_nothing(picture: Image.Image, exif: bytes) -> None:
+    item, plain = encoded(picture, "JPEG", exif=exif), encoded(picture, "JPEG")
+    assert np.array_equal(prepare_image(item, RGB), prepare_image(plain, RGB))
+
+
+@pytest.mark.parametrize(("alpha", "ground"), [("black", 0), ("white", 255)])
+def test_alpha_lies_on_the_ground_of_the_spec(alpha: str, ground: int) -> None:
+    image = Image.new("RGBA", (30, 20), (200, 100, 50, 0))
+    image.paste((200, 100, 50, 255), (0, 0, 15, 20))
+    for mode in ("RGBA", "LA"):
+        spec = RGB.model_copy(update={"alpha": alpha})
+        pixels = prepare_image(encoded(image.convert(mode)), spec)
+        solid = np.asarray(image.convert("RGB") if mode == "RGBA" else image.convert("L").convert("RGB"))
+        assert np.array_equal(pixels[:, :15], solid[:, :15])
+        assert (pixels[:, 15:] == ground).all()
+
+
+def test_half_transparency_mixes_with_the_ground() -> None:
+    pixels = prepare_image(encoded(Image.new("RGBA", (30, 20), (200, 100, 50, 128))), RGB)
+    assert np.abs(pixels.astype(int) - np.array([100, 50, 25])).max() <= 1
+
+
+@pytest.mark.parametrize(("color", "spec"), [("RGB", RGB), ("P", RGB), ("L", GREY)])
+def test_a_transparent_color_is_transparent(color: str, spec: ImagePreprocessing) -> None:
+    image = Image.new("RGB", (30, 20), (90, 90, 90))
+    image.paste((7, 7, 7), (0, 0, 15, 20))
+    image = image.convert(color) if color != "P" else image.quantize(4)
+    keyed = image.getpixel((0, 0))
+    white = spec.model_copy(update={"alpha": "white"})
+    pixels = prepare_image(encoded(image, transparency=keyed), white)
+    assert (pixels[:, :15] == 255).all()
+    assert np.abs(pixels[:, 15:].astype(int) - 90).max() <= 1
+
+
+def test_cmyk_is_converted_as_pillow_does(picture: Image.Image) -> None:
+    item = encoded(picture.convert("CMYK"), "JPEG", quality=95)
+    opened = Image.open(io.BytesIO(item))
+    assert opened.mode == "CMYK"
+    assert np.array_equal(prepare_image(item, RGB), np.asarray(opened.convert("RGB")))
+
+
+def test_sixteen_bits_are_scaled_not_clipped() -> None:
+    levels = np.linspace(0, 65535, 600).astype(np.uint16).reshape(20, 30)
+    pixels = prepare_image(encoded(Image.fromarray(levels)), GREY)[:, :, 0]
+    assert np.array_equal(pixels, levels // 256)
+    assert len(np.unique(pixels)) > 200
+
+
+def test_a_decompression_bomb_is_known_by_its_header() -> None:
+    assert _refusal(_png(8000, 8000)) == "too_many_pixels"
+    assert _refusal(_png(60000, 60000)) == "too_many_pixels"
+
+
+def test_a_line_of_pixels_may_not_grow_into_a_band() -> None:
+    spec = ImagePreprocessing(color="RGB", size=(224, 224), resize="shorter-side", resize_to=256, crop="center")
+    assert _refusal(encoded(Image.new("L", (60000, 1))), spec) == "too_many_pixels"
+    assert _refusal(encoded(Image.new("L", (1, 60000))), spec) == "too_many_pixels"
+
+
+def test_what_cannot_be_read_is_refused_with_a_stable_code(picture: Image.Image) -> None:
+    png, jpeg = encoded(picture), encoded(picture, "JPEG")
+    assert _refusal(b"") == "empty_input"
+    assert _refusal(b"hello") == "not_an_image"
+    assert _refusal(encoded(picture, "TIFF")) == "not_an_image"  # Pillow could, we do not
+    assert _refusal(png[: len(png) // 2]) == "broken_image"
+    assert _refusal(jpeg[:-100]) == "broken_image"
+    assert _refusal(png[:20]) == "not_an_image"
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size", [(300, 201), (201, 300), (97, 97), (30, 500), (61, 40)])
+def test_resize_and_crop_equal_torchvisions(interpolation: str, size: tuple[int, int]) -> None:
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    for resize_to, crop in ((64, 56), (50, 33), (33, 50)):  # the last is wider than the picture: black at the sides
+        spec = ImagePreprocessing(
+            color="RGB",
+            size=(crop, crop),
+            resize="shorter-side",
+            resize_to=resize_to,
+            crop="center",
+            interpolation=interpolation,
+        )
+        theirs = Compose([Resize(resize_to, InterpolationMode(interpolation)), CenterCrop(crop)])(image)
+        difference = prepare_image(encoded(image), spec).astype(int) - np.asarray(theirs).astype(int)
+        assert np.abs(difference).max() <= 1
+
+
+def test_exact_resize_equals_torchvisions() -> None:
+    from torchvision.transforms import Resize
+
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 70, 3), dtype=np.uint8))
+    difference = prepare_image(encoded(image), RGB).astype(int) - np.asarray(Resize((20, 30))(image)).astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+SEEDS = [
+    encoded(image.convert(mode), format)
+    for image in [Image.fromarray(np.random.default_rng(2).integers(0, 256, (9, 12, 3), dtype=np.uint8))]
+    for format, modes in {
+        "PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],
+        "JPEG": ["L", "RGB", "CMYK"],
+        "WEBP": ["RGB", "RGBA"],
+        "BMP": ["L", "RGB"],
+        "GIF": ["P"],
+    }.items()
+    for mode in modes
+]
+CHANGES = st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255), st.booleans()), min_size=1, max_size=6)
+
+
+@settings(max_examples=300, deadline=None)
+@given(seed=st.sampled_from(SEEDS), changes=CHANGES, spec=st.sampled_from([RGB, GREY]))
+def test_a_mutated_image_is_read_or_refused(
+    seed: bytes, changes: list[tuple[int, int, bool]], spec: ImagePreprocessing
+) -> None:
+    item = bytearray(seed)
+    for position, value, insert in changes:
+        where = position % len(item)
+        item[where : where if insert else where + 1] = bytes([value])
+    outcome = "read"
+    try:
+        assert prepare_image(bytes(item), spec).shape == spec.shape
+    except InputError as error:
+        outcome = error.code
+    assert outcome in {"read", "not_an_image", "broken_image", "too_many_pixels"}
