@@ -30,12 +30,9 @@ def test_labels_cover_neither_each_other_nor_what_is_taken(anchors: list[tuple[f
     bounds = Box(0, 0, 600, 300)
     texts = [f"variant {at}" for at in range(len(anchors))]
     placed = place(texts, anchors, taken, bounds)
-    boxes = [
-        Box(label.x, label.y - 0.9 * svg.TEXT, label.x + svg.text_width(label.text), label.y + 0.25 * svg.TEXT)
-        for label in placed
-    ]
+    boxes = [label.box for label in placed]
     for box in boxes:
-        assert box.inside(Box(-1, -1, 601, 301))
+        assert box.inside(bounds)
         assert not any(box.meets(other) for other in taken)
     assert not any(one.meets(other) for one, other in combinations(boxes, 2))
 

@@ -102,13 +102,14 @@ def _drop_row(row: Drop, x: Scale, margin: float, y: float, width: float | None)
     """One interval; name and figures beside it, or above it where no `width` is given."""
     kind = "holds" if row.high <= margin else "open"
     parts = [svg.line(x(row.low), y, x(row.high), y, f"span {kind}")]
-    for end, step in ((row.low, 1), (row.high, -1)):
+    for end in (row.low, row.high):
         if x.low <= end <= x.high:
             parts.append(svg.line(x(end), y - 4, x(end), y + 4, f"span {kind}"))
-        else:  # the interval goes on beyond the chart
-            point = x(end)
-            parts.append(svg.path([(point + 5 * step, y - 5), (point, y), (point + 5 * step, y + 5)], f"span {kind}"))
-    parts.append(svg.marker(row.role, x(row.points), y, kind))
+        else:  # it goes on beyond the chart
+            tip, back = x(end), 6 if end < x.low else -6
+            parts.append(svg.path([(tip + back, y - 5), (tip, y), (tip + back, y + 5)], f"span {kind}"))
+    if x.low <= row.points <= x.high:
+        parts.append(svg.marker(row.role, x(row.points), y, kind))
     if "selected" in row.marks:
         parts.append(svg.ring(x(row.points), y))
     if width is None:

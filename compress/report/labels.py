@@ -23,6 +23,11 @@ class Box:
             self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
         )
 
+    def nearest(self, point: tuple[float, float]) -> tuple[float, float]:
+        """Where the box comes nearest to `point`."""
+        x, y = point
+        return min(max(x, self.left), self.right), min(max(y, self.top), self.bottom)
+
     def inside(self, other: Box) -> bool:
         return (
             self.left >= other.left
@@ -34,13 +39,15 @@ class Box:
 
 @dataclass(frozen=True)
 class Label:
-    """Text whose baseline starts at (x, y), for the point at `anchor`; `far` where a line should lead there."""
+    """Text in its box; `leader` is the line from it to its point, where the two are not side by side."""
 
     text: str
-    x: float
-    y: float
-    anchor: tuple[float, float]
-    far: bool
+    box: Box
+    leader: tuple[float, float, float, float] | None
+
+    @property
+    def baseline(self) -> float:
+        return self.box.bottom - 0.25 * TEXT
 
 
 def place(texts: Sequence[str], anchors: Sequence[tuple[float, float]], taken: list[Box], bounds: Box) -> list[Label]:
@@ -50,7 +57,7 @@ def place(texts: Sequence[str], anchors: Sequence[tuple[float, float]], taken: l
         for box, far in _candidates(words, anchor):
             if box.inside(bounds) and not any(box.meets(other) for other in occupied):
                 occupied.append(box)
-                placed.append(Label(words, box.left, box.bottom - 0.25 * TEXT, anchor, far))
+                placed.append(Label(words, box, (*anchor, *box.nearest(anchor)) if far else None))
                 break
     return placed
 
@@ -70,4 +77,4 @@ def _candidates(words: str, anchor: tuple[float, float]) -> Iterator[tuple[Box, 
             (x - width / 2, y - gap - height),
             (x - width / 2, y + gap),
         ):
-            yield Box(left, top, left + width, top + height), away > 10
+            yield Box(left, top, left + width, top + height), away > 5

@@ -18,7 +18,7 @@ from compress.report.labels import Box, Label, place
 from compress.report.svg import Entry, Scale
 
 _TITLE_LENGTH = 30
-_FLOOR = 25.0  # points below the best, where the chart stops: one collapsed variant must not flatten the others
+_FLOOR = 12.0  # points below the best, where the chart stops: one collapsed variant must not flatten the others
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def pareto(points: Sequence[Point], width: float = svg.WIDE) -> Markup | None:
     height = 400.0 if width >= svg.WIDE else 330.0
     x, y, x_ticks = _scales(shown, width, height)
     names, numbered = _names(shown, x, y)
-    legend, bottom = svg.legend(_signs(shown), 8, height + 8, width - 8)
+    legend, bottom = svg.legend(_signs(shown, y.low), 8, height + 8, width - 8)
     names_below, bottom = svg.legend(numbered, 8, bottom, width - 8, aligned=True)
     parts = [
         *_axes(x, y, x_ticks),
@@ -152,16 +152,15 @@ def _title(point: Point, floor: float) -> str:
 
 
 def _name(label: Label) -> list[Markup]:
-    words = svg.text(label.x, label.y, label.text, class_="name")
-    if not label.far:
-        return [words]
-    end = label.x if label.x > label.anchor[0] else label.x + svg.text_width(label.text)
-    return [svg.line(label.anchor[0], label.anchor[1], end, label.y - 4, "leader"), words]
+    words = svg.text(label.box.left, label.baseline, label.text, class_="name")
+    return [svg.line(*label.leader, "leader"), words] if label.leader else [words]
 
 
-def _signs(shown: list[Point]) -> list[Entry]:
+def _signs(shown: list[Point], floor: float) -> list[Entry]:
     roles = [role for role in ("teacher", "student", "control") if any(point.role == role for point in shown)]
     signs = [Entry(role, role) for role in roles]
     if any("selected" in point.marks for point in shown):
         signs.append(Entry("ring", "selected"))
+    if any(point.accuracy < floor for point in shown):
+        signs.append(Entry("↓", "below the chart"))
     return [*signs, Entry("front", "beaten by none"), Entry("whisker", "95 % interval")]
