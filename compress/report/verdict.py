@@ -83,9 +83,9 @@ def _remarks(report: Report, subject: Variant | None) -> list[str]:
     near = facts.nearest(report)
     if passed:
         found.append(
-            f"On the test split {', '.join(passed)} would have met every constraint. It was not the choice made on "
-            "validation, and taking it now would be picking a winner by the very data that must judge it. To use it, "
-            "change the recipe so that it is chosen, and judge it on new test data."
+            f"On the test split these would have met every constraint: {', '.join(passed)}. They were not the choice "
+            "made on validation; to take one now would be to pick a winner by the very data that must judge it. To use "
+            "one, change the recipe so that it is chosen, and judge it on new test data."
         )
     elif near is not None:
         whose = "The choice is also" if subject and near.id == subject.id else f"{near.id} is"
@@ -95,8 +95,8 @@ def _remarks(report: Report, subject: Variant | None) -> list[str]:
 
 
 def constraints_table(report: Report) -> Table | None:
-    """The recipe's constraints on the choice; None where there is no choice."""
-    variant = facts.chosen(report)
+    """The recipe's constraints on the choice, or where there is none on what came nearest; None without either."""
+    variant = facts.chosen(report) or facts.nearest(report)
     if variant is None:
         return None
     words: dict[bool | None, Cell] = {
