@@ -1,0 +1,1 @@
+"""Data, models, augmentation, losses, metrics and fitting: teacher and student alike."""

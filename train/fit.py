@@ -1,0 +1,206 @@
+"""Fit a classifier, with or without a teacher: the same path for both, on `transformers.Trainer`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import TrainerControl, TrainerState
+
+from train.augment import AugmentConfig
+from train.classifier import Classifier, save_classifier
+from train.losses import DistillConfig
+from train.trainer import ClassifierTrainer
+from train.views import View
+
+CHECKPOINTS = "checkpoints"
+
+
+class FitConfig(BaseModel):
+    """[teacher.fit], [students.fit]: how long and how to train."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    accumulation: int = Field(default=1, ge=1)  # micro-batches of batch_size in one update
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd: Nesterov momentum 0.9
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)  # not on norms and biases
+    schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    warmup: float = Field(default=0.05, ge=0, lt=1)  # share of all updates
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    clip: float = Field(default=1.0, ge=0)  # largest norm of the gradient; 0: none
+    patience: int | None = Field(default=None, ge=1)  # epochs without a better validation accuracy
+    augment: AugmentConfig = AugmentConfig()
+
+
+class EpochRecord(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epoch: int
+    loss: float  # mean over the epoch's training items
+    accuracy: float  # on validation
+    seconds: float
+
+
+class FitResult(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: list[EpochRecord]
+    best_epoch: int  # the one whose weights were kept: highest validation accuracy, the earliest of equals
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """A prepared split: images uint8 [N, H, W, C], labels int64 [N]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+OnEpoch = Callable[[EpochRecord, int], None]  # the epoch that ended, and how many there are at most
+
+
+def fit(
+    classifier: Classifier,
+    config: FitConfig,
+    train: Arrays,
+    validation: Arrays,
+    seed: int,
+    folder: Path,
+    teacher: Classifier | None = None,
+    distill: DistillConfig | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> FitResult:
+    """Train `classifier`, keep its best epoch on validation, and save it into `folder`.
+
+    Checkpoints lie in `folder`/checkpoints after each epoch; a call that finds some there goes on from the last
+    and ends with the same weights as one that was never interrupted. They are deleted at the end.
+    Raises UserError when the loss stops being a number.
+    """
+    checkpoints = folder / CHECKPOINTS
+    trainer = ClassifierTrainer(
+        model=classifier,
+        args=_arguments(config, len(train.labels), seed, checkpoints),
+        train_dataset=View(train.images, train.labels, config.augment, seed),
+        eval_dataset=View(validation.images, validation.labels, AugmentConfig(), seed),
+        callbacks=_callbacks(config, on_epoch),
+        optimizer_cls_and_kwargs=_optimizer(config),
+        teacher=teacher,
+        distill=distill,
+        label_smoothing=config.label_smoothing,
+    )
+    trainer.remove_callback(PrinterCallback)  # it prints each log; `on_epoch` tells them better
+    trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
+    records = epoch_records(trainer.state)
+    best = max(records, key=lambda record: (record.accuracy, -record.epoch))
+    classifier.to("cpu")
+    save_classifier(classifier, folder)
+    shutil.rmtree(checkpoints)
+    return FitResult(epochs=records, best_epoch=best.epoch, params=classifier.params, macs=classifier.macs())
+
+
+def epoch_records(state: TrainerState) -> list[EpochRecord]:
+    """The epochs so far, from the log that Trainer keeps in each checkpoint (so a resumed run has them all)."""
+    losses = {round(entry["epoch"]): entry for entry in state.log_history if "loss" in entry}
+    accuracies = {round(entry["epoch"]): entry for entry in state.log_history if "eval_accuracy" in entry}
+    return [
+        EpochRecord(
+            epoch=epoch,
+            loss=losses[epoch]["loss"],
+            accuracy=accuracies[epoch]["eval_accuracy"],
+            seconds=round(losses[epoch]["seconds"] + accuracies[epoch]["eval_runtime"], 3),
+        )
+        for epoch in sorted(losses.keys() & accuracies.keys())
+    ]
+
+
+def _arguments(config: FitConfig, items: int, seed: int, checkpoints: Path) -> TrainingArguments:
+    updates = -(-items // (config.batch_size * config.accumulation)) * config.epochs
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=512,
+        gradient_accumulation_steps=config.accumulation,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        lr_scheduler_type=config.schedule if config.schedule != "constant" else "constant_with_warmup",
+        warmup_steps=round(config.warmup * updates),
+        max_grad_norm=config.clip,
+        seed=seed,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        logging_nan_inf_filter=False,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="accuracy",
+        greater_is_better=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        label_names=["labels"],
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+    )
+
+
+def _optimizer(config: FitConfig) -> tuple[type[torch.optim.Optimizer], dict[str, object]]:
+    if config.optimizer == "sgd":
+        return torch.optim.SGD, {"lr": config.learning_rate, "momentum": 0.9, "nesterov": True}
+    return torch.optim.AdamW, {"lr": config.learning_rate}
+
+
+def _callbacks(config: FitConfig, on_epoch: OnEpoch | None) -> list[TrainerCallback]:
+    callbacks: list[TrainerCallback] = []
+    if config.patience is not None:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=config.patience))
+    if on_epoch is not None:
+        callbacks.append(_Tell(on_epoch, config.epochs))
+    return callbacks
+
+
+class _Tell(TrainerCallback):
+    """Reports each epoch after its evaluation."""
+
+    def __init__(self, on_epoch: OnEpoch, epochs: int) -> None:
+        self._on_epoch, self._epochs = on_epoch, epochs
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        if records := epoch_records(state):
+            self._on_epoch(records[-1], self._epochs)
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written whole; broken ones are deleted.
+
+    Trainer writes trainer_state.json last, so one that parses proves the rest. It also stores the best checkpoint as
+    a path: after the run directory was moved that path leads nowhere, and starting anew is the safe answer.
+    """
+    found: list[tuple[int, Path]] = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        try:
+            state = json.loads((checkpoint / "trainer_state.json").read_text())
+            best = state["best_model_checkpoint"]
+            whole = best is None or Path(best).parent.samefile(folder)
+        except (OSError, ValueError, KeyError):
+            whole = False
+        if whole:
+            found.append((int(checkpoint.name.rpartition("-")[2]), checkpoint))
+        else:
+            shutil.rmtree(checkpoint)
+    return str(max(found)[1]) if found else None

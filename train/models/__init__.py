@@ -1,0 +1,92 @@
+"""Builtin architectures for small images, by name: `mlp-1200x1200`, `cnn-16x32`, `resnet20`, `wrn-16-2`.
+
+Each takes an image size and gives a module from float [N, C, H, W] to logits [N, K].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from torch import nn
+
+from serve.errors import UserError, did_you_mean
+from train.models.cnn import SmallCNN, SmallCNNOptions
+from train.models.mlp import MLP, MLPOptions
+from train.models.resnet import ResNetOptions, resnet, wide_resnet
+
+Shape = tuple[int, int, int]  # height, width, channels
+
+
+@dataclass(frozen=True)
+class Family:
+    pattern: str
+    example: str
+    options: type[BaseModel]
+    build: Callable[[re.Match[str], Shape, int, Any], nn.Module]
+
+
+def _widths(text: str) -> list[int]:
+    return [int(width) for width in text.split("x")]
+
+
+FAMILIES: dict[str, Family] = {
+    "mlp": Family(
+        r"mlp-(\d+(?:x\d+)*)",
+        "mlp-1200x1200",
+        MLPOptions,
+        lambda found, shape, classes, options: MLP(shape, _widths(found[1]), classes, options),
+    ),
+    "cnn": Family(
+        r"cnn-(\d+(?:x\d+)*)",
+        "cnn-16x32",
+        SmallCNNOptions,
+        lambda found, shape, classes, options: SmallCNN(shape, _widths(found[1]), classes, options),
+    ),
+    "resnet": Family(
+        r"resnet(\d+)",
+        "resnet20",
+        ResNetOptions,
+        lambda found, shape, classes, options: resnet(int(found[1]), shape, classes, options),
+    ),
+    "wrn": Family(
+        r"wrn-(\d+)-(\d+)",
+        "wrn-16-2",
+        ResNetOptions,
+        lambda found, shape, classes, options: wide_resnet(int(found[1]), int(found[2]), shape, classes, options),
+    ),
+}
+
+
+def check_model(name: str, options: dict[str, Any]) -> None:
+    """Raise UserError unless `name` is a builtin architecture that takes `options`."""
+    family, _ = _find(name)
+    _options(family, name, options)
+
+
+def build_model(name: str, shape: Shape, classes: int, options: dict[str, Any]) -> nn.Module:
+    """The architecture called `name`, freshly initialised from torch's global generator."""
+    family, found = _find(name)
+    return family.build(found, shape, classes, _options(family, name, options))
+
+
+def _find(name: str) -> tuple[Family, re.Match[str]]:
+    for family in FAMILIES.values():
+        if found := re.fullmatch(family.pattern, name):
+            return family, found
+    examples = [family.example for family in FAMILIES.values()]
+    raise UserError(f"unknown builtin model '{name}'", did_you_mean(name, examples))
+
+
+def _options(family: Family, name: str, options: dict[str, Any]) -> BaseModel:
+    try:
+        return family.options.model_validate(options)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = str(problem["loc"][0]) if problem["loc"] else ""
+        known = list(family.options.model_fields)
+        hint = did_you_mean(key, known) if problem["type"] == "extra_forbidden" else f"options: {', '.join(known)}"
+        raise UserError(f"model '{name}' does not take option {key} = {options.get(key)!r}", hint) from None

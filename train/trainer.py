@@ -1,0 +1,81 @@
+"""`transformers.Trainer` with our loss: labels, or labels and a teacher, on the same augmented view."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import EvalPrediction, Trainer
+
+from serve.errors import UserError
+from train.classifier import Classifier
+from train.losses import DistillConfig, cross_entropy, distillation
+from train.views import Batch, EpochSampler, View, as_batch
+
+
+class ClassifierTrainer(Trainer):
+    """Trains a `Classifier` on a `View`. A teacher, in eval mode, sees the same augmented batches as the student."""
+
+    def __init__(
+        self,
+        *,
+        teacher: Classifier | None,
+        distill: DistillConfig | None,
+        label_smoothing: float,
+        **arguments: Any,
+    ) -> None:
+        collator: Any = as_batch  # Trainer's annotation knows only item by item collation
+        super().__init__(data_collator=collator, compute_metrics=_accuracy, **arguments)
+        assert (teacher is None) == (distill is None)
+        self._distill, self._label_smoothing = distill, label_smoothing
+        self._teacher = None if teacher is None else teacher.to(self.args.device).eval().requires_grad_(False)
+        # Our losses are sums divided by the items of the whole update, so Trainer must count them and not divide again.
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+        self._epoch_started = time.perf_counter()
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        logits = model(inputs["images"])
+        total = self._loss(logits, inputs)
+        loss = total / (len(inputs["labels"]) if num_items_in_batch is None else num_items_in_batch)
+        if model.training and not torch.isfinite(loss):
+            raise UserError(
+                f"the training loss became {loss.item()} at update {self.state.global_step + 1}",
+                "lower fit.learning_rate, or set fit.clip = 1.0",
+            )
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _loss(self, logits: torch.Tensor, inputs: Batch) -> torch.Tensor:
+        """The recipe's loss, summed over the batch; evaluation scores against the labels alone."""
+        if self._teacher is None or self._distill is None or not logits.requires_grad:
+            return cross_entropy(logits, inputs["labels"], self._label_smoothing)
+        with torch.no_grad():
+            taught = self._teacher(inputs["images"])
+        return distillation(logits, taught, inputs["labels"], self._distill, self._label_smoothing)
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> EpochSampler:
+        view = self.train_dataset
+        assert isinstance(view, View)
+        return EpochSampler(view, self.args.seed)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the training seconds of the epoch to its loss, where a checkpoint keeps them."""
+        if "loss" in logs:
+            logs["seconds"] = time.perf_counter() - self._epoch_started
+        super().log(logs, start_time)
+        if "eval_loss" in logs:
+            self._epoch_started = time.perf_counter()
+
+
+def _accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+    return {"accuracy": float((logits.argmax(axis=1) == prediction.label_ids).mean())}
