@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class LimbeckError(Exception):
@@ -29,6 +29,17 @@ class InputError(LimbeckError):
     def __init__(self, code: str, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
         self.code = code
+
+
+class RequestError(InputError):
+    """A whole request cannot be answered. `status` is the HTTP status that says so, `headers` go with it."""
+
+    def __init__(
+        self, status: int, code: str, message: str, hint: str = "", headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
+        super().__init__(code, message, hint)
+        self.status = status
+        self.headers = headers
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -1,0 +1,35 @@
+"""What one request, and all of them together, may ask of the server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from serve.errors import UserError
+
+_PREFIX = "LIMBECK_"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Each limit can be set by the environment: `max_items` by LIMBECK_MAX_ITEMS, and so on."""
+
+    max_body_bytes: int = 16 * 1024 * 1024  # counted as the body arrives, whatever its Content-Length says
+    max_items: int = 64  # inputs in one request
+    max_concurrency: int = 128  # requests in the server at once, waiting ones included; the next gets 429
+    body_seconds: int = 15  # for a body to arrive whole
+    request_seconds: int = 60  # from the first byte of a request to the first of its answer
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Limits:
+        """The limits in force. Raises UserError for a value that is not a whole number above 0."""
+        names = {field.name: _PREFIX + field.name.upper() for field in fields(cls)}
+        return cls(**{name: positive(key, environ[key]) for name, key in names.items() if environ.get(key)})
+
+
+def positive(name: str, text: str) -> int:
+    """`text` as a whole number above 0; UserError otherwise. `name` is where it came from."""
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise UserError(f"{name} is {text!r}, expected a whole number above 0", f"unset {name} for its default")
+    return int(text)
