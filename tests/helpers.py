@@ -71,3 +71,14 @@ def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
 def colored(red: int, green: int, blue: int, size: tuple[int, int] = (8, 8)) -> bytes:
     """A PNG of one colour."""
     return encoded(Image.new("RGB", size, (red, green, blue)))
+
+
+def multipart(*parts: tuple[str, bytes], boundary: str = "limbeck-test") -> tuple[bytes, str]:
+    """A multipart/form-data body with these named parts, and its Content-Type."""
+    lines = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="f"\r\n\r\n'.encode()
+        + content
+        + b"\r\n"
+        for name, content in parts
+    ]
+    return b"".join(lines) + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"

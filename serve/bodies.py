@@ -1,0 +1,206 @@
+"""Request bodies: read under a limit and a deadline, then parsed into a query. Three kinds mean the same.
+
+A string of a JSON body is base64, never a path or a URL: nothing is opened or fetched on a request's word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import parse_qsl
+
+from python_multipart.multipart import parse_options_header
+
+from serve.errors import InputError, RequestError, did_you_mean
+from serve.limits import Limits
+from serve.parts import read_parts
+
+if TYPE_CHECKING:
+    from serve.edge import Receive
+
+# A body that is too large is read on and thrown away up to this many times the limit, so that its sender, who does not
+# listen before all is sent, still gets the answer.
+_DISCARD_FACTOR, _DISCARD_SECONDS = 8, 3
+_CLOSE = ((b"connection", b"close"),)  # what was not read would be taken for the next request
+_EXPECTED = 'expected {"inputs": ["<base64 of an image>", ...]}'
+_SHOWN = 40  # characters of a request that an error quotes
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a request asks: the bytes of each input, or why it has none, and how many labels to name for each."""
+
+    items: list[bytes | InputError]
+    top_k: int | None  # None: the server's default
+
+
+async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limits: Limits) -> bytes:
+    """The whole body. Raises RequestError: 413 over the limit, 408 past the deadline, 400 if the sender is gone."""
+    declared = headers.get(b"content-length", b"0")
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            if declared.isdigit() and int(declared) > limits.max_body_bytes:
+                asked_first = b"expect" in headers  # and sends nothing before it is told to
+                raise _too_large(limits, ended=not asked_first and await _discard(receive, limits))
+            body = bytearray()
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise RequestError(400, "incomplete_body", "the connection closed before the whole body arrived")
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
+                if len(body) > limits.max_body_bytes:
+                    raise _too_large(limits, ended=not more or await _discard(receive, limits))
+            return bytes(body)
+    except TimeoutError:
+        raise RequestError(
+            408, "slow_body", f"the body did not arrive within {limits.body_seconds} s", "send it faster", _CLOSE
+        ) from None
+
+
+async def _discard(receive: Receive, limits: Limits) -> bool:
+    """Let the sender finish, unless it sends too much or too slowly. Whether it did."""
+    more, budget = True, _DISCARD_FACTOR * limits.max_body_bytes
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            while more and budget > 0:
+                message = await receive()
+                more = message.get("more_body", False)
+                budget -= len(message.get("body", b""))
+    return not more
+
+
+def _too_large(limits: Limits, *, ended: bool) -> RequestError:
+    hint = "send fewer or smaller inputs in one request"
+    message = f"the body is over {limits.max_body_bytes} bytes"
+    return RequestError(413, "body_too_large", message, hint, () if ended else _CLOSE)
+
+
+def parse_query(headers: Mapping[bytes, bytes], query_string: bytes, body: bytes, limits: Limits) -> Query:
+    """A query from a body of any kind. Raises RequestError: 400 malformed, 413, 415 or 422 not what was expected."""
+    if headers.get(b"content-encoding", b"identity") != b"identity":
+        raise RequestError(415, "unsupported_encoding", "a compressed body is not understood", "send it as it is")
+    content_type = headers.get(b"content-type", b"")
+    kind, options = parse_options_header(content_type)
+    raw = kind.startswith(b"image/") or kind == b"application/octet-stream"
+    if not raw and kind not in (b"application/json", b"multipart/form-data"):
+        given = _shown(content_type.decode("latin-1"))
+        hint = "send application/json, multipart/form-data, or the bytes of one image as image/*"
+        raise RequestError(415, "unsupported_media_type", f"the Content-Type {given!r} is not understood", hint)
+    parameters = _parameters(query_string, ("top_k",) if raw else ())
+    if not body:
+        raise RequestError(400, "empty_body", "the body is empty", "see /openapi.json for what to send")
+    if raw:
+        return Query([body], _integer(parameters.get("top_k")))
+    if kind == b"application/json":
+        return query_from(_json_object(body), limits)
+    return _multipart_query(options.get(b"boundary", b""), body, limits)
+
+
+def _parameters(query_string: bytes, known: tuple[str, ...]) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, max_num_fields=8)
+    except ValueError:
+        raise RequestError(422, "bad_parameter", "the query string cannot be read", "only ?top_k= is known") from None
+    for name, _ in pairs:
+        if name not in known:
+            hint = did_you_mean(_shown(name), known) if known else "with this kind of body, top_k is a part of it"
+            raise RequestError(422, "unknown_parameter", f"unknown query parameter {_shown(name)!r}", hint)
+    if len(pairs) > len(dict(pairs)):
+        raise RequestError(422, "bad_parameter", "a query parameter is given twice", "give it once")
+    return dict(pairs)
+
+
+def query_from(content: Mapping[str, Any], limits: Limits) -> Query:
+    """A query from the object of a JSON body: `inputs`, and `top_k` if it likes. Raises RequestError: 413 or 422."""
+    for key in content:
+        if key not in ("inputs", "top_k"):
+            hint = did_you_mean(_shown(key), ("inputs", "top_k"))
+            raise RequestError(422, "unknown_key", f"unknown key {_shown(key)!r}", hint)
+    inputs, top_k = content.get("inputs"), content.get("top_k")
+    if not isinstance(inputs, list) or not inputs or not all(isinstance(text, str) for text in inputs):
+        raise RequestError(422, "bad_inputs", "`inputs` is missing, empty or not a list of strings", _EXPECTED)
+    if top_k is not None and type(top_k) is not int:  # to isinstance, true and false are whole numbers
+        raise RequestError(422, "bad_top_k", "`top_k` is not a whole number", 'expected for example {"top_k": 3}')
+    _check_count(len(inputs), limits)
+    return Query([_from_base64(text) for text in inputs], top_k)
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise RequestError(422, "bad_json", "the JSON is nested too deeply", _EXPECTED) from None
+    except json.JSONDecodeError as error:
+        raise RequestError(400, "bad_json", f"the body is not JSON: {error}", _EXPECTED) from None
+    except ValueError:
+        raise RequestError(400, "bad_json", "the body is not UTF-8, or a number in it is too long", _EXPECTED) from None
+    if not isinstance(content, dict):
+        raise RequestError(422, "bad_json", "the body is JSON, but not an object", _EXPECTED)
+    return content
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(content := dict(pairs)) < len(pairs):  # JSON leaves open which of two equal keys holds
+        raise RequestError(422, "bad_json", "an object of the JSON has a key twice", _EXPECTED)
+    return content
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise RequestError(400, "bad_json", f"the body is not JSON: {name} is none of its values", _EXPECTED)
+
+
+def _from_base64(text: str) -> bytes | InputError:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:  # one bad input among good ones is that input's error, not the request's
+        hint = "send the standard alphabet with padding, without line breaks and without a data: prefix"
+        return InputError("bad_base64", "the input is not base64", hint)
+
+
+def _multipart_query(boundary: bytes, body: bytes, limits: Limits) -> Query:
+    items: list[bytes | InputError] = []
+    top_k: int | None = None
+    for name, content in read_parts(boundary, body, max_parts=limits.max_items + 2):
+        if name == "files":
+            items.append(content)
+        elif name == "top_k" and top_k is None:
+            top_k = _integer(content.decode("latin-1"))
+        elif name == "top_k":
+            raise RequestError(422, "bad_top_k", "there are two parts named top_k", "send one, or none")
+        else:
+            hint = did_you_mean(_shown(name), ("files", "top_k"))
+            raise RequestError(422, "unknown_part", f"unknown part {_shown(name)!r}", hint)
+    if not items:
+        raise RequestError(422, "no_files", "there is no part named `files`", "send each image as a part named `files`")
+    _check_count(len(items), limits)
+    return Query(items, top_k)
+
+
+def _check_count(count: int, limits: Limits) -> None:
+    if count > limits.max_items:
+        raise RequestError(
+            413,
+            "too_many_inputs",
+            f"{count} inputs are over the limit of {limits.max_items}",
+            f"send at most {limits.max_items} in one request",
+        )
+
+
+def _integer(top_k: str | None) -> int | None:
+    if top_k is None:
+        return None
+    if not (top_k.isascii() and top_k.isdigit() and len(top_k) <= 9):
+        raise RequestError(422, "bad_top_k", f"top_k is {_shown(top_k)!r}, not a whole number", "expected top_k=3")
+    return int(top_k)
+
+
+def _shown(text: str) -> str:
+    """What an error may quote of a request: a short piece, whatever was sent."""
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

@@ -1,0 +1,148 @@
+"""The outermost layer of the server: request ids, and every error in one form, BentoML's own included.
+
+    {"error": {"code", "message", "hint", "request_id"}}
+
+Only what never reaches Python is out of its reach: to bytes that are not HTTP, the web server answers a bare 400.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import Any
+
+from serve.errors import RequestError, did_you_mean
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+EXCHANGE = "limbeck.exchange"  # where an inner layer finds the request's Exchange in the scope
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+_log = logging.getLogger("bentoml.limbeck")  # below BentoML's logger, so that its handlers and level hold
+
+# BentoML answers these in its own words, or without any.
+_FOREIGN = {
+    429: ("too_many_requests", "the server has as many requests as it takes at once", "try again in a moment"),
+    503: ("not_ready", "the server is not ready", "try again in a moment"),
+    504: ("timeout", "the answer was not ready in time", "send fewer or smaller inputs in one request"),
+}
+# BentoML's page would load a tracker from elsewhere; what is not ours is not loaded.
+_PAGE_POLICY = b"default-src 'self' 'unsafe-inline' data:"
+
+
+class Edge:
+    """Wraps an ASGI application. `routes` maps its paths to their methods; nothing else reaches the application.
+
+    Otherwise each random address would leave its own label in BentoML's metrics, and the memory would fill.
+    """
+
+    def __init__(self, app: App, routes: Mapping[str, Sequence[str]]) -> None:
+        self._app = app
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # closed before it is accepted, a 403 to the client
+            await receive()
+            await send({"type": "websocket.close"})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = scope[EXCHANGE] = Exchange(scope, send)
+        try:
+            if (misrouted := self._misrouted(scope)) is not None:
+                raise misrouted
+            await self._app(scope, receive, exchange.relay)
+            if not exchange.started:  # BentoML's time limit swallows what is raised within it
+                raise RuntimeError("the application sent no answer")
+        except RequestError as error:
+            await exchange.fail(exchange.relay, error)
+        except Exception:
+            await exchange.fail_internally(exchange.relay)
+
+    def _misrouted(self, scope: Scope) -> RequestError | None:
+        methods = self._routes.get(scope["path"])
+        if methods is None:
+            hint = did_you_mean(scope["path"][:40], [route for route in self._routes if route.count("/") == 1])
+            return RequestError(404, "not_found", "there is nothing at this address", hint)
+        if scope["method"] not in methods:
+            allow = ", ".join(methods)
+            return RequestError(
+                405,
+                "method_not_allowed",
+                f"this address takes {allow}",
+                "see /openapi.json",
+                [(b"allow", allow.encode())],
+            )
+        return None
+
+
+class Exchange:
+    """One request and its answer, which carries the request's id and, if it is an error, has the one form."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        given = dict(scope["headers"]).get(b"x-request-id", b"")
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8).encode()
+        self._path = scope["path"]
+        self._send = send
+        self.started = False
+        self._ours = False
+        self._foreign_status: int | None = None  # of an error that is not in our form and is being swallowed
+
+    async def relay(self, message: Message) -> None:
+        """Pass on what the application sends; an error that did not come through `fail` is replaced."""
+        if message["type"] == "http.response.start":
+            if message["status"] >= 400 and not self._ours:
+                self._foreign_status = message["status"]
+                return
+            self.started = True
+            message = {**message, "headers": [*message.get("headers", ()), *self._headers()]}
+        elif self._foreign_status is not None:
+            if not message.get("more_body", False):
+                status, self._foreign_status = self._foreign_status, None
+                await self.fail(self.relay, _foreign_error(status))
+            return
+        await self._send(message)
+
+    async def answer(
+        self, send: Send, body: bytes, status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
+        """Send a whole JSON answer through `send`, which is `relay` as the layers in between have wrapped it."""
+        self._ours = True
+        own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
+        await send({"type": "http.response.body", "body": body})
+
+    async def fail(self, send: Send, error: RequestError) -> None:
+        """Send an error in the one form."""
+        content = {"code": error.code, "message": error.message, "hint": error.hint, "request_id": self._id_text()}
+        await self.answer(send, json.dumps({"error": content}).encode(), error.status, error.headers)
+
+    async def fail_internally(self, send: Send) -> None:
+        """Log the exception being handled, and send a 500 that says nothing of it."""
+        _log.exception("request %s failed", self._id_text())
+        if not self.started:
+            await self.fail(send, _foreign_error(500))
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        headers = [(b"x-request-id", self.request_id), (b"x-content-type-options", b"nosniff")]
+        return [*headers, (b"content-security-policy", _PAGE_POLICY)] if self._path == "/" else headers
+
+    def _id_text(self) -> str:
+        return self.request_id.decode("ascii")
+
+
+def _foreign_error(status: int) -> RequestError:
+    if status in _FOREIGN:
+        code, message, hint = _FOREIGN[status]
+        return RequestError(status, code, message, hint, [(b"retry-after", b"1")] if status in (429, 503) else ())
+    if status >= 500:
+        hint = "the server's log has the details under the request id"
+        return RequestError(status, "internal", "the server failed to answer", hint)
+    return RequestError(status, "bad_request", "the request cannot be answered", "see /openapi.json")

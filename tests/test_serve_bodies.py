@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from helpers import multipart
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serve.bodies import Query, parse_query, read_body
+from serve.errors import InputError, RequestError
+from serve.limits import Limits
+
+LIMITS = Limits(max_body_bytes=1000, max_items=3, body_seconds=1)
+
+
+def _parse(content_type: str, body: bytes, query: str = "", limits: Limits = LIMITS, **headers: str) -> Query:
+    raw = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
+    return parse_query({b"content-type": content_type.encode(), **raw}, query.encode(), body, limits)
+
+
+def _json(content: Any) -> Query:
+    return _parse("application/json", json.dumps(content).encode())
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _refusal(*args: Any, **kwargs: Any) -> tuple[int, str]:
+    with pytest.raises(RequestError) as caught:
+        _parse(*args, **kwargs)
+    assert caught.value.message
+    assert len(caught.value.message + caught.value.hint) < 500
+    return caught.value.status, caught.value.code
+
+
+def test_the_kinds_of_body_mean_the_same() -> None:
+    expected = Query([b"one"], 2)
+    assert _json({"inputs": [_text(b"one")], "top_k": 2}) == expected
+    body, kind = multipart(("files", b"one"), ("top_k", b"2"))
+    assert _parse(kind, body) == expected
+    for kind in ("image/png", "image/x-anything", "application/octet-stream", "IMAGE/PNG; q=1"):
+        assert _parse(kind, b"one", "top_k=2") == expected
+
+
+def test_order_is_kept_and_top_k_may_be_left_out() -> None:
+    items = [b"\x00\xff", b"two\r\n--two", b"3"]
+    assert _json({"inputs": [_text(item) for item in items]}) == Query(items, None)
+    body, kind = multipart(*(("files", item) for item in items))
+    assert _parse(kind, body) == Query(items, None)
+    assert _json({"inputs": [_text(b"x")], "top_k": None}).top_k is None
+
+
+def test_a_file_part_needs_no_file_name() -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="files"\r\n\r\none\r\n--b--\r\n'
+    assert _parse("multipart/form-data; boundary=b", body) == Query([b"one"], None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["/etc/passwd", "file:///etc/passwd", "http://127.0.0.1/x.png", "data:image/png;base64,AAAA", "A", "AA AA", "é"],
+)
+def test_a_string_is_base64_and_nothing_else(text: str) -> None:
+    query = _json({"inputs": [text, _text(b"good")]})
+    assert isinstance(query.items[0], InputError)
+    assert query.items[0].code == "bad_base64"
+    assert query.items[1] == b"good"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"{", (400, "bad_json")),
+        (b"\xff\xfe{}", (400, "bad_json")),
+        (b"\xef\xbb\xbf{}", (400, "bad_json")),
+        (b'{"inputs": ["AAAA"], "top_k": NaN}', (400, "bad_json")),
+        (b'{"inputs": ["AAAA"], "top_k": -Infinity}', (400, "bad_json")),
+        (b'{"inputs": ["AAAA"], "top_k": ' + b"9" * 600 + b"}", None),
+        (b"[" * 900, (400, "bad_json")),
+        (b'{"inputs": ["AAAA"], "inputs": ["BBBB"]}', (422, "bad_json")),
+        (b'["AAAA"]', (422, "bad_json")),
+        (b"null", (422, "bad_json")),
+        (b'"AAAA"', (422, "bad_json")),
+        (b"{}", (422, "bad_inputs")),
+        (b'{"inputs": []}', (422, "bad_inputs")),
+        (b'{"inputs": "AAAA"}', (422, "bad_inputs")),
+        (b'{"inputs": {"0": "AAAA"}}', (422, "bad_inputs")),
+        (b'{"inputs": ["AAAA", 1]}', (422, "bad_inputs")),
+        (b'{"inputs": [["AAAA"]]}', (422, "bad_inputs")),
+        (b'{"inputs": ["AAAA"], "top_k": "3"}', (422, "bad_top_k")),
+        (b'{"inputs": ["AAAA"], "top_k": 3.0}', (422, "bad_top_k")),
+        (b'{"inputs": ["AAAA"], "top_k": true}', (422, "bad_top_k")),
+        (b'{"inputs": ["AAAA"], "topk": 3}', (422, "unknown_key")),
+        (b'{"inputs": ["AAAA", "AAAA", "AAAA", "AAAA"]}', (413, "too_many_inputs")),
+    ],
+)
+def test_json_that_is_not_a_query(body: bytes, expected: tuple[int, str] | None) -> None:
+    if expected is None:  # well formed, and refused when the number of labels is known
+        assert _parse("application/json", body).top_k == int("9" * 600)
+    else:
+        assert _refusal("application/json", body) == expected
+
+
+def test_deep_nesting_and_endless_numbers_are_refused() -> None:
+    big = Limits()
+    for body in (b"[" * 200_000 + b"]" * 200_000, b'{"inputs": ' * 100_000):
+        assert _refusal("application/json", body, limits=big) == (422, "bad_json")
+    assert _refusal("application/json", b'{"top_k": ' + b"9" * 10**6 + b"}", limits=big) == (400, "bad_json")
+
+
+def test_an_unknown_key_is_met_with_the_known_one_however_long_it_is() -> None:
+    with pytest.raises(RequestError) as caught:
+        _json({"input": ["AAAA"]})
+    assert caught.value.hint == "did you mean 'inputs'?"
+    began = time.monotonic()
+    assert _refusal("application/json", json.dumps({"inputs" * 10**6: 1}).encode()) == (422, "unknown_key")
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize(
+    "kind", ["", "text/plain", "application/xml", "application/jsonx", "multipart/mixed", "im", ";"]
+)
+def test_another_content_type_is_refused(kind: str) -> None:
+    assert _refusal(kind, b"{}") == (415, "unsupported_media_type")
+
+
+def test_a_compressed_body_is_refused() -> None:
+    assert _refusal("application/json", b"{}", content_encoding="gzip") == (415, "unsupported_encoding")
+
+
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=b", "image/png"])
+def test_an_empty_body_is_refused(kind: str) -> None:
+    assert _refusal(kind, b"") == (400, "empty_body")
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("top_k=", "bad_top_k"),
+        ("top_k=-1", "bad_top_k"),
+        ("top_k=1.5", "bad_top_k"),
+        ("top_k=%C2%B2", "bad_top_k"),  # a superscript two, a digit to Python
+        ("top_k=" + "9" * 5000, "bad_top_k"),
+        ("top_k=1&top_k=2", "bad_parameter"),
+        ("topk=1", "unknown_parameter"),
+        ("&".join(["a=1"] * 100), "bad_parameter"),
+    ],
+)
+def test_query_parameters_of_a_raw_image(query: str, code: str) -> None:
+    assert _refusal("image/png", b"x", query) == (422, code)
+
+
+def test_a_query_parameter_beside_a_body_that_has_it_is_refused() -> None:
+    assert _refusal("application/json", b'{"inputs": ["AAAA"]}', "top_k=2") == (422, "unknown_parameter")
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([("top_k", b"1")], (422, "no_files")),
+        ([("files", b"x"), ("top_k", b"1"), ("top_k", b"1")], (422, "bad_top_k")),
+        ([("files", b"x"), ("top_k", b"\xb2")], (422, "bad_top_k")),
+        ([("files", b"x"), ("top_k", b"")], (422, "bad_top_k")),
+        ([("file", b"x")], (422, "unknown_part")),
+        ([("files", b"x")] * 4, (413, "too_many_inputs")),
+        ([("files", b"x")] * 40, (413, "too_many_inputs")),
+        ([("", b"x")], (400, "bad_multipart")),
+    ],
+)
+def test_multipart_that_is_not_a_query(parts: list[tuple[str, bytes]], expected: tuple[int, str]) -> None:
+    body, kind = multipart(*parts)
+    assert _refusal(kind, body) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data", b"--b\r\n"),
+        ("multipart/form-data; boundary=", b"--b\r\n"),
+        ("multipart/form-data; boundary=" + "b" * 1000, b"--b\r\n"),
+        ("multipart/form-data; boundary=b", b"hello"),
+        ("multipart/form-data; boundary=b", b"--b"),
+        ("multipart/form-data; boundary=b", b'--b\r\nContent-Disposition: form-data; name="files"\r\n\r\nbreaks o'),
+        ("multipart/form-data; boundary=b", b"--b\r\n\r\nno header\r\n--b--\r\n"),
+        ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n"),
+        ("multipart/form-data; boundary=b", b"--b\r\n" + b"A" * 100_000 + b": x\r\n\r\nx\r\n--b--\r\n"),
+    ],
+)
+def test_malformed_multipart(kind: str, body: bytes) -> None:
+    assert _refusal(kind, body) == (400, "bad_multipart")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["inputs", "top_k", "inputs ", "x"]) | st.text(max_size=4), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(JSON)
+def test_any_json_is_a_query_or_a_4xx(content: Any) -> None:
+    _survives("application/json", json.dumps(content).encode())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["application/json", "multipart/form-data; boundary=b", "image/png"]), st.binary(max_size=80))
+def test_any_bytes_are_a_query_or_a_4xx(kind: str, body: bytes) -> None:
+    _survives(kind, body)
+
+
+PIECES = [
+    b"--b",
+    b"--",
+    b"\r\n",
+    b"\r",
+    b"\n",
+    b"Content-Disposition",
+    b": form-data; name=",
+    b'"files"',
+    b'"top_k"',
+    b"1",
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=3), max_size=24).map(b"".join))
+def test_anything_like_multipart_is_a_query_or_a_4xx(body: bytes) -> None:
+    _survives("multipart/form-data; boundary=b", b'--b\r\nContent-Disposition: form-data; name="files"' + body)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=40), st.text(max_size=20))
+def test_any_content_type_and_query_string_is_a_query_or_a_4xx(kind: str, query: str) -> None:
+    _survives(kind, b"{}", query)
+
+
+def _survives(kind: str, body: bytes, query: str = "") -> None:
+    status = 200
+    try:
+        assert _parse(kind, body, query).items
+    except RequestError as error:
+        status = error.status
+    assert status in {200, 400, 413, 415, 422}
+
+
+def _read(chunks: Iterable[bytes | float | None], limits: Limits = LIMITS, **headers: str) -> tuple[bytes, int]:
+    """Read a body that arrives in `chunks` (a number is a pause in seconds, None the end of the connection).
+
+    Returns it with how many chunks were taken.
+    """
+    pending = list(chunks)
+    taken = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal taken
+        while pending and isinstance(pending[0], float):
+            await asyncio.sleep(pending.pop(0))
+        taken += 1
+        if not pending or pending[0] is None:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": pending.pop(0), "more_body": bool(pending)}
+
+    raw = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
+    return asyncio.run(read_body(receive, raw, limits)), taken
+
+
+def _read_refusal(*args: Any, **kwargs: Any) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        _read(*args, **kwargs)
+    return caught.value
+
+
+def test_a_body_is_put_together() -> None:
+    assert _read([b"a", b"", b"bc"])[0] == b"abc"
+    assert _read([b"x" * 1000], content_length="1000")[0] == b"x" * 1000
+    assert _read([b""])[0] == b""
+
+
+@pytest.mark.parametrize("declared", ["1001", "0", "5", "99999999999999999999", "nonsense"])
+def test_bytes_are_counted_whatever_was_declared(declared: str) -> None:
+    error = _read_refusal([b"x" * 501, b"x" * 500], content_length=declared)
+    assert (error.status, error.code) == (413, "body_too_large")
+    assert error.headers == ()  # all was read, so the connection can go on
+
+
+def test_an_endless_body_is_not_read_to_its_end() -> None:
+    def endless() -> Iterable[bytes]:
+        for _ in range(10_000):
+            yield b"x" * 100
+
+    error = _read_refusal(endless())
+    assert error.status == 413
+    assert error.headers == ((b"connection", b"close"),)
+
+
+def test_a_sender_who_asks_first_is_told_before_sending() -> None:
+    error = _read_refusal([5.0, b"never asked for"], content_length="2000", expect="100-continue")
+    assert (error.status, error.headers) == (413, ((b"connection", b"close"),))
+
+
+def test_a_slow_body_is_not_waited_for() -> None:
+    began = time.monotonic()
+    error = _read_refusal([b"x", 30.0, b"y"])
+    assert (error.status, error.code) == (408, "slow_body")
+    assert time.monotonic() - began < 5
+
+
+def test_a_dripping_body_is_not_waited_for_either() -> None:
+    error = _read_refusal([piece for _ in range(100) for piece in (b"x", 0.05)])
+    assert error.status == 408
+
+
+def test_a_connection_that_closes_early_is_an_incomplete_body() -> None:
+    assert _read_refusal([b"x", None]).code == "incomplete_body"
