@@ -1,0 +1,141 @@
+"""From a request's body to its answer, away from the event loop.
+
+N inputs of a request, K classes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from serve.bodies import Query, parse_query
+from serve.errors import InputError, RequestError
+from serve.images import MAX_PIXELS
+from serve.limits import Limits
+from serve.manifest import ServingConfig
+from serve.predictor import Predictor
+
+DEFAULT_TOP_K = 3
+
+
+class Engine:
+    """One loaded model and the threads that work for it."""
+
+    def __init__(self, predictor: Predictor, limits: Limits) -> None:
+        self.limits = limits
+        self.labels = predictor.labels
+        self._predictor = predictor
+        self._model = {"id": predictor.package.manifest.id, "name": predictor.package.name}
+        self._pool = ThreadPoolExecutor(pool_size(predictor.package.serving), thread_name_prefix="classify")
+
+    def warm_up(self) -> None:
+        """Answer once, so that no request pays for first times; then exempt what is loaded from garbage collection."""
+        height, width = self._predictor.package.manifest.preprocessing.size
+        png = io.BytesIO()
+        Image.new("RGB", (width, height)).save(png, "PNG")
+        self.answer(Query([png.getvalue()], None))
+        gc.collect()
+        gc.freeze()
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def describe(self) -> dict[str, Any]:
+        """What GET /model says."""
+        package = self._predictor.package
+        manifest = package.manifest
+        return {
+            **self._model,
+            "task": manifest.task,
+            "labels": list(manifest.labels),
+            "preprocessing": manifest.preprocessing.model_dump(mode="json"),
+            "precision": manifest.precision,
+            "batch_invariant": manifest.batch_invariant,
+            "temperature": manifest.temperature,
+            "metrics": package.card.get("metrics", {}),
+            "limits": {**vars(self.limits), "max_pixels": MAX_PIXELS, "max_top_k": len(self.labels)},
+            "default_top_k": self._default_top_k,
+        }
+
+    @property
+    def _default_top_k(self) -> int:
+        return min(DEFAULT_TOP_K, len(self.labels))
+
+    async def respond(self, headers: Mapping[bytes, bytes], query_string: bytes, body: bytes) -> bytes:
+        """The JSON answer to a request. Parsing, decoding and the model run in a thread, so health checks are answered.
+
+        Raises RequestError. If the caller gives up waiting, the work ends at its next input.
+        """
+        abandoned = threading.Event()
+
+        def work() -> bytes:
+            query = parse_query(headers, query_string, body, self.limits)
+            return json.dumps(self.answer(query, abandoned), separators=(",", ":"), allow_nan=False).encode()
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        finally:
+            abandoned.set()
+
+    def answer(self, query: Query, abandoned: threading.Event | None = None) -> dict[str, Any]:
+        """The answer to a query, as JSON's types. Raises RequestError if not one of its inputs could be read."""
+        top_k = self._default_top_k if query.top_k is None else query.top_k
+        if not 1 <= top_k <= len(self.labels):
+            raise RequestError(422, "bad_top_k", f"top_k is {top_k}", f"ask for 1 to {len(self.labels)}, all labels")
+        rows: list[np.ndarray] = []
+        outcomes: list[InputError | int] = []  # for each input its error, or its row in the batch
+        for item in query.items:
+            if abandoned is not None and abandoned.is_set():
+                raise RequestError(503, "abandoned", "nobody waits for this answer any more")
+            try:
+                rows.append(self._prepare(item))
+                outcomes.append(len(rows) - 1)
+            except InputError as error:
+                outcomes.append(error)
+        if not rows:
+            raise _refusal(outcomes)
+        named = self._name(self._predictor.compute(np.concatenate(rows)), top_k)
+        predictions = [named[outcome] if isinstance(outcome, int) else _error_item(outcome) for outcome in outcomes]
+        return {"model": self._model, "predictions": predictions}
+
+    def _prepare(self, item: bytes | InputError) -> np.ndarray:
+        if isinstance(item, InputError):
+            raise item
+        return self._predictor.prepare([item])
+
+    def _name(self, scores: np.ndarray, top_k: int) -> list[dict[str, Any]]:
+        """Scores [N, K] as predictions. A float32 is written as the double it equals, so it reads back exactly."""
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]  # stable: of equal scores, the first class wins
+        ranked = np.take_along_axis(scores, best, axis=1).tolist()
+        predictions = []
+        for classes, values in zip(best.tolist(), ranked, strict=True):
+            top = [{"label": self.labels[k], "score": score} for k, score in zip(classes, values, strict=True)]
+            predictions.append({**top[0], "top_k": top})
+        return predictions
+
+
+def pool_size(serving: ServingConfig) -> int:
+    """Threads that classify: as many as fill the cores, given the workers and the threads of each model run."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // (serving.threads * serving.workers))
+
+
+def _refusal(outcomes: Sequence[InputError | int]) -> RequestError:
+    first = outcomes[0]
+    assert isinstance(first, InputError)
+    message = first.message if len(outcomes) == 1 else f"none of {len(outcomes)} inputs can be read: {first.message}"
+    return RequestError(413 if first.code == "too_many_pixels" else 422, first.code, message, first.hint)
+
+
+def _error_item(error: InputError) -> dict[str, Any]:
+    return {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
