@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+# Stands in for an installation without the training libraries: an import of any of them fails.
+BLOCK = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "torchvision", "transformers", "sklearn", "onnx", "train", "compress"}:
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def _python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", f"{BLOCK}\nsys.path.insert(0, {str(ROOT)!r})\n{code}"]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_service_imports_without_training_libraries_a_model_or_telemetry(tmp_path: Path) -> None:
+    code = """
+import os
+os.environ.pop("BENTOML_DO_NOT_TRACK", None)
+os.environ.pop("LIMBECK_PACKAGE", None)
+from serve.service import Classifier
+from bentoml._internal.utils.analytics.usage_stats import do_not_track
+assert do_not_track()
+assert Classifier.name == "Classifier" and list(Classifier.apis) == ["predict"], Classifier.apis
+import serve.launch
+print("imported")
+"""
+    result = _python(code, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith("imported\n")
+
+
+def test_the_blocked_libraries_are_really_blocked(tmp_path: Path) -> None:
+    result = _python("import torch", tmp_path)
+    assert result.returncode == 1
+    assert "torch is blocked" in result.stderr
+
+
+def test_a_bad_limit_is_one_readable_line(tmp_path: Path) -> None:
+    result = _python("import os\nos.environ['LIMBECK_MAX_ITEMS'] = 'many'\nimport serve.service", tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
+        "error: LIMBECK_MAX_ITEMS is 'many', expected a whole number above 0",
+        "hint: unset LIMBECK_MAX_ITEMS for its default",
+    ]
