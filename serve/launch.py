@@ -1,0 +1,151 @@
+"""Start the server: in place of this process (`limbeck serve`), or beside it for as long as a block runs."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from serve.errors import UserError
+from serve.locate import ENV, find_package
+from serve.predictor import Predictor
+
+SERVICE = "serve.service:Classifier"
+_LOOPBACK = "127.0.0.1"
+_DRAIN_S = 30  # for requests in flight when the server is told to end
+_LOG_LINES = 15  # of a server that does not start
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A server that runs beside this process. `pid` also names its process group."""
+
+    port: int
+    pid: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://{_LOOPBACK}:{self.port}"
+
+
+def launch(target: Path | None = None, host: str = _LOOPBACK, port: int = 3000) -> NoReturn:
+    """Become the server for `target` (as `find_package` understands it): this process is replaced and never returns.
+
+    So a signal to it is a signal to the server, and its exit status the server's.
+    Raises UserError before that if the package cannot be served or the address cannot be had.
+    """
+    package = _checked(target)
+    _check_address(host, port)
+    command, environ = _command(host, port), _environ(package)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(command[0], command, environ)
+
+
+@contextlib.contextmanager
+def start(target: Path | None = None, port: int = 0, timeout_s: float = 60) -> Iterator[ServerProcess]:
+    """Serve `target` on loopback while the block runs, on a free port where `port` is 0.
+
+    Entered once the server is ready. Raises UserError if the package cannot be served, or the server does not get ready
+    within `timeout_s`.
+    """
+    package = _checked(target)
+    port = port or _free_port()
+    _check_address(_LOOPBACK, port)
+    # BentoML empties the metrics folder in its home when it starts: given a home of its own, it spares other servers'.
+    with tempfile.TemporaryDirectory(prefix="limbeck-serve-") as home:
+        log = Path(home) / "server.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                _command(_LOOPBACK, port),
+                env={**_environ(package), "BENTOML_HOME": home},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        server = ServerProcess(port, process.pid, log)
+        try:
+            _await_ready(server, process, timeout_s)
+            yield server
+        finally:
+            _end(process)
+
+
+def _checked(target: Path | None) -> Path:
+    package = find_package(target)
+    Predictor.load(package)
+    return package
+
+
+def _command(host: str, port: int) -> list[str]:
+    home = Path(__file__).resolve().parent.parent  # so that no other `serve` in the working directory is taken for ours
+    options = ["--working-dir", str(home), "--host", host, "--port", str(port)]
+    options += ["--timeout-graceful-shutdown", str(_DRAIN_S)]
+    return [sys.executable, "-m", "bentoml", "serve", SERVICE, *options]
+
+
+def _environ(package: Path) -> dict[str, str]:
+    return {**os.environ, ENV: str(package), "BENTOML_DO_NOT_TRACK": "true"}
+
+
+def _check_address(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            hint = "end what listens there, or choose another with --port (and --host)"
+            raise UserError(f"cannot listen on {host}:{port}: {error}", hint) from None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _await_ready(server: ServerProcess, process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and process.poll() is None:
+        if _is_ready(server.port):
+            return
+        time.sleep(0.05)
+    status = process.poll()
+    what = f"was not ready after {timeout_s:g} s" if status is None else f"ended with status {status}"
+    tail = "\n".join(server.log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+    raise UserError(f"the server {what}", f"its last words:\n{tail}")
+
+
+def _is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection(_LOOPBACK, port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the server and its workers: politely, then not."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_DRAIN_S + 5)
+            break
