@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from conftest import Served
+from helpers import LABELS, colored, encoded
+from PIL import Image
+
+from compress.verify import BATCH, VerifyResult, _batches, replay
+from serve.errors import UserError
+from serve.runner import scores
+
+ITEMS = [colored(*rgb) for rgb in np.random.default_rng(3).integers(0, 256, (70, 3)).tolist()]
+ROUTES = ["json", "multipart", "raw"]
+
+
+@pytest.fixture(scope="module")
+def expected(served: Served) -> np.ndarray:
+    return scores(served.predictor, ITEMS)
+
+
+def test_the_same_model_passes_by_every_route(served: Served, expected: np.ndarray) -> None:
+    seen: list[tuple[str, int, int]] = []
+    result = replay(ITEMS, expected, LABELS, served.url, served.model_id, lambda *step: seen.append(step))
+    assert result.ok
+    assert result.n == 70
+    assert list(result.routes) == ROUTES
+    assert [route.compared for route in result.routes.values()] == [70, 70, 70]
+    assert max(route.max_abs for route in result.routes.values()) <= 1e-5
+    assert [step for step in seen if step[0] == "json"] == [("json", 32, 70), ("json", 64, 70), ("json", 70, 70)]
+    assert seen[-1] == ("raw", 70, 70)
+
+
+def test_one_score_that_is_a_little_off_is_found(served: Served, expected: np.ndarray) -> None:
+    planted = expected.copy()
+    planted[41, 0] += 1e-4
+    result = replay(ITEMS, planted, LABELS, served.url, served.model_id)
+    assert not result.ok
+    for route in result.routes.values():
+        assert (route.compared, route.label_differences, route.score_differences, route.errors) == (70, 0, 1, 0)
+        assert route.max_abs == pytest.approx(1e-4, rel=0.01)
+        assert "item 41" in route.first_problem
+
+
+def test_one_other_label_is_found(served: Served, expected: np.ndarray) -> None:
+    planted = expected.copy()
+    planted[7] = np.roll(planted[7], 1)
+    result = replay(ITEMS, planted, LABELS, served.url, served.model_id)
+    assert not result.ok
+    assert [route.label_differences for route in result.routes.values()] == [1, 1, 1]
+
+
+def test_an_item_that_the_server_cannot_read_is_an_error(served: Served, expected: np.ndarray) -> None:
+    items = [*ITEMS[:9], b"nonsense", *ITEMS[10:]]
+    result = replay(items, expected, LABELS, served.url, served.model_id)
+    assert not result.ok
+    for route in result.routes.values():
+        assert (route.compared, route.errors, route.label_differences) == (69, 1, 0)
+        assert "not_an_image" in route.first_problem
+
+
+def test_nothing_replayed_is_not_ok(served: Served) -> None:
+    assert not replay([], np.empty((0, 4), np.float32), LABELS, served.url, served.model_id).ok
+    assert not VerifyResult(3).ok
+
+
+def test_another_model_is_refused(served: Served, expected: np.ndarray) -> None:
+    with pytest.raises(UserError, match="answers with another model") as caught:
+        replay(ITEMS, expected, LABELS, served.url, "0123456789abcdef")
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://nowhere.invalid:3000"])
+def test_a_server_that_is_not_there_is_refused(expected: np.ndarray, url: str) -> None:
+    with pytest.raises(UserError, match="no answer from") as caught:
+        replay(ITEMS, expected, LABELS, url, "id")
+    assert "limbeck serve" in caught.value.hint
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:3000", "ftp://127.0.0.1", "http://", "http://127.0.0.1:99999", ""])
+def test_what_is_not_a_url_is_refused(expected: np.ndarray, url: str) -> None:
+    with pytest.raises(UserError, match="is not the URL of a server"):
+        replay(ITEMS, expected, LABELS, url, "id")
+
+
+class _Stub(BaseHTTPRequestHandler):
+    """A server that says it has the model, and answers as `replies` says."""
+
+    replies: ClassVar[dict[str, Any]] = {}
+    protocol_version = "HTTP/1.1"
+
+    def _answer(self, content: Any) -> None:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        self._answer(self.replies["/model"])
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(self.replies["/classify"])
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, dict[str, Any]]]:
+    model = {"id": "id", "labels": list(LABELS), "limits": {"max_items": 64, "max_body_bytes": 10**6}}
+    monkeypatch.setattr(_Stub, "replies", {"/model": model})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Stub)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", _Stub.replies
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+PREDICTION = {"label": "red", "score": 1.0, "top_k": [{"label": "red", "score": 1.0}]}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"not JSON",
+        [],
+        {"predictions": []},
+        {"model": {"id": "id"}, "predictions": [{"label": "red"}]},
+        {"model": {"id": "id"}, "predictions": ["red"]},
+        {"model": {"id": "id"}, "predictions": [PREDICTION]},
+    ],
+)
+def test_answers_that_are_not_what_was_asked_for_never_pass(
+    stub: tuple[str, dict[str, Any]], expected: np.ndarray, reply: Any
+) -> None:
+    url, replies = stub
+    replies["/classify"] = reply
+    result = replay(ITEMS[:1], expected[:1], LABELS, url, "id")
+    assert not result.ok
+    assert all(route.errors or route.score_differences for route in result.routes.values())
+
+
+def test_a_server_that_changes_its_model_midway_is_noticed(
+    stub: tuple[str, dict[str, Any]], expected: np.ndarray
+) -> None:
+    url, replies = stub
+    replies["/classify"] = {"model": {"id": "newer"}, "predictions": [PREDICTION]}
+    with pytest.raises(UserError, match="changed to model newer"):
+        replay(ITEMS[:1], expected[:1], LABELS, url, "id")
+
+
+@pytest.mark.parametrize("reply", [b"<html>", [], {"id": "id"}, {"labels": []}])
+def test_a_server_of_another_kind_is_refused(
+    stub: tuple[str, dict[str, Any]], expected: np.ndarray, reply: Any
+) -> None:
+    url, replies = stub
+    replies["/model"] = reply
+    with pytest.raises(UserError, match="not with a model"):
+        replay(ITEMS[:1], expected[:1], LABELS, url, "id")
+
+
+def test_batches_fit_the_servers_limits() -> None:
+    items = [bytes(size) for size in (10, 10, 5000, 10, 10, 10, 10)]
+    assert list(_batches(items, 3, 10**6)) == [range(3), range(3, 6), range(6, 7)]
+    assert list(_batches(items, BATCH, 2000)) == [range(2), range(2, 3), range(3, 7)]
+    assert list(_batches(items, BATCH, 1)) == [range(row, row + 1) for row in range(7)]
+    assert list(_batches([], 3, 1)) == []
+
+
+def test_large_items_are_sent_in_bodies_that_the_server_takes(served: Served) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (12, 120, 120, 3), dtype=np.uint8)
+    items = [encoded(Image.fromarray(pixels)) for pixels in noise]
+    assert sum(len(item) for item in items) > 256 * 1024  # more than one body may hold
+    assert replay(items, scores(served.predictor, items), LABELS, served.url, served.model_id).ok
