@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # BentoML reports usage over the network unless told not to
 
 import bentoml
+from bentoml._internal.utils.analytics.usage_stats import do_not_track
 
 from serve.bodies import query_from
 from serve.edge import App, Edge
@@ -22,6 +23,8 @@ from serve.locate import ENV, find_package
 from serve.package import read_serving
 from serve.predictor import Predictor
 from serve.routes import ROUTES, Routes
+
+do_not_track.cache_clear()  # the `bentoml serve` command asked before it imported this module, and remembers
 
 # Of the latency histogram. BentoML's start at 5 ms, by when a small model has long answered.
 _BUCKETS_S = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]

@@ -29,8 +29,9 @@ def test_the_service_imports_without_training_libraries_a_model_or_telemetry(tmp
 import os
 os.environ.pop("BENTOML_DO_NOT_TRACK", None)
 os.environ.pop("LIMBECK_PACKAGE", None)
-from serve.service import Classifier
 from bentoml._internal.utils.analytics.usage_stats import do_not_track
+assert not do_not_track()  # as BentoML's command line asks, before it imports the service
+from serve.service import Classifier
 assert do_not_track()
 assert Classifier.name == "Classifier" and list(Classifier.apis) == ["predict"], Classifier.apis
 import serve.launch
