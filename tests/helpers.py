@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,31 @@ from PIL import Image
 
 from serve.manifest import ImagePreprocessing, Manifest, ServingConfig
 from serve.package import Package, write_package
+from serve.predictor import Predictor
 
 LABELS = ("dark", "red", "green", "blue")
+
+# Of the real server that the tests share: small enough for a test to reach each within a moment.
+SERVER_LIMITS = {
+    "LIMBECK_MAX_BODY_BYTES": str(256 * 1024),
+    "LIMBECK_MAX_ITEMS": "40",
+    "LIMBECK_MAX_CONCURRENCY": "8",
+    "LIMBECK_BODY_SECONDS": "2",
+}
+
+
+@dataclass(frozen=True)
+class Served:
+    """A real server, and the same model at hand."""
+
+    url: str
+    port: int
+    log: Path
+    predictor: Predictor
+
+    @property
+    def model_id(self) -> str:
+        return self.predictor.package.manifest.id
 
 
 def tiny_onnx(channels: int = 3, classes: int = 4) -> bytes:

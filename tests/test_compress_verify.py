@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from conftest import Served
-from helpers import LABELS, colored, encoded
+from helpers import LABELS, Served, colored, encoded
 from PIL import Image
 
 from compress.verify import BATCH, VerifyResult, _batches, replay

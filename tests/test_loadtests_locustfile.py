@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Served
-from helpers import LABELS, colored
+from helpers import LABELS, Served, colored
 
 from serve.runner import scores
 

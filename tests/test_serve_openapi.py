@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Served
+from helpers import Served
 from hypothesis import HealthCheck, given, settings
 
 from serve.routes import ROUTES
