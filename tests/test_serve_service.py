@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from helpers import LABELS, SERVER_LIMITS, Served, colored, encoded, multipart
+from helpers import LABELS, SERVER_LIMITS, Served, colored, encoded, multipart, tiny_package
 from PIL import Image
 
 from serve.runner import scores
@@ -242,3 +242,19 @@ def test_errors_of_routing(client: httpx.Client, method: str, path: str, status:
 def test_the_log_has_no_traceback(client: httpx.Client, served: Served) -> None:
     client.post("/classify", content=b"nonsense", headers={"Content-Type": "image/png"})
     assert "Traceback" not in served.log.read_text()
+
+
+def test_the_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from serve.service import _workers
+
+    package = tiny_package(tmp_path / "package").path
+    (package / "serving.json").write_text('{"threads": 1, "workers": 3}')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LIMBECK_WORKERS", raising=False)
+    monkeypatch.setenv("LIMBECK_PACKAGE", str(package))
+    assert _workers() == 3
+    monkeypatch.setenv("LIMBECK_WORKERS", "2")  # the environment goes before the package
+    assert _workers() == 2
+    monkeypatch.delenv("LIMBECK_WORKERS")
+    monkeypatch.delenv("LIMBECK_PACKAGE")  # nothing to serve
+    assert _workers() == 1
