@@ -1,0 +1,5 @@
+"""`python -m compress` is `limbeck`."""
+
+from compress.cli import main
+
+main()

@@ -1,0 +1,110 @@
+"""Rank the candidates on validation and freeze the choice, before the test split is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from compress.drops import Drop, measure_drop
+from compress.recipe import Accept
+from compress.report.schema import Candidate, Choice, Latency
+from compress.statistics import drop_interval
+from compress.variants import Variant
+from serve.errors import UserError
+
+MB = 1_000_000
+# Two medians closer than this are the same on a noisy machine; the smaller package is then the better choice.
+SAME_LATENCY = 1.05
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a candidate before test."""
+
+    variant: Variant
+    scores: np.ndarray  # float32 [N, K], on validation
+    latency: Latency  # batch 1, 1 thread
+    size_bytes: int
+
+
+def choose(
+    accept: Accept,
+    candidates: list[Measured],
+    baseline: np.ndarray,
+    labels: np.ndarray,
+    classes: tuple[str, ...],
+    test_size: int,
+    seed: int,
+) -> Choice:
+    """The candidate to be judged on test: the fastest (or smallest) of those that can be expected to pass.
+
+    A candidate is eligible when its drop on validation, with the interval that a test split of `test_size` items will
+    have, stays within the margin, and when it meets the limits on latency and size. Where none is, the nearest is
+    chosen, so that there is something to report; it will most likely fail.
+    """
+    if not candidates:
+        raise UserError("there is nothing to choose from", "add [[students]] or a precision to the recipe")
+    ranking = []
+    for candidate in candidates:
+        drop = measure_drop(accept.metric, candidate.scores, baseline, labels, classes, seed)
+        ranking.append(_judge(accept, candidate, drop, test_size))
+    eligible = [row for row in ranking if row.eligible]
+    if eligible:
+        best = _best(accept, eligible)
+        reason = (
+            f"{best.id} is the {'fastest' if accept.prefer == 'latency' else 'smallest'} of {len(eligible)} eligible "
+            f"candidates (of {len(ranking)}) on validation"
+        )
+    else:
+        best = min(ranking, key=lambda row: (row.drop_points_upper, row.total_p50_ms))
+        reason = f"no candidate was eligible on validation; {best.id} has the lowest upper limit of the drop"
+    ranking.sort(key=lambda row: (row.id != best.id, not row.eligible, row.total_p50_ms))
+    return Choice(id=best.id, reason=reason, ranking=ranking)
+
+
+def _judge(accept: Accept, candidate: Measured, drop: Drop, test_size: int) -> Candidate:
+    upper = _projected_upper(drop, test_size)
+    problems = []
+    if upper > accept.max_drop_points:
+        problems.append(f"the drop could be up to {upper:.2f} points, over the margin of {accept.max_drop_points:g}")
+    problems += limit_problems(accept, candidate.latency, candidate.size_bytes)
+    return Candidate(
+        id=candidate.variant.id,
+        eligible=not problems,
+        drop_points=drop.points,
+        drop_points_upper=upper,
+        total_p50_ms=candidate.latency.total_p50,
+        total_p95_ms=candidate.latency.total_p95,
+        size_bytes=candidate.size_bytes,
+        why="; ".join(problems) or "within every limit",
+    )
+
+
+def limit_problems(accept: Accept, latency: Latency, size_bytes: int) -> list[str]:
+    """What breaks the limits on latency (p95 at batch 1, 1 thread) and size; empty when nothing does."""
+    problems = []
+    if accept.max_p95_ms is not None and latency.total_p95 > accept.max_p95_ms:
+        problems.append(f"p95 is {latency.total_p95:.3g} ms, over {accept.max_p95_ms:g} ms")
+    if accept.max_size_mb is not None and size_bytes > accept.max_size_mb * MB:
+        problems.append(f"the size is {size_bytes / MB:.3g} MB, over {accept.max_size_mb:g} MB")
+    return problems
+
+
+def _projected_upper(drop: Drop, test_size: int) -> float:
+    """Upper 97.5 % limit of the drop, in points, if test shows the same rates as validation on `test_size` items.
+
+    The validation split is often the smaller one; judging by its own, wider interval would reject what test accepts.
+    """
+    if drop.lost is None or drop.gained is None:  # not a share of items: scale the bootstrap's half-width
+        return drop.points + (drop.high - drop.points) * (drop.n / test_size) ** 0.5
+    share = test_size / drop.n
+    return 100 * drop_interval(drop.lost * share, drop.gained * share, test_size)[1]
+
+
+def _best(accept: Accept, eligible: list[Candidate]) -> Candidate:
+    if accept.prefer == "size":
+        return min(eligible, key=lambda row: (row.size_bytes, row.total_p50_ms))
+    fastest = min(row.total_p50_ms for row in eligible)
+    as_fast = [row for row in eligible if row.total_p50_ms <= fastest * SAME_LATENCY]
+    return min(as_fast, key=lambda row: (row.size_bytes, row.total_p50_ms))

@@ -1,0 +1,155 @@
+"""The `limbeck` command. Heavy imports happen inside the commands, so that --help answers at once."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from serve.errors import LimbeckError, UserError
+
+DONE, BUG, USER_ERROR, NOTHING_MET = 0, 1, 2, 3
+
+app = typer.Typer(
+    help="Distill a large classifier into a small fast one, prove what it is worth, and serve it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+config = typer.Typer(help="About recipes.", no_args_is_help=True)
+app.add_typer(config, name="config")
+
+RunFolder = Annotated[Path, typer.Argument(help="A run directory, for example runs/digits.", metavar="RUN")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, for example compress/recipes/digits.toml.")],
+    out: Annotated[Path | None, typer.Option(help="The run directory. [default: runs/NAME]")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. --set teacher.fit.epochs=3."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the resolved recipe, then stop.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Train, distill, compress, evaluate and report; the same command goes on where it was stopped.
+
+    Exit code 3: everything was done, but the choice does not meet the constraints.
+    """
+    from compress.recipe import load_recipe
+
+    resolved = load_recipe(recipe, changes)
+    folder = out or Path("runs") / resolved.name
+    if dry_run:
+        import tomli_w
+
+        print(tomli_w.dumps(resolved.model_dump(mode="json", exclude_none=True)), end="")
+        print(f"checked; would run in {folder}", file=sys.stderr)
+        return
+    from compress.console import Console
+    from compress.pipeline import run as run_recipe
+
+    report = run_recipe(resolved, folder, Console(), command=shlex.join(["limbeck", *sys.argv[1:]]))
+    print(report.verdict)
+    print(f"report: {folder / 'report.html'}")
+    if report.selected is None:
+        raise typer.Exit(NOTHING_MET)
+    print(f"serve it: limbeck serve {folder}")
+
+
+@app.command()
+def report(folder: RunFolder, debug: Debug = False) -> None:
+    """Write report.html, report.md and MODEL_CARD.md again from a run's report.json."""
+    from compress.report.write import read_report, write_report
+
+    write_report(read_report(folder), folder)
+    print(folder / "report.html")
+
+
+@app.command()
+def serve(
+    target: Annotated[
+        Path | None, typer.Argument(help="A run or a model package. [default: the newest run with a selection]")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 3000,
+    debug: Debug = False,
+) -> None:
+    """Serve a model package over HTTP, as `bentoml serve` does."""
+    from serve.launch import launch
+
+    launch(target, host, port)
+
+
+@app.command()
+def verify(
+    folder: RunFolder,
+    url: Annotated[str | None, typer.Option(help="A running server. [default: one is started]")] = None,
+    debug: Debug = False,
+) -> None:
+    """Replay the whole test split over HTTP: every label equal, every score within 1e-5.
+
+    Goes through JSON, multipart and raw bodies. Exit code 3: something differed.
+    """
+    from compress.verify_run import verify_run
+
+    if not verify_run(folder, url):
+        raise typer.Exit(NOTHING_MET)
+
+
+@app.command()
+def doctor(debug: Debug = False) -> None:
+    """Check this installation for what is known to go wrong."""
+    from compress.doctor import examine
+
+    if not examine():
+        raise typer.Exit(USER_ERROR)
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON schema of a recipe, for editors."""
+    import json
+
+    from compress.recipe import Recipe
+
+    print(json.dumps(Recipe.model_json_schema(), indent=2))
+
+
+def main() -> NoReturn:
+    """The console script: one line and a hint for what the user can mend, a traceback only with --debug."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except UserError as error:
+        _explain(error, debug)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        _explain(error, debug)
+        if not isinstance(error, LimbeckError):
+            print("hint: this is a bug in limbeck; the same command with --debug shows where", file=sys.stderr)
+        sys.exit(BUG)
+    sys.exit(DONE)
+
+
+def _explain(error: Exception, debug: bool) -> None:
+    if debug:
+        raise error
+    name = "" if isinstance(error, LimbeckError) else f"{type(error).__name__}: "
+    print(f"error: {name}{error}", file=sys.stderr)
+    if isinstance(error, LimbeckError) and error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

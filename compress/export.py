@@ -1,0 +1,62 @@
+"""A classifier as one ONNX file: uint8 [N, H, W, C] in, logits float32 [N, K] out, N free."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import onnx
+import onnxslim
+import torch
+
+from serve.predictor import INPUT, OUTPUT
+from train.classifier import Classifier
+
+
+def export_onnx(classifier: Classifier) -> bytes:
+    """The exported and simplified graph, weights inside. Normalisation is part of it: it is part of the module."""
+    example = torch.zeros((2, *classifier.spec.preprocessing.shape), dtype=torch.uint8)
+    with quiet():
+        program = torch.onnx.export(
+            classifier.eval(),
+            (example,),
+            dynamo=True,
+            verbose=False,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+        )
+        assert program is not None
+        model: onnx.ModelProto = onnxslim.slim(program.model_proto)
+    onnx.checker.check_model(model, full_check=True)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def normalisation_nodes(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes from the input to the first layer with weights: permute, cast, multiply, add.
+
+    They stay in floating point when the graph is quantized: int8 there would cost accuracy and win no time.
+    """
+    names: list[str] = []
+    reached = {INPUT}
+    for node in model.graph.node:  # in topological order
+        if node.op_type in ("Transpose", "Cast", "Mul", "Add") and reached & set(node.input):
+            names.append(node.name)
+            reached.update(node.output)
+    return names
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the chatter of the exporter and the quantizer, which means nothing to the user."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,110 @@
+"""Latency of every variant, interleaved: each round times each variant once, so a noisy machine hurts all alike."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from compress.report.schema import Latency
+from serve.runner import Runner
+
+P99_SAMPLES = 1000  # below this a 99th percentile is an anecdote
+_WARMUP = 10
+
+
+class LatencyResult(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    variants: dict[str, list[Latency]]
+
+
+def measure_latency(
+    open_runner: Callable[[str, int], Runner],
+    variants: Sequence[str],
+    items: Sequence[bytes],
+    batch_sizes: Sequence[int],
+    threads: Sequence[int],
+    samples: int,
+    seed: int,
+    on_round: Callable[[], None] = lambda: None,
+) -> LatencyResult:
+    """Time each variant on real request bytes, at each batch size and number of threads.
+
+    `open_runner(variant, threads)` gives a runner. Larger batches get fewer samples, at least 100 or `samples`.
+    """
+    result: dict[str, list[Latency]] = {variant: [] for variant in variants}
+    before = torch.get_num_threads()
+    for count in threads:
+        torch.set_num_threads(count)
+        runners = {variant: open_runner(variant, count) for variant in variants}
+        for batch in batch_sizes:
+            rounds = max(min(100, samples), samples // batch)
+            times = _rounds(runners, items, batch, rounds, seed, on_round)
+            for variant in variants:
+                result[variant].append(_summary(times[variant], batch, count))
+    torch.set_num_threads(before)
+    return LatencyResult(variants=result)
+
+
+def reference_point(latency: Sequence[Latency]) -> Latency:
+    """Batch 1, 1 thread: where constraints and speed-ups are judged. The recipe makes sure that it is measured."""
+    return next(entry for entry in latency if entry.batch == 1 and entry.threads == 1)
+
+
+def count_rounds(batch_sizes: Sequence[int], threads: Sequence[int], samples: int) -> int:
+    """How often `measure_latency` will call `on_round`."""
+    return len(threads) * sum(max(min(100, samples), samples // batch) for batch in batch_sizes)
+
+
+def _rounds(
+    runners: dict[str, Runner], items: Sequence[bytes], batch: int, rounds: int, seed: int, on_round: Callable[[], None]
+) -> dict[str, np.ndarray]:
+    """Milliseconds (total, compute) of each variant in each round: float [rounds, 2]."""
+    generator = np.random.default_rng(seed)
+    names = list(runners)
+    times = {name: np.empty((rounds, 2)) for name in names}
+    for runner in runners.values():
+        for _ in range(_WARMUP):
+            runner.compute(runner.prepare([items[0]] * batch))
+    gc.collect()
+    gc.disable()  # a collection in the middle of one variant's call would be charged to it
+    try:
+        for round_ in range(rounds):
+            chosen = [items[row] for row in generator.integers(0, len(items), batch)]
+            for name in generator.permutation(names):
+                times[name][round_] = _time_once(runners[name], chosen)
+            on_round()
+    finally:
+        gc.enable()
+    return times
+
+
+def _time_once(runner: Runner, items: list[bytes]) -> tuple[float, float]:
+    """(total, compute) in ms: from request bytes to labels, and the model with its softmax alone."""
+    start = time.perf_counter()
+    inputs = runner.prepare(items)
+    prepared = time.perf_counter()
+    answers = runner.compute(inputs)
+    computed = time.perf_counter()
+    [runner.labels[row] for row in answers.argmax(axis=1)]
+    end = time.perf_counter()
+    return (end - start) * 1e3, (computed - prepared) * 1e3
+
+
+def _summary(times: np.ndarray, batch: int, threads: int) -> Latency:
+    total, compute = times[:, 0], times[:, 1]
+    p50, p95, p99 = (float(value) for value in np.percentile(total, [50, 95, 99]))
+    return Latency(
+        batch=batch,
+        threads=threads,
+        total_p50=p50,
+        total_p95=p95,
+        total_p99=p99 if len(total) >= P99_SAMPLES else None,
+        compute_p50=float(np.median(compute)),
+        n=len(total),
+    )

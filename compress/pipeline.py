@@ -1,0 +1,91 @@
+"""The main flow: recipe -> teacher -> students -> packages -> choice on validation -> verdict on test -> report.
+
+`run` is the whole of it; what each step does with the run directory is in stages.py.
+"""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+from compress.assemble import assemble
+from compress.console import Console
+from compress.drops import metric_rows, smallest_margin_points
+from compress.environment import git_commit, hardware, versions
+from compress.recipe import Recipe
+from compress.report.schema import Report, RunInfo
+from compress.report.write import write_payloads, write_report
+from compress.rundir import RunDir, open_run
+from compress.stages import Stages
+from serve.errors import UserError
+from train.data import Data, load_data
+
+
+def run(recipe: Recipe, folder: Path, console: Console, command: str | None = None) -> Report:
+    """Do what the recipe says in `folder`, resuming what was begun there. Raises UserError.
+
+    The report's `selected` is None when nothing met the constraints; everything is written all the same.
+    """
+    data = load_data(recipe.data, recipe.seed)
+    check_margin(recipe, data)
+    about = describe(recipe, data, command)
+    with open_run(folder, about, console.stage) as rundir:
+        stages = Stages(recipe, data, rundir, console)
+        fits = stages.fit()
+        packages = stages.package()
+        stages.predict("validation")
+        latency = stages.measure_latency()
+        memory = stages.measure_memory()
+        choice = stages.choose(packages, latency)  # frozen here: the test split is scored after it
+        stages.predict("test")
+        evidence = stages.gather(fits, packages, latency, memory)
+        report = assemble(run_info(about, rundir), recipe.accept, data, choice, evidence, recipe.seed)
+        write_payloads(report, data, folder)
+        write_report(report, folder)
+        stages.forget_removed()
+    return report
+
+
+def check_margin(recipe: Recipe, data: Data) -> None:
+    """Refuse, before anything is trained, a margin that not even a perfect copy of the teacher could meet."""
+    rows = metric_rows(recipe.accept.metric, data.splits["test"].labels, data.classes)
+    n, margin = int(rows.sum()), recipe.accept.max_drop_points
+    smallest = smallest_margin_points(n)
+    if margin < smallest:
+        raise UserError(
+            f"accept.max_drop_points = {margin:g} contradicts a test split of {n} items: without a single item lost, "
+            f"the 97.5 % limit of the drop is still {smallest:.2f} points",
+            f"allow at least {smallest:.2f} points, or test on more items",
+        )
+
+
+def describe(recipe: Recipe, data: Data, command: str | None) -> dict[str, Any]:
+    """What run.json says beside the records of the stages."""
+    return {
+        "schema": 1,
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "recipe": recipe.model_dump(mode="json"),
+        "versions": versions(),
+        "hardware": hardware(),
+        "git_commit": git_commit(),
+        "data": {"fingerprint": data.fingerprint, "splits": data.fingerprints},
+    }
+
+
+def run_info(about: dict[str, Any], rundir: RunDir) -> RunInfo:
+    """The report's part on how the run was made."""
+    return RunInfo(
+        name=about["name"],
+        created=about["created"],
+        seed=about["seed"],
+        limbeck=about["versions"].get("limbeck", "not installed"),
+        git_commit=about["git_commit"],
+        versions=about["versions"],
+        hardware=about["hardware"],
+        stages=rundir.seconds(),
+        command=about["command"],
+    )

@@ -1,0 +1,50 @@
+"""Score a split with a runner, and keep what it said: predictions/<variant>.parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from serve.errors import UserError
+from serve.runner import Runner, scores
+from train.sources import Items
+
+_BATCH = 64
+
+
+class PredictionResult(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n: int
+    errors: int
+
+
+def predict(runner: Runner, items: Items, file: Path) -> PredictionResult:
+    """Run the bytes of `items` through `runner` and write labels, predicted labels and scores to `file`."""
+    parts = [scores(runner, items.content[start : start + _BATCH]) for start in range(0, len(items), _BATCH)]
+    answers = np.concatenate(parts)
+    predicted = answers.argmax(axis=1)
+    table = pa.table(
+        {
+            "item": pa.array(np.arange(len(items))),
+            "label": pa.array(items.labels),
+            "predicted": pa.array(predicted),
+            "scores": pa.FixedSizeListArray.from_arrays(pa.array(answers.ravel()), answers.shape[1]),
+        }
+    )
+    pq.write_table(table, file)
+    return PredictionResult(n=len(items), errors=int((predicted != items.labels).sum()))
+
+
+def read_scores(file: Path) -> np.ndarray:
+    """The scores float32 [N, K] of a predictions file."""
+    try:
+        column = pq.read_table(file, columns=["scores"]).column("scores").combine_chunks()
+    except (OSError, pa.ArrowInvalid):
+        raise UserError(f"no predictions in {file}", "run the recipe again: it redoes what is missing") from None
+    answers: np.ndarray = column.flatten().to_numpy().reshape(len(column), -1)
+    return answers

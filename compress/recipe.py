@@ -1,0 +1,213 @@
+"""The recipe: one TOML file that says what to distill from what, and what must hold. Unknown keys are refused."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from serve.errors import UserError, did_you_mean
+from serve.manifest import Precision
+from train.classifier import ModelConfig
+from train.data import DataConfig
+from train.fit import FitConfig
+from train.losses import DistillConfig
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+TEACHER = "teacher"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Teacher(_Table):
+    model: str
+    options: dict[str, Any] = {}
+    fit: FitConfig = FitConfig()
+
+
+class Student(_Table):
+    name: str = Field(pattern=NAME, max_length=40)
+    model: str
+    options: dict[str, Any] = {}
+    role: Literal["student", "control"] = "student"
+    fit: FitConfig = FitConfig()
+    distill: DistillConfig | None = None
+    # The same student trained without the teacher, under the name NAME-alone: what did distillation earn?
+    control: bool = True
+
+
+class Quantize(_Table):
+    precisions: tuple[Precision, ...] = ("fp32", "int8-static")
+
+    @model_validator(mode="after")
+    def _starts_from_fp32(self) -> Quantize:
+        if "fp32" not in self.precisions:
+            raise ValueError("precisions must hold 'fp32': the others are made from it")
+        if len(set(self.precisions)) != len(self.precisions):
+            raise ValueError("precisions names one precision twice")
+        return self
+
+
+class Evaluate(_Table):
+    batch_sizes: tuple[int, ...] = Field(default=(1, 8, 32), min_length=1)
+    threads: tuple[int, ...] = Field(default=(1,), min_length=1)
+    latency_samples: int = Field(default=1000, ge=20)
+
+    @model_validator(mode="after")
+    def _has_the_reference_point(self) -> Evaluate:
+        if 1 not in self.batch_sizes or 1 not in self.threads:
+            raise ValueError("batch_sizes and threads must both hold 1: constraints are judged at batch 1, 1 thread")
+        if min(*self.batch_sizes, *self.threads) < 1:
+            raise ValueError("batch_sizes and threads must be at least 1")
+        return self
+
+
+class Accept(_Table):
+    metric: str = "accuracy"  # or "macro_f1", "recall:LABEL"
+    max_drop_points: float = Field(gt=0, le=100)
+    max_p95_ms: float | None = Field(default=None, gt=0)
+    max_size_mb: float | None = Field(default=None, gt=0)  # 1 MB is 1,000,000 bytes
+    prefer: Literal["latency", "size"] = "latency"
+
+    @model_validator(mode="after")
+    def _metric_is_known(self) -> Accept:
+        if self.metric not in ("accuracy", "macro_f1") and not self.metric.startswith("recall:"):
+            raise ValueError(f"unknown metric '{self.metric}': expected accuracy, macro_f1 or recall:LABEL")
+        return self
+
+
+class Recipe(_Table):
+    name: str = Field(pattern=NAME, max_length=60)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    task: Literal["image"] = "image"
+    data: DataConfig
+    teacher: Teacher
+    students: tuple[Student, ...] = ()
+    quantize: Quantize = Quantize()
+    evaluate: Evaluate = Evaluate()
+    accept: Accept
+
+    @model_validator(mode="after")
+    def _students_make_sense(self) -> Recipe:
+        names = [student.name for student in self.students]
+        for name in names:
+            if names.count(name) > 1 or name == TEACHER:
+                raise ValueError(f"two models are called '{name}'")
+        for student in self.students:
+            if student.role == "control" and student.distill is not None:
+                raise ValueError(f"student '{student.name}' is a control, so it cannot have [students.distill]")
+        return self
+
+    def with_controls(self) -> Recipe:
+        """The recipe with a control written out beside each distilled student that asks for one."""
+        students: list[Student] = []
+        names = {student.name for student in self.students}
+        for student in self.students:
+            students.append(student.model_copy(update={"control": False}))
+            if student.distill is not None and student.control:
+                alone = f"{student.name}-alone"
+                if alone in names:
+                    raise UserError(f"'{alone}' is the name of the control of '{student.name}'", "rename that student")
+                update = {"name": alone, "role": "control", "distill": None, "control": False}
+                students.append(student.model_copy(update=update))
+        return self.model_copy(update={"students": tuple(students)})
+
+
+def load_recipe(path: Path, changes: list[str] | None = None) -> Recipe:
+    """Read a recipe, apply `--set` changes, check it, and write out its controls. Raises UserError."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        beside = [str(other) for other in sorted(path.parent.glob("*.toml"))] if path.parent.is_dir() else []
+        raise UserError(f"no recipe at {path}", did_you_mean(str(path), beside) if beside else "") from None
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {path}: {error.strerror}", "expected a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} is not TOML: {error}", "strings need quotes; see compress/recipes/digits.toml"
+        ) from None
+    for change in changes or []:
+        _apply(content, change)
+    return parse_recipe(content, str(path))
+
+
+def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
+    """Check a recipe's content; `origin` names it in errors."""
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as error:
+        raise _explain(error, origin) from None
+    models: list[Teacher | Student] = [recipe.teacher, *recipe.students]
+    for model in models:
+        ModelConfig(model=model.model, options=model.options).checked()
+    return recipe.with_controls()
+
+
+def _apply(content: dict[str, Any], change: str) -> None:
+    """`--set a.b.c=value`: the value is TOML, or a string; a student goes by name or number, all of them by `*`."""
+    path, equals, text = change.partition("=")
+    if not equals or not path:
+        raise UserError(f"--set {change}: expected key=value", "for example --set teacher.fit.epochs=3")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    places: list[Any] = [content]
+    *parents, last = path.split(".")
+    for part in parents:
+        places = [child for place in places for child in _children(place, part, change)]
+    for place in places:
+        if not isinstance(place, dict):
+            raise UserError(f"--set {change}: '{path}' is not a key of a table", "see `limbeck config schema`")
+        place[last] = value
+
+
+def _children(place: Any, part: str, change: str) -> list[Any]:
+    if isinstance(place, dict):
+        return [place.setdefault(part, {})]
+    if isinstance(place, list):
+        named = {str(child.get("name", number)): child for number, child in enumerate(place) if isinstance(child, dict)}
+        if part == "*":
+            return list(named.values())
+        if part.isdigit() and int(part) < len(place):
+            return [place[int(part)]]
+        if part in named:
+            return [named[part]]
+        raise UserError(f"--set {change}: there is no '{part}'", did_you_mean(part, named))
+    raise UserError(f"--set {change}: '{part}' is inside something that is not a table", "see `limbeck config schema`")
+
+
+def _explain(error: ValidationError, origin: str) -> UserError:
+    """The first problem of a recipe as one sentence with a hint."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    key = str(problem["loc"][-1]) if problem["loc"] else ""
+    if problem["type"] == "extra_forbidden":
+        return UserError(f"{origin}: unknown key '{where}'", did_you_mean(key, _keys_beside(problem["loc"])))
+    if problem["type"] == "missing":
+        return UserError(f"{origin}: '{where}' is missing", "see `limbeck config schema`")
+    message = re.sub(r"^Value error, ", "", problem["msg"])
+    given = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
+    prefix = f"{where}: " if where else ""
+    return UserError(f"{origin}: {prefix}{message[:1].lower()}{message[1:]}{given}", "see `limbeck config schema`")
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the table around `location` knows."""
+    table: Any = Recipe
+    for part in location[:-1]:
+        if isinstance(part, str):
+            annotation = table.model_fields[part].annotation
+            table = next((found for found in _tables(annotation)), table)
+    return list(table.model_fields)
+
+
+def _tables(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [table for part in getattr(annotation, "__args__", ()) for table in _tables(part)]

@@ -1,0 +1,290 @@
+"""The stages of a run: each ties a function from typed inputs to a typed result to its place in the run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.assemble import Evidence
+from compress.choose import Measured, choose
+from compress.console import Console
+from compress.environment import DECIDING, hardware, versions
+from compress.latency import LatencyResult, count_rounds, measure_latency, reference_point
+from compress.memory import MemoryResult, measure_memory
+from compress.packaging import PackageResult, is_batch_invariant, make_package
+from compress.predictions import PredictionResult, predict, read_scores
+from compress.recipe import TEACHER, Recipe, Student
+from compress.report.schema import Choice
+from compress.rundir import Result, RunDir
+from compress.variants import BASELINE, Variant, baseline, packaged_variants, parents
+from serve.images import prepare_images
+from serve.predictor import Predictor
+from serve.runner import Runner
+from train.classifier import WEIGHTS, Classifier, ModelConfig, load_classifier, new_classifier
+from train.data import Data
+from train.fit import Arrays, FitResult, fit
+from train.torch_runner import TorchRunner
+
+_MEMORY_ITEMS = 32
+
+
+class Stages:
+    """The steps of `pipeline.run`, in its order. Each method returns what the next ones need."""
+
+    def __init__(self, recipe: Recipe, data: Data, rundir: RunDir, console: Console) -> None:
+        self._recipe, self._data, self._run, self._console = recipe, data, rundir, console
+        self._packaged = packaged_variants(recipe)
+        self._variants = [baseline(), *self._packaged]
+        self._prepared: dict[str, Arrays] = {}
+        self._done: list[str] = []
+
+    # -- train ---------------------------------------------------------------------------------------------------
+
+    def fit(self) -> dict[str, FitResult]:
+        """Train the teacher, then each student and control: results by model name."""
+        recipe = self._recipe
+        results = {TEACHER: self._fit_one(TEACHER, TEACHER, recipe.teacher.model, recipe.teacher.options)}
+        for student in recipe.students:
+            name = f"students/{student.name}"
+            results[student.name] = self._fit_one(name, student.name, student.model, student.options, student)
+        return results
+
+    def _fit_one(
+        self, stage: str, name: str, model: str, options: dict[str, object], student: Student | None = None
+    ) -> FitResult:
+        config = self._recipe.teacher.fit if student is None else student.fit
+        distill = None if student is None else student.distill
+        inputs = {
+            "model": model,
+            "options": options,
+            "fit": config,
+            "distill": distill,
+            "teacher": self._run.digest(TEACHER) if distill else None,
+        }
+
+        def work(folder: Path) -> FitResult:
+            classifier = new_classifier(
+                ModelConfig(model=model, options=options),
+                self._data.classes,
+                self._data.preprocessing,
+                self._arrays("train").images,
+                self._recipe.seed,
+            )
+            teacher = self._classifier(TEACHER) if distill else None
+            with self._console.epochs() as on_epoch:
+                return fit(
+                    classifier,
+                    config,
+                    self._arrays("train"),
+                    self._arrays("validation"),
+                    self._recipe.seed,
+                    folder,
+                    teacher,
+                    distill,
+                    on_epoch,
+                )
+
+        return self._stage(stage, inputs, FitResult, work, output=stage, splits=("train", "validation"))
+
+    # -- package -------------------------------------------------------------------------------------------------
+
+    def package(self) -> dict[str, PackageResult]:
+        """Export, quantize and check every variant: results by variant id."""
+        return {variant.id: self._package_one(variant) for variant in self._packaged}
+
+    def _package_one(self, variant: Variant) -> PackageResult:
+        fp32 = None if variant.precision == "fp32" else Variant(variant.model, variant.role, "fp32").package
+        card = {
+            "name": f"{self._recipe.name}/{variant.id}",
+            "recipe": self._recipe.name,
+            "data": {"source": self._data.source, "fingerprint": self._data.fingerprint},
+            "parents": parents(variant),
+        }
+        inputs = {
+            "model": self._run.digest(variant.model_folder),
+            "fp32": fp32 and self._run.digest(fp32),
+            "precision": variant.precision,
+            "role": variant.role,
+        }
+
+        def work(folder: Path) -> PackageResult:
+            return make_package(
+                variant,
+                self._classifier(variant.model_folder),
+                self._run.path / fp32 if fp32 else None,
+                self._arrays("calibration").images,
+                self._data.splits["validation"].content,
+                card,
+                folder,
+            )
+
+        splits = ("calibration", "validation")
+        return self._stage(variant.package, inputs, PackageResult, work, output=variant.package, splits=splits)
+
+    # -- measure -------------------------------------------------------------------------------------------------
+
+    def predict(self, split: str) -> None:
+        """Score a split with every variant, on the bytes that a request would carry."""
+        for variant in self._variants:
+            inputs = {"variant": self._run.digest(_weights_stage(variant))}
+
+            def work(file: Path, variant: Variant = variant) -> PredictionResult:
+                return predict(self._open(variant), self._data.splits[split], file)
+
+            output = _predictions(variant, split)
+            self._stage(f"{split}/{variant.id}", inputs, PredictionResult, work, output=output, splits=(split,))
+
+    def measure_latency(self) -> LatencyResult:
+        """Time all variants, interleaved, on validation items."""
+        config = self._recipe.evaluate
+        inputs = {"variants": self._digests(), "evaluate": config, "hardware": hardware()}
+        by_id = {variant.id: variant for variant in self._variants}
+
+        def work(_: Path) -> LatencyResult:
+            total = count_rounds(config.batch_sizes, config.threads, config.latency_samples)
+            with self._console.count("rounds", total) as on_round:
+                return measure_latency(
+                    lambda name, threads: self._open(by_id[name], threads),
+                    list(by_id),
+                    self._data.splits["validation"].content,
+                    config.batch_sizes,
+                    config.threads,
+                    config.latency_samples,
+                    self._recipe.seed,
+                    on_round,
+                )
+
+        return self._stage("latency", inputs, LatencyResult, work, splits=("validation",))
+
+    def measure_memory(self) -> MemoryResult:
+        """Peak memory of each variant in a process of its own."""
+        folders = {
+            variant.id: (variant.runtime, self._run.path / _weights_stage(variant)) for variant in self._variants
+        }
+        items = self._data.splits["validation"].content[:_MEMORY_ITEMS]
+        inputs = {"variants": self._digests()}
+        return self._stage("memory", inputs, MemoryResult, lambda _: measure_memory(folders, items))
+
+    # -- decide --------------------------------------------------------------------------------------------------
+
+    def choose(self, packages: dict[str, PackageResult], latency: LatencyResult) -> Choice:
+        """Rank the candidates on validation and freeze the choice. Controls are no candidates."""
+        accept, test_size = self._recipe.accept, len(self._data.splits["test"])
+        inputs = {
+            "accept": accept,
+            "predictions": {variant.id: self._run.digest(f"validation/{variant.id}") for variant in self._variants},
+            "latency": latency,
+            "test_size": test_size,
+        }
+        candidates = [variant for variant in self._packaged if variant.role != "control"]
+
+        def work(_: Path) -> Choice:
+            seen = self._run.has(f"test/{BASELINE}")
+            choice = choose(
+                accept,
+                [
+                    Measured(
+                        variant,
+                        self._scores(variant, "validation"),
+                        reference_point(latency.variants[variant.id]),
+                        packages[variant.id].size_bytes,
+                    )
+                    for variant in candidates
+                ],
+                self._scores(baseline(), "validation"),
+                self._data.splits["validation"].labels,
+                self._data.classes,
+                test_size,
+                self._recipe.seed,
+            )
+            if seen:  # honest even when it is unwelcome: changing the rules after the result is not the same proof
+                note = "; the test split had been scored in this folder before this choice was made"
+                choice = choice.model_copy(update={"reason": choice.reason + note})
+            return choice
+
+        return self._stage("choice", inputs, Choice, work, splits=("validation",))
+
+    def gather(
+        self,
+        fits: dict[str, FitResult],
+        packages: dict[str, PackageResult],
+        latency: LatencyResult,
+        memory: MemoryResult,
+    ) -> list[Evidence]:
+        """Everything measured about each variant, the baseline first."""
+        steady = is_batch_invariant(TorchRunner(self._classifier(TEACHER)), self._data.splits["validation"].content)
+        return [
+            Evidence(
+                plan=variant,
+                fit=fits[variant.model],
+                package=packages.get(variant.id),
+                provider="CPUExecutionProvider" if variant.id in packages else TorchRunner.provider,
+                size_bytes=packages[variant.id].size_bytes if variant.id in packages else self._teacher_bytes(),
+                batch_invariant=packages[variant.id].batch_invariant if variant.id in packages else steady,
+                latency=latency.variants[variant.id],
+                peak_rss_mb=memory.peak_rss_mb[variant.id],
+                scores=self._scores(variant, "test"),
+            )
+            for variant in self._variants
+        ]
+
+    def forget_removed(self) -> None:
+        """Delete what earlier versions of the recipe left in the folder."""
+        self._run.forget_all_but(self._done)
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _stage(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        result_type: type[Result],
+        work: Callable[[Path], Result],
+        output: str | None = None,
+        splits: tuple[str, ...] = (),
+    ) -> Result:
+        """`RunDir.stage` with what every stage depends on: seed, versions, and the items of the splits it reads."""
+        self._done.append(name)
+        common = {
+            "seed": self._recipe.seed,
+            "versions": versions(DECIDING),
+            "classes": self._data.classes,
+            "splits": {split: self._data.fingerprints[split] for split in splits},
+        }
+        return self._run.stage(name, {**common, **inputs}, result_type, work, output)
+
+    def _arrays(self, split: str) -> Arrays:
+        """A split as training's evaluation view sees it; prepared once, when a stage first needs it."""
+        if split not in self._prepared:
+            items = self._data.splits[split]
+            self._prepared[split] = Arrays(prepare_images(items.content, self._data.preprocessing), items.labels)
+        return self._prepared[split]
+
+    def _classifier(self, folder: str) -> Classifier:
+        return load_classifier(self._run.path / folder)
+
+    def _open(self, variant: Variant, threads: int | None = None) -> Runner:
+        folder = self._run.path / _weights_stage(variant)
+        return TorchRunner(load_classifier(folder)) if variant.runtime == "torch" else Predictor.load(folder, threads)
+
+    def _teacher_bytes(self) -> int:
+        return (self._run.path / TEACHER / WEIGHTS).stat().st_size
+
+    def _scores(self, variant: Variant, split: str) -> np.ndarray:
+        return read_scores(self._run.path / _predictions(variant, split))
+
+    def _digests(self) -> dict[str, str]:
+        return {variant.id: self._run.digest(_weights_stage(variant)) for variant in self._variants}
+
+
+def _weights_stage(variant: Variant) -> str:
+    """The stage, and the folder, that decides what a variant answers."""
+    return variant.model_folder if variant.runtime == "torch" else variant.package
+
+
+def _predictions(variant: Variant, split: str) -> str:
+    folder = "predictions" if split == "test" else f"predictions/{split}"
+    return f"{folder}/{variant.id}.parquet"
