@@ -96,7 +96,7 @@ def verify(
 
     Goes through JSON, multipart and raw bodies. Exit code 3: something differed.
     """
-    from compress.verify_run import verify_run
+    from compress.verify import verify_run
 
     if not verify_run(folder, url):
         raise typer.Exit(NOTHING_MET)

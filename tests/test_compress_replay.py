@@ -11,7 +11,7 @@ import pytest
 from helpers import LABELS, Served, colored, encoded
 from PIL import Image
 
-from compress.verify import BATCH, VerifyResult, _batches, replay
+from compress.replay import BATCH, ReplayResult, _batches, replay
 from serve.errors import UserError
 from serve.runner import scores
 
@@ -66,7 +66,7 @@ def test_an_item_that_the_server_cannot_read_is_an_error(served: Served, expecte
 
 def test_nothing_replayed_is_not_ok(served: Served) -> None:
     assert not replay([], np.empty((0, 4), np.float32), LABELS, served.url, served.model_id).ok
-    assert not VerifyResult(3).ok
+    assert not ReplayResult(3).ok
 
 
 def test_another_model_is_refused(served: Served, expected: np.ndarray) -> None:

@@ -1,0 +1,217 @@
+"""Replay the test split over HTTP: what the server answers must be what was measured.
+
+N items, K classes.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from serve.errors import UserError
+
+TOLERANCE = 1e-5  # of a score; the same graph on another processor may round its sums differently
+BATCH = 32
+_TIMEOUT_S = 120
+_ENVELOPE = 256  # bytes around each item of a multipart body, more than there are
+
+Progress = Callable[[str, int, int], None]  # route, items done, items in all
+
+
+@dataclass
+class RouteResult:
+    """What came back by one kind of body."""
+
+    compared: int = 0
+    label_differences: int = 0
+    score_differences: int = 0  # items with a score further than TOLERANCE from the expected
+    max_abs: float = 0.0  # the largest difference of any score
+    errors: int = 0  # items without an answer
+    first_problem: str = ""
+
+    def agrees(self, n: int) -> bool:
+        """All of `n` items came back as expected."""
+        return self.compared == n and not (self.label_differences or self.score_differences or self.errors)
+
+
+@dataclass
+class ReplayResult:
+    """A replay of `n` items by each route."""
+
+    n: int
+    routes: dict[str, RouteResult] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Every item was answered by every route, with the expected label and scores."""
+        return self.n > 0 and bool(self.routes) and all(route.agrees(self.n) for route in self.routes.values())
+
+
+def replay(
+    items: Sequence[bytes],
+    expected: np.ndarray,
+    labels: Sequence[str],
+    url: str,
+    model_id: str,
+    progress: Progress | None = None,
+) -> ReplayResult:
+    """Send every item as JSON, as multipart and raw, and compare all scores with `expected`, float32 [N, K].
+
+    Raises UserError if the server cannot be reached, or answers with another model than `model_id`.
+    """
+    assert expected.shape == (len(items), len(labels)), "one row for each item, one column for each label"
+    server = _Server(url)
+    try:
+        limits = _check_model(server, model_id, labels)
+        batches = list(_batches(items, min(BATCH, limits["max_items"]), limits["max_body_bytes"]))
+        result = ReplayResult(len(items))
+        for name, send, chunks in (
+            ("json", _send_json, batches),
+            ("multipart", _send_multipart, batches),
+            ("raw", _send_raw, [range(row, row + 1) for row in range(len(items))]),
+        ):
+            route = result.routes[name] = RouteResult()
+            for rows in chunks:
+                status, answer = send(server, [items[row] for row in rows], len(labels))
+                _compare(route, rows, status, answer, expected, labels, model_id)
+                if progress is not None:
+                    progress(name, rows.stop, len(items))
+    finally:
+        server.close()
+    return result
+
+
+class _Server:
+    """One kept connection. By http.client, since 10,000 small requests took it 15 s, and httpx 21 (2 cores)."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError(f"{url!r} is not the URL of a server", "expected for example http://127.0.0.1:3000")
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        try:
+            self._connection = kind(parts.hostname, parts.port, timeout=_TIMEOUT_S)
+        except ValueError as error:
+            raise UserError(f"{url!r} is not the URL of a server: {error}", "mend the port") from None
+        self._prefix = parts.path
+
+    def request(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> tuple[int, Any]:
+        """Status and parsed JSON (None if it was not JSON). Raises UserError if no answer came."""
+        headers = {"Content-Type": content_type} if content_type else {}
+        try:
+            self._connection.request(method, self._prefix + path, body, headers)
+            response = self._connection.getresponse()
+            status, content = response.status, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(error) or type(error).__name__
+            hint = "is the server running? `limbeck serve` starts one; without --url, `limbeck verify` starts its own"
+            raise UserError(f"no answer from {self.url}: {reason}", hint) from None
+        try:
+            return status, json.loads(content)
+        except ValueError:
+            return status, None
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _check_model(server: _Server, model_id: str, labels: Sequence[str]) -> dict[str, int]:
+    """The limits of the server, once it is known to be the right one."""
+    status, model = server.request("GET", "/model")
+    if status != 200 or not isinstance(model, dict) or not {"id", "labels", "limits"} <= model.keys():
+        raise UserError(f"{server.url} answered GET /model with {status}, not with a model", "is it a limbeck server?")
+    if model["id"] != model_id or model["labels"] != list(labels):
+        raise UserError(
+            f"{server.url} answers with another model: {model['id']}, expected {model_id}",
+            "serve the package that is to be verified, or leave --url out",
+        )
+    limits: dict[str, int] = model["limits"]
+    return limits
+
+
+def _batches(items: Sequence[bytes], max_items: int, max_bytes: int) -> Iterator[range]:
+    """Consecutive rows that fit into one body of either kind; an item too large for any goes alone, to be refused."""
+    start, room = 0, max_bytes
+    for row, item in enumerate(items):
+        cost = _ENVELOPE + len(item) * 4 // 3
+        if row > start and (row - start == max_items or cost > room):
+            yield range(start, row)
+            start, room = row, max_bytes
+        room -= cost
+    if start < len(items):
+        yield range(start, len(items))
+
+
+def _send_json(server: _Server, items: Sequence[bytes], top_k: int) -> tuple[int, Any]:
+    inputs = [base64.b64encode(item).decode("ascii") for item in items]
+    body = json.dumps({"inputs": inputs, "top_k": top_k}).encode()
+    return server.request("POST", "/classify", body, "application/json")
+
+
+def _send_multipart(server: _Server, items: Sequence[bytes], top_k: int) -> tuple[int, Any]:
+    boundary = secrets.token_hex(16)
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="image"\r\n\r\n'.encode()
+    tail = f'--{boundary}\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n{top_k}\r\n--{boundary}--\r\n'.encode()
+    body = b"".join(head + item + b"\r\n" for item in items) + tail
+    return server.request("POST", "/classify", body, f"multipart/form-data; boundary={boundary}")
+
+
+def _send_raw(server: _Server, items: Sequence[bytes], top_k: int) -> tuple[int, Any]:
+    return server.request("POST", f"/classify?top_k={top_k}", items[0], "application/octet-stream")
+
+
+def _compare(
+    route: RouteResult,
+    rows: range,
+    status: int,
+    answer: Any,
+    expected: np.ndarray,
+    labels: Sequence[str],
+    model_id: str,
+) -> None:
+    predictions = answer.get("predictions") if isinstance(answer, dict) else None
+    if status != 200 or not isinstance(predictions, list) or len(predictions) != len(rows):
+        route.errors += len(rows)
+        route.first_problem = route.first_problem or f"item {rows.start}: status {status}, {_error_of(answer)}"
+        return
+    if answer["model"]["id"] != model_id:
+        raise UserError(f"the server changed to model {answer['model']['id']} during the replay", "run it again")
+    for row, prediction in zip(rows, predictions, strict=True):
+        try:
+            _compare_item(route, row, prediction, expected[row], labels)
+        except (KeyError, TypeError):  # an error in the place of a prediction
+            route.errors += 1
+            route.first_problem = route.first_problem or f"item {row}: {_error_of(prediction)}"
+
+
+def _compare_item(
+    route: RouteResult, row: int, prediction: dict[str, Any], expected: np.ndarray, labels: Sequence[str]
+) -> None:
+    """Compare one item's label and scores with `expected`, [K]."""
+    scores = {named["label"]: named["score"] for named in prediction["top_k"]}
+    got = np.array([scores.get(label, np.nan) for label in labels])
+    difference = float(np.abs(got - expected).max())
+    label = labels[int(expected.argmax())]
+    wrong_label = prediction["label"] != label
+    wrong_score = not difference <= TOLERANCE  # a score that is missing is NaN, and wrong
+    route.compared += 1
+    route.label_differences += wrong_label
+    route.score_differences += wrong_score
+    route.max_abs = float(np.fmax(route.max_abs, difference))
+    if wrong_label or wrong_score:
+        problem = f"item {row}: {prediction['label']!r} for {label!r}, scores up to {difference:.2g} off"
+        route.first_problem = route.first_problem or problem
+
+
+def _error_of(answer: Any) -> str:
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return f"{error.get('code')}: {error.get('message')}" if isinstance(error, dict) else "not in the expected form"
