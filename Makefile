@@ -1,0 +1,63 @@
+# make demo   set everything up and run the main job on scikit-learn's digits, report and all
+# make test   set everything up and pass the tests
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= ../shared/data
+
+.PHONY: help setup demo test check serve bench prove lock clean
+
+help:
+	@echo "make setup   install everything into $(VENV)"
+	@echo "make demo    distill, prove and report on scikit-learn's digits (about 2 minutes)"
+	@echo "make test    run the tests"
+	@echo "make check   formatting, lint, types and the import rule"
+	@echo "make serve   serve the newest run's selection on http://127.0.0.1:3000"
+	@echo "make bench   load a served digits run with locust, every answer checked"
+	@echo "make prove   the slow proofs on full data (MNIST in DATA=$(DATA))"
+	@echo "make clean   delete runs and caches"
+
+setup: $(VENV)/.installed
+
+# One stamp, so that a second call costs nothing; the lock names the one torch that fits its torchvision.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "limbeck needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -r requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps -e .
+	@touch $@
+
+demo: setup
+	$(BIN)/limbeck run compress/recipes/digits.toml
+
+# Each worker gets one thread: more would wait for each other on the same cores.
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+serve: setup
+	$(BIN)/bentoml serve
+
+bench: setup
+	$(BIN)/limbeck run compress/recipes/digits.toml
+	loadtests/bench.sh runs/digits
+
+prove: setup
+	LIMBECK_DATA=$(DATA) $(BIN)/limbeck run compress/recipes/mnist.toml
+	LIMBECK_DATA=$(DATA) $(BIN)/limbeck verify runs/mnist
+	$(BIN)/limbeck run compress/recipes/digits.toml
+	$(BIN)/limbeck verify runs/digits
+
+lock: setup
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-annotate --no-header -o requirements.lock
+
+clean:
+	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
