@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from helpers import SERVER_LIMITS, Served, tiny_package
+from tiny_run import Ran, content, run_content
 
 from serve.launch import start
 from serve.predictor import Predictor
@@ -24,3 +25,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         socket.create_connection(("127.0.0.1", server.port))
     with pytest.raises(ProcessLookupError):
         os.kill(server.pid, 0)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The tiny recipe, run once and undisturbed. Look at it, change only copies of it."""
+    return run_content(content(), tmp_path_factory.mktemp("tiny") / "run")
