@@ -142,11 +142,11 @@ def _sentence(chosen: schema.Variant, base: schema.Variant, accept: Accept, data
     """The verdict, in one sentence that carries its own interval."""
     low, high = chosen.metric_drop_points_ci95
     metric = accept.metric.replace("_", " ")
-    evidence = (
-        f"{chosen.metric_drop_points:+.2f} points of {metric} lost (95 % interval {low:+.2f} to {high:+.2f}, "
-        f"{len(data.splits['test']):,} test items) against a margin of {accept.max_drop_points:g}"
-    )
-    gains = f"{base.size_bytes / chosen.size_bytes:.1f}x smaller and {chosen.speedup:.1f}x faster than the teacher"
+    points = chosen.metric_drop_points
+    change = f"loses {points:.2f} points of {metric}" if points >= 0 else f"gains {-points:.2f} points of {metric}"
+    interval = f"95 % interval of the drop {low:+.2f} to {high:+.2f}, {len(data.splits['test']):,} test items"
+    size, speed = base.size_bytes / chosen.size_bytes, chosen.speedup
+    gains = f"{chosen.id} is {size:.1f}x smaller and {speed:.1f}x faster than the teacher and {change} ({interval})"
     if chosen.verdict == "accepted":
-        return f"Accepted: {chosen.id} is {gains}, with {evidence}."
-    return f"Not accepted: {chosen.id} is {gains}, but {'; '.join(chosen.reasons)}. Measured: {evidence}."
+        return f"Accepted: {gains}, within the margin of {accept.max_drop_points:g}."
+    return f"Not accepted: {gains}, but {'; '.join(chosen.reasons)}."

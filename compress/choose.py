@@ -52,10 +52,7 @@ def choose(
     eligible = [row for row in ranking if row.eligible]
     if eligible:
         best = _best(accept, eligible)
-        reason = (
-            f"{best.id} is the {'fastest' if accept.prefer == 'latency' else 'smallest'} of {len(eligible)} eligible "
-            f"candidates (of {len(ranking)}) on validation"
-        )
+        reason = _why(accept, best, eligible, len(ranking))
     else:
         best = min(ranking, key=lambda row: (row.drop_points_upper, row.total_p50_ms))
         reason = f"no candidate was eligible on validation; {best.id} has the lowest upper limit of the drop"
@@ -100,6 +97,23 @@ def _projected_upper(drop: Drop, test_size: int) -> float:
         return drop.points + (drop.high - drop.points) * (drop.n / test_size) ** 0.5
     share = test_size / drop.n
     return 100 * drop_interval(drop.lost * share, drop.gained * share, test_size)[1]
+
+
+def _why(accept: Accept, best: Candidate, eligible: list[Candidate], total: int) -> str:
+    """Why `best` and not the next: a reader who expected int8 to win wants to see the figures."""
+    first = f"{best.id} is the {'fastest' if accept.prefer == 'latency' else 'smallest'}"
+    others = [row for row in eligible if row.id != best.id]
+    if not others:
+        return f"{first}, being the only one of {total} candidates that is eligible on validation"
+    by_latency = accept.prefer == "latency"
+    next_ = min(others, key=lambda row: row.total_p50_ms if by_latency else row.size_bytes)
+    figures = [f"{row.total_p50_ms:.3g} ms, {row.size_bytes / 1000:,.0f} KB" for row in (best, next_)]
+    within = by_latency and next_.total_p50_ms <= best.total_p50_ms * SAME_LATENCY
+    tie = f" (medians within {SAME_LATENCY - 1:.0%} count as equal, and the smaller wins)" if within else ""
+    return (
+        f"{first} of {len(eligible)} eligible candidates (of {total}) on validation: {figures[0]}, "
+        f"against {figures[1]} for {next_.id}{tie}"
+    )
 
 
 def _best(accept: Accept, eligible: list[Candidate]) -> Candidate:

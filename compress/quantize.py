@@ -103,8 +103,7 @@ def describe_graph(content: bytes) -> dict[str, Any]:
         "nodes": sum(operators.values()),
         "compute_nodes": sum(operators[name] for name in _COMPUTE),
         "quantize_nodes": operators["QuantizeLinear"] + operators["DynamicQuantizeLinear"],
-        "weights": {name: round(count / total, 4) for name, count in sorted(elements.items())},
-        "bytes": len(content),
+        "weights": {name: round(count / total, 3) for name, count in sorted(elements.items()) if count > total / 1000},
     }
 
 

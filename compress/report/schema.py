@@ -127,6 +127,8 @@ class Choice(_Part):
     id: str
     reason: str
     ranking: list[Candidate]
+    # Whether this folder's test split had been scored before: a choice remade after a look at test proves less.
+    after_test: bool = False
 
 
 class RunInfo(_Part):

@@ -43,6 +43,7 @@ class View:
     parity: Table
     ranking: Table | None
     choice_reason: str
+    choice_method: str
     advice: list[str]
     curves: list[tuple[str, Markup]]
     source: str
@@ -76,6 +77,7 @@ def view(report: Report) -> View:
         parity=evidence.parity_table(report),
         ranking=evidence.ranking_table(report),
         choice_reason=report.choice.reason,
+        choice_method=_choice_method(report),
         advice=report.advice,
         curves=_curves(report),
         source=report.data.source,
@@ -130,3 +132,17 @@ def _curves(report: Report) -> list[tuple[str, Markup]]:
         (name, learning(name, epochs, f"learning-{at}")) for at, (name, epochs) in enumerate(report.training.items())
     ]
     return [(wording.short(name, 60), chart) for name, chart in drawn if chart is not None]
+
+
+def _choice_method(report: Report) -> str:
+    """When the choice was made: honest even where that is unwelcome."""
+    if report.choice.after_test:
+        return (
+            "The candidates were ranked on validation alone, but the test split had been scored in this folder before "
+            "this choice was made: the recipe was changed after a first run. Take the verdict with that in mind, or "
+            "run the recipe in a new folder on a new test split."
+        )
+    return (
+        "The candidates were ranked on validation and the choice was frozen there. Only then was the test split looked "
+        "at, once. Had the choice failed on test, no luckier variant would have taken its place."
+    )
