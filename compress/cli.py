@@ -11,7 +11,7 @@ import typer
 
 from serve.errors import LimbeckError, UserError
 
-DONE, BUG, USER_ERROR, NOTHING_MET = 0, 1, 2, 3
+DONE, BUG, USER_ERROR, NOTHING_MET, STOPPED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
     help="Distill a large classifier into a small fast one, prove what it is worth, and serve it.",
@@ -54,7 +54,11 @@ def run(
     from compress.console import Console
     from compress.pipeline import run as run_recipe
 
-    report = run_recipe(resolved, folder, Console(), command=shlex.join(["limbeck", *sys.argv[1:]]))
+    try:
+        report = run_recipe(resolved, folder, Console(), command=shlex.join(["limbeck", *sys.argv[1:]]))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(STOPPED) from None
     print(report.verdict)
     print(f"report: {folder / 'report.html'}")
     if report.selected is None:
@@ -129,9 +133,6 @@ def main() -> NoReturn:
     except UserError as error:
         _explain(error, debug)
         sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
     except Exception as error:
         if debug:
             raise

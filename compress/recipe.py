@@ -124,7 +124,8 @@ def load_recipe(path: Path, changes: list[str] | None = None) -> Recipe:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         beside = [str(other) for other in sorted(path.parent.glob("*.toml"))] if path.parent.is_dir() else []
-        raise UserError(f"no recipe at {path}", did_you_mean(str(path), beside) if beside else "") from None
+        hint = did_you_mean(str(path), beside) if beside else "expected a TOML file, as compress/recipes/digits.toml is"
+        raise UserError(f"no recipe at {path}", hint) from None
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror}", "expected a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
