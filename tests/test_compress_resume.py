@@ -1,0 +1,181 @@
+"""kill -9 at any moment: the same command goes on, and ends where an undisturbed run ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_run import RECIPE, Ran, package_ids, scores, weights
+
+from compress.report.schema import Report
+from compress.report.write import read_report
+from serve.manifest import ImagePreprocessing
+from train import fit as fitting
+from train.augment import AugmentConfig
+from train.classifier import Classifier, ModelConfig, new_classifier
+from train.data import DataConfig, load_data
+from train.fit import Arrays, EpochRecord, FitConfig, fit
+
+ROOT = Path(__file__).resolve().parent.parent
+# In the order in which a run says them: amid epochs, as a model, a package, a measurement, a prediction begins.
+KILL_AT = (
+    "  epoch 2/3",
+    "students/small-alone ...",
+    "packages/small-int8-static ...",
+    "memory ...",
+    "test/small-fp32 ...",
+)
+LABELS = tuple("0123456789")
+
+
+def start(recipe: Path, folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "compress", "run", str(recipe), "--out", str(folder)]
+    # As many threads as the undisturbed run in this process has: sums in another order would differ in the last bits.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "COLUMNS": "200"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def killed_at(line_start: str, child: subprocess.Popen[str]) -> bool:
+    """Kill `child` (no handler runs) as soon as it says a line; False if it ended without saying it."""
+    assert child.stderr is not None
+    with child.stderr:
+        for line in child.stderr:
+            if line.startswith(line_start):
+                child.kill()
+                return child.wait() < 0
+    child.wait()
+    return False
+
+
+def measured(report: Report) -> dict[str, Any]:
+    """The report without what depends on the clock or on the machine's load, the choice among equals included."""
+    timing = {"latency_ms", "speedup", "speedup_compute", "peak_rss_mb"}
+    variants = [variant.model_dump(exclude=timing) for variant in report.variants]
+    training = {
+        name: [epoch.model_dump(exclude={"seconds"}) for epoch in epochs] for name, epochs in report.training.items()
+    }
+    ranking = {row.id: row.model_dump(exclude={"total_p50_ms", "total_p95_ms", "why"}) for row in report.choice.ranking}
+    return {
+        "variants": variants,
+        "training": training,
+        "ranking": ranking,
+        "data": report.data,
+        "preprocessing": report.preprocessing,
+    }
+
+
+def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tiny: Ran, tmp_path: Path) -> None:
+    recipe, folder = tmp_path / "tiny.toml", tmp_path / "run"
+    recipe.write_text(RECIPE)
+    for line in KILL_AT:
+        assert killed_at(line, start(recipe, folder)), f"the run ended before it said '{line}'"
+        assert not (folder / "report.json").exists()
+    last = start(recipe, folder)
+    _, said = last.communicate()
+    assert last.returncode == 0, said
+    assert "memory unchanged" in said
+    assert "test/small-fp32 done" in said  # it was in flight when the run was killed, and not recorded
+    assert weights(folder) == weights(tiny.folder)
+    assert package_ids(folder) == package_ids(tiny.folder)
+    ours, theirs = scores(folder), scores(tiny.folder)
+    assert ours.keys() == theirs.keys()
+    assert [path for path in ours if not (ours[path] == theirs[path]).all()] == []
+    assert measured(read_report(folder)) == measured(tiny.report)
+    assert not (folder / ".partial").exists()
+
+
+@pytest.fixture(scope="module")
+def splits() -> tuple[Arrays, Arrays]:
+    from serve.images import prepare_images
+
+    data = load_data(DataConfig(source="digits", validation=0.2), seed=0)
+    train, validation = (
+        Arrays(prepare_images(data.splits[name].content, data.preprocessing), data.splits[name].labels)
+        for name in ("train", "validation")
+    )
+    return train, validation
+
+
+@pytest.fixture(scope="module")
+def whole(splits: tuple[Arrays, Arrays], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The weights of training that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    fit(new(splits[0]), CONFIG, *splits, seed=1, folder=folder)
+    return weights(folder)
+
+
+CONFIG = FitConfig(epochs=4, batch_size=64, learning_rate=5e-3, augment=AugmentConfig(shift=1))
+
+
+def new(train: Arrays) -> Classifier:
+    config = ModelConfig(model="builtin:cnn-8", options={"hidden": 16, "dropout": 0.3})
+    return new_classifier(config, LABELS, ImagePreprocessing(color="L", size=(8, 8)), train.images, seed=1)
+
+
+class StopError(Exception):
+    """In the place of kill -9: leaves `fit` in the middle of a run."""
+
+
+def interrupted(splits: tuple[Arrays, Arrays], folder: Path, after: int) -> Path:
+    """Train until epoch `after` + 1 was evaluated, which is before its checkpoint is written; the checkpoints."""
+
+    def stop(record: EpochRecord, epochs: int) -> None:
+        if record.epoch > after:
+            raise StopError
+
+    with pytest.raises(StopError):
+        fit(new(splits[0]), CONFIG, *splits, seed=1, folder=folder, on_epoch=stop)
+    return folder / fitting.CHECKPOINTS
+
+
+@pytest.mark.parametrize("damage", ["none", "no state", "half a state", "everything"])
+def test_training_goes_on_from_the_last_whole_checkpoint(
+    splits: tuple[Arrays, Arrays], whole: dict[str, bytes], tmp_path: Path, damage: str
+) -> None:
+    checkpoints = interrupted(splits, tmp_path / "cut", after=2)
+    found = sorted(checkpoints.iterdir(), key=lambda path: int(path.name.rpartition("-")[2]))
+    assert len(found) == 2
+    for checkpoint in found if damage == "everything" else found[-1:]:
+        state = checkpoint / "trainer_state.json"
+        if damage == "half a state":
+            state.write_text(state.read_text()[:100])
+        elif damage != "none":
+            state.unlink()
+    resumed: list[int] = []
+    result = fit(
+        new(splits[0]),
+        CONFIG,
+        *splits,
+        seed=1,
+        folder=tmp_path / "cut",
+        on_epoch=lambda record, _: resumed.append(record.epoch),
+    )
+    assert resumed[0] == {"none": 3, "everything": 1}.get(damage, 2)
+    assert [record.epoch for record in result.epochs] == [1, 2, 3, 4]
+    assert weights(tmp_path / "cut") == whole
+    assert not checkpoints.exists()
+
+
+def test_checkpoints_of_a_folder_that_was_moved_are_not_trusted(
+    splits: tuple[Arrays, Arrays], whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    interrupted(splits, tmp_path / "cut", after=2)
+    (tmp_path / "cut").rename(tmp_path / "moved")
+    resumed: list[int] = []
+    fit(
+        new(splits[0]),
+        CONFIG,
+        *splits,
+        seed=1,
+        folder=tmp_path / "moved",
+        on_epoch=lambda record, _: resumed.append(record.epoch),
+    )
+    assert resumed[0] == 1
+    assert weights(tmp_path / "moved") == whole
