@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from serve.errors import UserError
+from train.models import build_model, check_model
+
+MNIST = (28, 28, 1)
+CIFAR = (32, 32, 3)
+
+
+def params(name: str, shape: tuple[int, int, int], **options: float) -> int:
+    return sum(parameter.numel() for parameter in build_model(name, shape, 10, options).parameters())
+
+
+def test_hintons_nets_have_their_size() -> None:
+    assert params("mlp-1200x1200", MNIST) == 2_395_210
+    assert params("mlp-800x800", MNIST) == 784 * 800 + 800 + 800 * 800 + 800 + 800 * 10 + 10
+
+
+def test_residual_networks_have_their_published_size() -> None:
+    # He et al. 2016, table 6: 0.27 M and 0.85 M. Ours adds the 1x1 shortcuts: 16*32 + 32*64 weights and 2*96 of norms.
+    assert params("resnet20", CIFAR) == 269_722 + 2560 + 192
+    assert params("resnet56", CIFAR) == 853_018 + 2560 + 192
+    # Zagoruyko & Komodakis 2016, table 5: WRN-40-4 has 8.9 M, WRN-16-8 11.0 M
+    assert params("wrn-40-4", CIFAR) / 1e6 == pytest.approx(8.9, abs=0.06)
+    assert params("wrn-16-8", CIFAR) / 1e6 == pytest.approx(11.0, abs=0.06)
+
+
+def test_a_small_cnn_counts_by_hand() -> None:
+    # 28 -> 14 -> 7; convolutions without bias, two parameters a channel of norm, two linear layers
+    expected = 9 * 16 + 32 + 9 * 16 * 32 + 64 + (32 * 7 * 7 * 20 + 20) + (20 * 10 + 10)
+    assert params("cnn-16x32", MNIST, hidden=20) == expected
+
+
+@pytest.mark.parametrize("name", ["mlp-8", "cnn-4", "cnn-4x4x4x4x4x4", "resnet8", "wrn-10-2"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 1), (8, 8, 1), (7, 30, 3), (32, 32, 3)])
+def test_any_image_size_fits_any_model(name: str, shape: tuple[int, int, int]) -> None:
+    model = build_model(name, shape, 6, {}).eval()
+    height, width, channels = shape
+    assert model(torch.zeros(2, channels, height, width)).shape == (2, 6)
+
+
+@pytest.mark.parametrize("name", ["resnet21", "resnet2", "resnet0", "wrn-15-2", "wrn-4-2", "wrn-16-0"])
+def test_a_depth_that_does_not_exist_is_refused_with_those_that_do(name: str) -> None:
+    with pytest.raises(UserError, match=f"there is no {name}") as refused:
+        check_model(name, {})
+    assert "take " in refused.value.hint
+
+
+@pytest.mark.parametrize("name", ["mlp-", "mlp-0", "mlp-8x", "cnn-8x0", "resnet", "wrn-16", "vgg16", "resnet20 "])
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="unknown builtin model"):
+        check_model(name, {})
+
+
+def test_an_option_of_another_family_is_refused() -> None:
+    check_model("cnn-8", {"hidden": 4, "dropout": 0.5})
+    with pytest.raises(UserError, match="'mlp-8' does not take option hidden = 4"):
+        check_model("mlp-8", {"hidden": 4})
+    with pytest.raises(UserError, match=r"dropout = 1\.0"):
+        check_model("mlp-8", {"dropout": 1.0})
+
+
+def test_checking_a_model_leaves_the_random_numbers_alone() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    check_model("wrn-16-2", {})
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_dropout_works_in_training_only() -> None:
+    model = build_model("mlp-64", (8, 8, 1), 10, {"dropout": 0.5, "input_dropout": 0.2})
+    pixels = torch.ones(1, 1, 8, 8)
+    assert not torch.equal(model(pixels), model(pixels))
+    model.eval()
+    assert torch.equal(model(pixels), model(pixels))

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from serve.errors import UserError
+from serve.manifest import ImagePreprocessing
+from train.augment import AugmentConfig
+from train.classifier import Classifier, ModelConfig, load_classifier, new_classifier
+from train.fit import Arrays, FitConfig, FitResult, fit
+from train.losses import DistillConfig
+
+GENERATOR = np.random.default_rng(0)
+LABELS = tuple("abcd")
+# 104 items in batches of 32: the last update is smaller, and its micro-batches of 8 are fewer than the others'.
+IMAGES, TARGETS = GENERATOR.integers(0, 256, (104, 8, 8, 1), dtype=np.uint8), GENERATOR.integers(0, 4, 104)
+TRAIN, VALIDATION = Arrays(IMAGES, TARGETS), Arrays(IMAGES[:20], TARGETS[:20])
+DISTILL = DistillConfig(temperature=3.0, alpha=0.7)
+
+
+def new(model: str = "builtin:mlp-16", seed: int = 1, **options: float) -> Classifier:
+    config = ModelConfig(model=model, options=options)
+    return new_classifier(config, LABELS, ImagePreprocessing(color="L", size=(8, 8)), IMAGES, seed)
+
+
+def trained(
+    folder: Path, config: FitConfig, teacher: Classifier | None = None, student: Classifier | None = None
+) -> tuple[Classifier, FitResult]:
+    student = student or new()
+    result = fit(student, config, TRAIN, VALIDATION, 5, folder, teacher, DISTILL if teacher else None)
+    return student, result
+
+
+@pytest.mark.parametrize("taught", [False, True])
+def test_accumulation_does_not_change_the_update(tmp_path: Path, taught: bool) -> None:
+    common = {"epochs": 2, "optimizer": "sgd", "learning_rate": 0.05, "clip": 0.5, "label_smoothing": 0.1}
+    teacher = new("builtin:mlp-24", seed=9) if taught else None
+    whole, one = trained(tmp_path / "whole", FitConfig(batch_size=32, **common), teacher)
+    split, many = trained(tmp_path / "split", FitConfig(batch_size=8, accumulation=4, **common), teacher)
+    before = new().state_dict()
+    for name, value in whole.state_dict().items():
+        assert torch.allclose(value, split.state_dict()[name], atol=1e-6), name
+    assert not torch.allclose(whole.network.layers[2].weight, before["network.layers.2.weight"], atol=1e-3)
+    losses = [[epoch.loss for epoch in result.epochs] for result in (one, many)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_the_first_update_is_the_gradient_of_the_mean_loss(tmp_path: Path) -> None:
+    """One plain step by hand: no warmup, no decay, Nesterov's first step is (1 + momentum) times the gradient."""
+    config = FitConfig(
+        epochs=1,
+        batch_size=104,
+        optimizer="sgd",
+        learning_rate=0.1,
+        weight_decay=0,
+        warmup=0,
+        clip=0,
+        schedule="constant",
+    )
+    student, result = trained(tmp_path, config)
+    expected = new()
+    loss = torch.nn.functional.cross_entropy(expected(torch.from_numpy(IMAGES)), torch.from_numpy(TARGETS))
+    loss.backward()
+    for ours, theirs in zip(student.parameters(), expected.parameters(), strict=True):
+        assert theirs.grad is not None
+        assert torch.allclose(ours, theirs - 0.1 * 1.9 * theirs.grad, atol=1e-6)
+    assert result.epochs[0].loss == pytest.approx(loss.item(), abs=1e-5)
+
+
+def test_the_teacher_sees_what_the_student_sees_and_stays_as_it_was(tmp_path: Path) -> None:
+    teacher, student = new("builtin:cnn-4", seed=9, dropout=0.5), new()
+    seen: dict[str, list[torch.Tensor]] = {"teacher": [], "student": []}
+    modes = set()
+
+    def watch(name: str, module: Classifier) -> None:
+        def note(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            if name == "teacher":
+                modes.add(module.training)
+                assert not torch.is_grad_enabled()
+            if name == "teacher" or module.training:
+                seen[name].append(inputs[0].clone())
+
+        module.register_forward_pre_hook(note)
+
+    watch("teacher", teacher)
+    watch("student", student)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    trained(tmp_path, FitConfig(epochs=2, batch_size=32, augment=AugmentConfig(shift=2)), teacher.train(), student)
+    assert modes == {False}
+    assert len(seen["teacher"]) == 8  # four batches in each of two epochs, none in evaluation
+    assert all(torch.equal(one, other) for one, other in zip(seen["teacher"], seen["student"], strict=True))
+    assert not torch.equal(torch.cat(seen["teacher"][:4]).sort(0)[0], torch.from_numpy(IMAGES).sort(0)[0])
+    for name, tensor in teacher.state_dict().items():  # batch norm's running statistics among them
+        assert torch.equal(tensor, before[name]), name
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_a_student_learns_its_teachers_answers_and_not_the_labels(tmp_path: Path) -> None:
+    teacher, student = new("builtin:mlp-24", seed=9).eval(), new()
+    with torch.no_grad():
+        theirs = teacher(torch.from_numpy(IMAGES)).argmax(dim=1).numpy()
+    config = FitConfig(epochs=40, batch_size=32, learning_rate=1e-2)
+    result = fit(student, config, TRAIN, Arrays(IMAGES, theirs), 5, tmp_path, teacher, DistillConfig(alpha=1.0))
+    assert max(epoch.accuracy for epoch in result.epochs) > 0.9
+    assert (
+        theirs == TARGETS
+    ).mean() < 0.5  # the labels are random: agreeing with the teacher is not agreeing with them
+
+
+def test_a_loss_that_is_no_number_stops_with_advice(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the training loss became (nan|inf) at update \d+") as stopped:
+        trained(tmp_path, FitConfig(epochs=3, batch_size=32, optimizer="sgd", learning_rate=1e30, clip=0, warmup=0))
+    assert "learning_rate" in stopped.value.hint
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
+    student, result = trained(tmp_path, FitConfig(epochs=6, batch_size=32, learning_rate=3e-2))
+    accuracies = [epoch.accuracy for epoch in result.epochs]
+    assert result.best_epoch == 1 + accuracies.index(max(accuracies))
+    kept = load_classifier(tmp_path)
+    assert all(torch.equal(tensor, kept.state_dict()[name]) for name, tensor in student.state_dict().items())
+    with torch.no_grad():
+        right = kept(torch.from_numpy(VALIDATION.images)).argmax(dim=1).numpy() == VALIDATION.labels
+    assert right.mean() == pytest.approx(max(accuracies))
+
+
+def test_patience_ends_training_that_gets_no_better(tmp_path: Path) -> None:
+    config = FitConfig(epochs=30, batch_size=104, learning_rate=1e-9, patience=2)
+    _, result = trained(tmp_path, config)
+    assert (len(result.epochs), result.best_epoch) == (3, 1)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "constant"])
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path, schedule: str) -> None:
+    config = FitConfig(epochs=1, batch_size=32, schedule=schedule, augment=AugmentConfig(shift=1))
+    one, two = (trained(tmp_path / name, config, student=new(dropout=0.3))[0] for name in ("one", "two"))
+    other = new(dropout=0.3)
+    fit(other, config, TRAIN, VALIDATION, 6, tmp_path / "other")
+    weights = [model.network.layers[2].weight for model in (one, two, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from train.augment import AugmentConfig, augment
+from train.views import EpochSampler, View, as_batch
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1), dtype=np.uint8)
+LABELS = np.arange(50)
+
+
+def view(shift: int = 1) -> View:
+    return View(IMAGES, LABELS, AugmentConfig(shift=shift), seed=4)
+
+
+def order(seed: int, epoch: int) -> list[int]:
+    sampler = EpochSampler(view(), seed)
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def test_each_epoch_is_a_shuffle_of_all_items_of_its_own() -> None:
+    assert sorted(order(1, 0)) == sorted(order(1, 1)) == list(range(50))
+    assert order(1, 0) == order(1, 0)
+    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_the_loader_gets_whole_batches_of_the_epochs_view() -> None:
+    data = view()
+    sampler = EpochSampler(data, seed=4)
+    for epoch in (0, 5):
+        sampler.set_epoch(epoch)
+        batches = list(DataLoader(data, batch_size=16, sampler=sampler, collate_fn=as_batch))
+        assert [len(batch["labels"]) for batch in batches] == [16, 16, 16, 2]
+        rows = torch.cat([batch["labels"] for batch in batches]).numpy()
+        seen = torch.cat([batch["images"] for batch in batches]).numpy()
+        assert (seen == augment(IMAGES[rows], AugmentConfig(shift=1), 4, epoch, rows)).all()
+        assert rows.tolist() == order(4, epoch)
+
+
+def test_evaluation_sees_the_items_as_they_are() -> None:
+    batch = view(shift=0).__getitems__([3, 1])
+    assert (batch["images"].numpy() == IMAGES[[3, 1]]).all()
+    assert batch["labels"].tolist() == [3, 1]
+    assert batch["images"].dtype == torch.uint8
