@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from tiny_run import content
+
+from compress.recipe import Recipe, load_recipe, parse_recipe
+from compress.variants import baseline, packaged_variants, parents
+from serve.errors import UserError
+
+RECIPES = sorted(Path(str(files("compress.recipes"))).glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_that_ship_are_right(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LIMBECK_DATA", raising=False)
+    recipe = load_recipe(path)
+    assert recipe.name == path.stem
+    assert any(student.role == "control" for student in recipe.students)
+
+
+def test_there_is_a_recipe_that_needs_no_download() -> None:
+    assert "digits" in {path.stem for path in RECIPES}
+
+
+def test_a_distilled_student_gets_a_control_that_differs_in_nothing_else() -> None:
+    small, alone = parse_recipe(content(), "test").students
+    assert (alone.name, alone.role, alone.distill) == ("small-alone", "control", None)
+    assert alone.model_dump(exclude={"name", "role", "distill"}) == small.model_dump(
+        exclude={"name", "role", "distill"}
+    )
+
+
+def test_no_control_for_a_student_without_a_teacher_or_that_wants_none() -> None:
+    recipe = content()
+    recipe["students"][0]["control"] = False
+    recipe["students"].append({"name": "free", "model": "builtin:mlp-8"})
+    assert [student.name for student in parse_recipe(recipe, "test").students] == ["small", "free"]
+
+
+def test_a_resolved_recipe_resolves_to_itself() -> None:
+    resolved = parse_recipe(content(), "test")
+    assert parse_recipe(resolved.model_dump(mode="json"), "test") == resolved
+
+
+@pytest.mark.parametrize("missing", ["name", "data", "teacher", "accept"])
+def test_no_default_for_what_only_the_user_knows(missing: str) -> None:
+    recipe = content()
+    del recipe[missing]
+    with pytest.raises(UserError, match=f"^test: '{missing}' is missing$"):
+        parse_recipe(recipe, "test")
+
+
+def test_the_first_wrong_key_is_named_by_its_path() -> None:
+    recipe = content()
+    recipe["students"][0]["fit"]["augment"] = {"shfit": 1}
+    with pytest.raises(UserError, match=r"unknown key 'students\.0\.fit\.augment\.shfit'") as refused:
+        parse_recipe(recipe, "test")
+    assert refused.value.hint == "did you mean 'shift'?"
+
+
+def test_a_recipe_cannot_be_changed_after_it_was_checked() -> None:
+    recipe = parse_recipe(content(), "test")
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 9  # type: ignore[misc]
+    assert isinstance(recipe, Recipe)
+
+
+def test_fp32_comes_first_and_controls_get_nothing_else() -> None:
+    recipe = content()
+    recipe["quantize"]["precisions"] = ["int8-static", "fp32"]
+    variants = packaged_variants(parse_recipe(recipe, "test"))
+    assert [variant.id for variant in variants] == [
+        "teacher-fp32",
+        "teacher-int8-static",
+        "small-fp32",
+        "small-int8-static",
+        "small-alone-fp32",
+    ]
+    assert {variant.id: parents(variant) for variant in (baseline(), *variants)} == {
+        "teacher-torch": [],
+        "teacher-fp32": ["teacher-torch"],
+        "teacher-int8-static": ["teacher-fp32"],
+        "small-fp32": ["teacher-torch"],
+        "small-int8-static": ["small-fp32"],
+        "small-alone-fp32": [],
+    }
