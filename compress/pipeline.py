@@ -9,6 +9,8 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from compress.assemble import assemble
 from compress.console import Console
 from compress.drops import metric_rows, smallest_margin_points
@@ -71,6 +73,7 @@ def describe(recipe: Recipe, data: Data, command: str | None) -> dict[str, Any]:
         "recipe": recipe.model_dump(mode="json"),
         "versions": versions(),
         "hardware": hardware(),
+        "torch_threads": torch.get_num_threads(),  # sums in another order give other weights
         "git_commit": git_commit(),
         "data": {"fingerprint": data.fingerprint, "splits": data.fingerprints},
     }
