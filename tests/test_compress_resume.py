@@ -179,3 +179,47 @@ def test_checkpoints_of_a_folder_that_was_moved_are_not_trusted(
     )
     assert resumed[0] == 1
     assert weights(tmp_path / "moved") == whole
+
+
+# Nothing is learnt at this rate, so the first epoch stays the best and two more are granted.
+PATIENT = FitConfig(epochs=9, batch_size=256, learning_rate=1e-12, patience=2)
+
+
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_patience_is_not_forgotten_by_a_stop(splits: tuple[Arrays, Arrays], tmp_path: Path, epoch: int) -> None:
+    def stop(record: EpochRecord, epochs: int) -> None:
+        if record.epoch == epoch:
+            raise StopError
+
+    with pytest.raises(StopError):
+        fit(new(splits[0]), PATIENT, *splits, seed=1, folder=tmp_path, on_epoch=stop)
+    resumed = fit(new(splits[0]), PATIENT, *splits, seed=1, folder=tmp_path)
+    assert [record.epoch for record in resumed.epochs] == [1, 2, 3]
+    assert resumed.best_epoch == 1
+
+
+@pytest.mark.parametrize("config", [CONFIG, PATIENT], ids=["all epochs", "patience"])
+def test_training_that_had_ended_trains_no_further(
+    splits: tuple[Arrays, Arrays], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: FitConfig
+) -> None:
+    def stop(*_: object) -> None:
+        raise StopError
+
+    whole = fit(new(splits[0]), config, *splits, seed=1, folder=tmp_path / "whole")
+    monkeypatch.setattr(fitting, "save_classifier", stop)
+    with pytest.raises(StopError):
+        fit(new(splits[0]), config, *splits, seed=1, folder=tmp_path / "cut")
+    monkeypatch.undo()
+    told: list[int] = []
+    resumed = fit(
+        new(splits[0]),
+        config,
+        *splits,
+        seed=1,
+        folder=tmp_path / "cut",
+        on_epoch=lambda record, _: told.append(record.epoch),
+    )
+    assert told == []
+    timeless = [[(epoch.epoch, epoch.loss, epoch.accuracy) for epoch in result.epochs] for result in (whole, resumed)]
+    assert timeless[0] == timeless[1]
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")

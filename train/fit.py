@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from train.augment import AugmentConfig
@@ -22,6 +22,7 @@ from train.trainer import ClassifierTrainer
 from train.views import View
 
 CHECKPOINTS = "checkpoints"
+_STATE = "trainer_state.json"
 
 
 class FitConfig(BaseModel):
@@ -90,9 +91,10 @@ def fit(
     Raises UserError when the loss stops being a number.
     """
     checkpoints = folder / CHECKPOINTS
+    last = _last_checkpoint(checkpoints)
     trainer = ClassifierTrainer(
         model=classifier,
-        args=_arguments(config, len(train.labels), seed, checkpoints),
+        args=_arguments(config, len(train.labels), seed, checkpoints, last),
         train_dataset=View(train.images, train.labels, config.augment, seed),
         eval_dataset=View(validation.images, validation.labels, AugmentConfig(), seed),
         callbacks=_callbacks(config, on_epoch),
@@ -102,9 +104,9 @@ def fit(
         label_smoothing=config.label_smoothing,
     )
     trainer.remove_callback(PrinterCallback)  # it prints each log; `on_epoch` tells them better
-    trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
     records = epoch_records(trainer.state)
-    best = max(records, key=lambda record: (record.accuracy, -record.epoch))
+    best = _best(records)
     classifier.to("cpu")
     save_classifier(classifier, folder)
     shutil.rmtree(checkpoints)
@@ -126,11 +128,25 @@ def epoch_records(state: TrainerState) -> list[EpochRecord]:
     ]
 
 
-def _arguments(config: FitConfig, items: int, seed: int, checkpoints: Path) -> TrainingArguments:
+def _best(records: list[EpochRecord]) -> EpochRecord:
+    return max(records, key=lambda record: (record.accuracy, -record.epoch))
+
+
+def _patience_is_over(config: FitConfig, state: TrainerState) -> bool:
+    records = epoch_records(state)
+    return config.patience is not None and records[-1].epoch - _best(records).epoch >= config.patience
+
+
+def _arguments(config: FitConfig, items: int, seed: int, checkpoints: Path, last: Path | None) -> TrainingArguments:
+    epochs = config.epochs
+    if last is not None:  # training may have ended there, and only what comes after it was cut off
+        state = TrainerState.load_from_json(str(last / _STATE))
+        if _patience_is_over(config, state):
+            epochs = len(epoch_records(state))
     updates = -(-items // (config.batch_size * config.accumulation)) * config.epochs
     return TrainingArguments(
         output_dir=str(checkpoints),
-        num_train_epochs=config.epochs,
+        num_train_epochs=epochs,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=512,
         gradient_accumulation_steps=config.accumulation,
@@ -166,10 +182,26 @@ def _optimizer(config: FitConfig) -> tuple[type[torch.optim.Optimizer], dict[str
 def _callbacks(config: FitConfig, on_epoch: OnEpoch | None) -> list[TrainerCallback]:
     callbacks: list[TrainerCallback] = []
     if config.patience is not None:
-        callbacks.append(EarlyStoppingCallback(early_stopping_patience=config.patience))
+        callbacks.append(_Patience(config))
     if on_epoch is not None:
         callbacks.append(_Tell(on_epoch, config.epochs))
     return callbacks
+
+
+class _Patience(TrainerCallback):
+    """Ends training after `patience` epochs without a better one, counted in the log that a checkpoint keeps.
+
+    transformers' own callback starts to count anew when training is resumed.
+    """
+
+    def __init__(self, config: FitConfig) -> None:
+        self._config = config
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        if _patience_is_over(self._config, state):
+            control.should_training_stop = True
 
 
 class _Tell(TrainerCallback):
@@ -185,7 +217,7 @@ class _Tell(TrainerCallback):
             self._on_epoch(records[-1], self._epochs)
 
 
-def _last_checkpoint(folder: Path) -> str | None:
+def _last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written whole; broken ones are deleted.
 
     Trainer writes trainer_state.json last, so one that parses proves the rest. It also stores the best checkpoint as
@@ -194,7 +226,7 @@ def _last_checkpoint(folder: Path) -> str | None:
     found: list[tuple[int, Path]] = []
     for checkpoint in folder.glob("checkpoint-*"):
         try:
-            state = json.loads((checkpoint / "trainer_state.json").read_text())
+            state = json.loads((checkpoint / _STATE).read_text())
             best = state["best_model_checkpoint"]
             whole = best is None or Path(best).parent.samefile(folder)
         except (OSError, ValueError, KeyError):
@@ -203,4 +235,4 @@ def _last_checkpoint(folder: Path) -> str | None:
             found.append((int(checkpoint.name.rpartition("-")[2]), checkpoint))
         else:
             shutil.rmtree(checkpoint)
-    return str(max(found)[1]) if found else None
+    return max(found)[1] if found else None
