@@ -43,12 +43,17 @@ def share_drop(ours_right: np.ndarray, theirs_right: np.ndarray) -> Drop:
 
 
 def metric_rows(metric: str, labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-    """bool [N]: the items that `accuracy` or `recall:LABEL` is a share of. Raises UserError for an unknown label."""
+    """bool [N]: the items that `accuracy` or `recall:LABEL` is a share of. Raises UserError where there is none."""
     if metric.startswith("recall:"):
         label = metric.partition(":")[2]
         if label not in classes:
             raise UserError(f"accept.metric = '{metric}': there is no label '{label}'", did_you_mean(label, classes))
-        return labels == classes.index(label)
+        rows: np.ndarray = labels == classes.index(label)
+        if not rows.any():
+            raise UserError(
+                f"accept.metric = '{metric}': no item of the split has this label", "give [data] more items"
+            )
+        return rows
     return np.ones(len(labels), dtype=bool)
 
 

@@ -58,6 +58,11 @@ def test_an_unknown_label_gets_a_suggestion() -> None:
     assert refused.value.hint == "did you mean 'cat'?"
 
 
+def test_a_label_without_items_is_explained() -> None:
+    with pytest.raises(UserError, match="no item of the split has this label"):
+        measure_drop("recall:dog", OURS[:4], BASE[:4], LABELS[:4], CLASSES, seed=0)
+
+
 @pytest.mark.parametrize(("n", "points"), [(360, 1.06), (1821, 0.21), (10_000, 0.038)])
 def test_the_smallest_margin_is_what_a_perfect_copy_leaves_open(n: int, points: float) -> None:
     assert smallest_margin_points(n) == pytest.approx(points, rel=0.02)
