@@ -82,6 +82,10 @@ def test_fingerprints_name_content_labels_and_classes(monkeypatch: pytest.Monkey
 
     base = fingerprint()
     assert fingerprint() == base
+    # of equal length: the bytes themselves must count
+    one, other = (fingerprint(test=some(first=png(level))) for level in (200, 201))
+    assert len(png(200)) == len(png(201))
+    assert one[1] != other[1]
     assert fingerprint(test=some(first=png(200)))[1] != base[1]
     assert fingerprint(test=some(label=1))[1] != base[1]
     assert fingerprint(test=some(first=png(200)))[0] != base[0]
