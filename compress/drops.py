@@ -66,5 +66,9 @@ def _macro_f1_drop(ours: np.ndarray, theirs: np.ndarray, labels: np.ndarray, cla
     def drop(rows: np.ndarray) -> float:
         return 100 * (macro_f1(theirs[rows], labels[rows], classes) - macro_f1(ours[rows], labels[rows], classes))
 
+    points = drop(np.arange(len(labels)))
     low, high = bootstrap_drop(drop, len(labels), seed)
-    return Drop(drop(np.arange(len(labels))), low, high, len(labels))
+    # Where hardly an item differs, every resample says the same and the bootstrap collapses to false certainty.
+    # No interval is narrower than the one that a share of the same n items has when no item differs.
+    floor = smallest_margin_points(len(labels))
+    return Drop(points, min(low, points - floor), max(high, points + floor), len(labels))
