@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def assemble(
     held = chosen.verdict == "accepted"
     return schema.Report(
         run=run,
-        task="image",
+        task=data.task,
         data=_data_info(data),
         constraints=schema.Constraints.model_validate(accept.model_dump()),
         baseline=BASELINE,
@@ -56,8 +57,14 @@ def assemble(
         advice=advise(variants),
         training={item.plan.model: _epochs(item.fit) for item in evidence},
         variants=variants,
-        preprocessing=data.preprocessing.model_dump(mode="json"),
+        preprocessing=_preprocessing(chosen.id, evidence),
     )
+
+
+def _preprocessing(chosen: str, evidence: list[Evidence]) -> dict[str, Any]:
+    package = next(item.package for item in evidence if item.plan.id == chosen)
+    assert package is not None
+    return package.preprocessing.model_dump(mode="json")
 
 
 def _variant(item: Evidence, base: Evidence, accept: Accept, data: Data, seed: int) -> schema.Variant:

@@ -1,4 +1,4 @@
-"""A classifier as one ONNX file: uint8 [N, H, W, C] in, logits float32 [N, K] out, N free."""
+"""A classifier as one ONNX file: uint8 [N, H, W, C] or ids int64 [N, L] in, logits float32 [N, K] out, N and L free."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ import onnx
 import onnxslim
 import torch
 
-from serve.predictor import INPUT, OUTPUT
+from serve.predictor import OUTPUT
 from train.classifier import Classifier
 
 
 def export_onnx(classifier: Classifier) -> bytes:
-    """The exported and simplified graph, weights inside. Normalisation is part of it: it is part of the module."""
-    example = torch.zeros((2, *classifier.spec.preprocessing.shape), dtype=torch.uint8)
+    """The exported and simplified graph, weights inside. Normalisation and masks are a part of it, as of the module."""
+    free = {0: torch.export.Dim("batch")}
+    if classifier.spec.preprocessing.kind == "text":
+        free[1] = torch.export.Dim("length", max=classifier.spec.preprocessing.max_length)
     with quiet():
         program = torch.onnx.export(
             classifier.eval(),
-            (example,),
+            (classifier.example(2),),
             dynamo=True,
             verbose=False,
-            input_names=[INPUT],
+            input_names=[classifier.preparer().input],
             output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=(free,),
             external_data=False,
         )
         assert program is not None
@@ -37,12 +39,12 @@ def export_onnx(classifier: Classifier) -> bytes:
 
 
 def normalisation_nodes(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes from the input to the first layer with weights: permute, cast, multiply, add.
+    """Names of the nodes from an image to the first layer with weights: permute, cast, multiply, add.
 
     They stay in floating point when the graph is quantized: int8 there would cost accuracy and win no time.
     """
     names: list[str] = []
-    reached = {INPUT}
+    reached = {model.graph.input[0].name}
     for node in model.graph.node:  # in topological order
         if node.op_type in ("Transpose", "Cast", "Mul", "Add") and reached & set(node.input):
             names.append(node.name)

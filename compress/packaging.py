@@ -13,11 +13,12 @@ from compress.export import export_onnx
 from compress.quantize import check_changed, describe_graph, quantize
 from compress.variants import Variant
 from serve.errors import LimbeckError
-from serve.manifest import Manifest, ServingConfig
+from serve.manifest import Manifest, Preprocessing, ServingConfig
 from serve.package import MODEL, load_package, write_package
 from serve.predictor import Predictor
 from serve.runner import Runner, scores, softmax
 from train.classifier import Classifier
+from train.inputs import Inputs
 from train.torch_runner import TorchRunner
 
 # `limbeck verify` allows scores to differ by 1e-5 between a batch in evaluation and a single request in serving.
@@ -47,6 +48,7 @@ class PackageResult(BaseModel):
     batch_invariant: bool
     batch_difference: float
     graph: dict[str, Any]
+    preprocessing: Preprocessing  # what a request's bytes meet
 
 
 class LogitRunner(Runner, Protocol):
@@ -60,7 +62,7 @@ def make_package(
     variant: Variant,
     classifier: Classifier,
     fp32_package: Path | None,
-    calibration: np.ndarray,
+    calibration: Inputs,
     probe: Sequence[bytes],
     card: dict[str, Any],
     folder: Path,
@@ -72,7 +74,7 @@ def make_package(
     Raises LimbeckError when the graph is not what it should be.
     """
     parent: Runner = TorchRunner(classifier) if fp32_package is None else Predictor.load(fp32_package)
-    fp32 = export_onnx(classifier) if fp32_package is None else load_package(fp32_package).model
+    fp32 = export_onnx(classifier) if fp32_package is None else load_package(fp32_package).files[MODEL]
     model = quantize(fp32, variant.precision, calibration)
     check_changed(model, variant.precision)
 
@@ -95,6 +97,7 @@ def make_package(
         batch_invariant=invariant,
         batch_difference=difference,
         graph=describe_graph(model),
+        preprocessing=final.package.manifest.preprocessing,
     )
 
 
@@ -105,10 +108,11 @@ def is_batch_invariant(runner: LogitRunner, items: Sequence[bytes]) -> bool:
 
 def batch_difference(runner: LogitRunner, items: Sequence[bytes]) -> float:
     """The largest change of a score when the same items come in batches of 1, 7 and 32."""
-    inputs = runner.prepare(items[:_CHECKED_ITEMS])
+    checked = items[:_CHECKED_ITEMS]
     answers = []
     for size in CHECKED_BATCHES:
-        parts = [runner.logits(inputs[start : start + size]) for start in range(0, len(inputs), size)]
+        batches = [checked[start : start + size] for start in range(0, len(checked), size)]
+        parts = [runner.logits(runner.prepare(batch)) for batch in batches]
         answers.append(softmax(np.concatenate(parts), temperature=1.0))
     return max(float(np.abs(answer - answers[0]).max()) for answer in answers)
 
@@ -128,11 +132,11 @@ def _write(
     variant: Variant, classifier: Classifier, model: bytes, card: dict[str, Any], folder: Path, batch_invariant: bool
 ) -> Predictor:
     manifest = Manifest(
-        task="image",
+        task=classifier.spec.preprocessing.kind,
         labels=classifier.spec.labels,
         preprocessing=classifier.spec.preprocessing,
         precision=variant.precision,
         batch_invariant=batch_invariant,
         files={},
     )
-    return Predictor(write_package(folder, manifest, {MODEL: model}, card, ServingConfig()))
+    return Predictor(write_package(folder, manifest, {MODEL: model, **classifier.files}, card, ServingConfig()))

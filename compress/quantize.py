@@ -23,14 +23,14 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from compress.export import normalisation_nodes, quiet
 from serve.errors import LimbeckError
 from serve.manifest import Precision
-from serve.predictor import INPUT
+from train.inputs import Inputs
 
 _CALIBRATION_BATCH = 32
 _COMPUTE = ("Conv", "Gemm", "MatMul", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
 
 
-def quantize(fp32: bytes, precision: Precision, calibration: np.ndarray) -> bytes:
-    """The graph at `precision`. `calibration` uint8 [N, H, W, C] is read, all of it, for static int8 only."""
+def quantize(fp32: bytes, precision: Precision, calibration: Inputs) -> bytes:
+    """The graph at `precision`. `calibration` is read, all of it, for static int8 only."""
     model = onnx.load_from_string(fp32)
     with quiet():
         if precision == "fp32":
@@ -58,9 +58,9 @@ def _dynamic(model: onnx.ModelProto) -> bytes:
         return target.read_bytes()
 
 
-def _static(model: onnx.ModelProto, calibration: np.ndarray) -> bytes:
+def _static(model: onnx.ModelProto, calibration: Inputs) -> bytes:
     """QDQ, weights int8 per channel, activations uint8 (signed ones fall back to fp32 on x86), min-max ranges."""
-    reader = _Reader(calibration)
+    reader = _Reader(calibration, model.graph.input[0].name)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "model.onnx"
         quantize_static(
@@ -80,14 +80,14 @@ def _static(model: onnx.ModelProto, calibration: np.ndarray) -> bytes:
 
 
 class _Reader(CalibrationDataReader):
-    def __init__(self, images: np.ndarray) -> None:
-        self._images = images
+    def __init__(self, inputs: Inputs, name: str) -> None:
+        self._inputs, self._name = inputs, name
         self.read = 0
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        batch = self._images[self.read : self.read + _CALIBRATION_BATCH]
-        self.read += len(batch)
-        return {INPUT: batch} if len(batch) else None
+        rows = np.arange(self.read, min(self.read + _CALIBRATION_BATCH, len(self._inputs)))
+        self.read += len(rows)
+        return {self._name: self._inputs.gather(rows)} if len(rows) else None
 
 
 def describe_graph(content: bytes) -> dict[str, Any]:

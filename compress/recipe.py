@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serve.errors import UserError, did_you_mean
-from serve.manifest import Precision
+from serve.manifest import Precision, Task
 from train.classifier import ModelConfig
 from train.data import DataConfig
 from train.fit import FitConfig
@@ -84,7 +84,7 @@ class Accept(_Table):
 class Recipe(_Table):
     name: str = Field(pattern=NAME, max_length=60)
     seed: int = Field(default=0, ge=0, lt=2**32)
-    task: Literal["image"] = "image"
+    task: Task = "image"
     data: DataConfig
     teacher: Teacher
     students: tuple[Student, ...] = ()
@@ -145,7 +145,7 @@ def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
         raise _explain(error, origin) from None
     models: list[Teacher | Student] = [recipe.teacher, *recipe.students]
     for model in models:
-        ModelConfig(model=model.model, options=model.options).checked()
+        ModelConfig(model=model.model, options=model.options).checked(recipe.task)
     return recipe.with_controls()
 
 

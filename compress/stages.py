@@ -20,12 +20,15 @@ from compress.recipe import TEACHER, Recipe, Student
 from compress.report.schema import Choice
 from compress.rundir import Result, RunDir
 from compress.variants import BASELINE, Variant, baseline, packaged_variants, parents
-from serve.images import prepare_images
+from serve.images import ImagePreparer
 from serve.predictor import Predictor
 from serve.runner import Runner
-from train.classifier import WEIGHTS, Classifier, ModelConfig, load_classifier, new_classifier
+from train.classifier import WEIGHTS, Classifier, ModelConfig, load_classifier, new_classifier, read_spec
 from train.data import Data
-from train.fit import Arrays, FitResult, fit
+from train.draft import Wanted
+from train.fit import FitConfig, FitResult, Teaching, fit
+from train.inputs import Inputs, PreparedSplits
+from train.models import needs_teacher
 from train.torch_runner import TorchRunner
 
 _MEMORY_ITEMS = 32
@@ -38,56 +41,67 @@ class Stages:
         self._recipe, self._data, self._run, self._console = recipe, data, rundir, console
         self._packaged = packaged_variants(recipe)
         self._variants = [baseline(), *self._packaged]
-        self._prepared: dict[str, Arrays] = {}
+        self._prepared = PreparedSplits()
         self._done: list[str] = []
 
     # -- train ---------------------------------------------------------------------------------------------------
 
     def fit(self) -> dict[str, FitResult]:
         """Train the teacher, then each student and control: results by model name."""
-        recipe = self._recipe
-        results = {TEACHER: self._fit_one(TEACHER, TEACHER, recipe.teacher.model, recipe.teacher.options)}
-        for student in recipe.students:
-            name = f"students/{student.name}"
-            results[student.name] = self._fit_one(name, student.name, student.model, student.options, student)
+        results = {TEACHER: self._fit_teacher()}
+        for student in self._recipe.students:
+            results[student.name] = self._fit_student(student)
         return results
 
-    def _fit_one(
-        self, stage: str, name: str, model: str, options: dict[str, object], student: Student | None = None
-    ) -> FitResult:
-        config = self._recipe.teacher.fit if student is None else student.fit
-        distill = None if student is None else student.distill
+    def _fit_teacher(self) -> FitResult:
+        recipe = self._recipe.teacher
+        config = ModelConfig(model=recipe.model, options=recipe.options)
+        inputs = {"model": config, "fit": recipe.fit}
+
+        def work(folder: Path) -> FitResult:
+            return self._train(new_classifier(config, self._wanted()), recipe.fit, folder)
+
+        return self._stage(TEACHER, inputs, FitResult, work, output=TEACHER, splits=("train", "validation"))
+
+    def _fit_student(self, student: Student) -> FitResult:
+        config = ModelConfig(model=student.model, options=student.options)
+        name = f"students/{student.name}"
         inputs = {
-            "model": model,
-            "options": options,
-            "fit": config,
-            "distill": distill,
-            "teacher": self._run.digest(TEACHER) if distill else None,
+            "model": config,
+            "fit": student.fit,
+            "distill": student.distill,
+            "teacher": self._run.digest(TEACHER) if student.distill or needs_teacher(student.model) else None,
+            # a control, which has nothing else of the teacher, still sees the same view of the images
+            "preprocessing": read_spec(self._run.path / TEACHER).preprocessing if self._data.task == "image" else None,
         }
 
         def work(folder: Path) -> FitResult:
-            classifier = new_classifier(
-                ModelConfig(model=model, options=options),
-                self._data.classes,
-                self._data.preprocessing,
-                self._arrays("train").images,
-                self._recipe.seed,
-            )
-            teacher = self._classifier(TEACHER) if distill else None
-            with self._console.epochs() as on_epoch:
-                return fit(
-                    classifier,
-                    config,
-                    self._arrays("train"),
-                    self._arrays("validation"),
-                    self._recipe.seed,
-                    folder,
-                    teacher,
-                    distill,
-                    on_epoch,
-                )
+            teacher = self._classifier(TEACHER)
+            classifier = new_classifier(config, self._wanted(teacher))
+            teaching = None
+            if student.distill is not None:
+                teaching = Teaching(teacher, student.distill, self._inputs("train", teacher))
+            return self._train(classifier, student.fit, folder, teaching)
 
-        return self._stage(stage, inputs, FitResult, work, output=stage, splits=("train", "validation"))
+        return self._stage(name, inputs, FitResult, work, output=name, splits=("train", "validation"))
+
+    def _train(
+        self, classifier: Classifier, config: FitConfig, folder: Path, teaching: Teaching | None = None
+    ) -> FitResult:
+        train, validation = self._inputs("train", classifier), self._inputs("validation", classifier)
+        with self._console.epochs() as on_epoch:
+            return fit(classifier, config, train, validation, self._recipe.seed, folder, teaching, on_epoch)
+
+    def _wanted(self, teacher: Classifier | None = None) -> Wanted:
+        data = self._data
+        return Wanted(
+            task=data.task,
+            labels=data.classes,
+            seed=self._recipe.seed,
+            train=data.splits["train"],
+            images=lambda spec: self._prepared.get("train", data.splits["train"], ImagePreparer(spec)),
+            teacher=teacher,
+        )
 
     # -- package -------------------------------------------------------------------------------------------------
 
@@ -111,11 +125,12 @@ class Stages:
         }
 
         def work(folder: Path) -> PackageResult:
+            classifier = self._classifier(variant.model_folder)
             return make_package(
                 variant,
-                self._classifier(variant.model_folder),
+                classifier,
                 self._run.path / fp32 if fp32 else None,
-                self._arrays("calibration").images,
+                self._inputs("calibration", classifier),
                 self._data.splits["validation"].content,
                 card,
                 folder,
@@ -253,12 +268,9 @@ class Stages:
         }
         return self._run.stage(name, {**common, **inputs}, result_type, work, output)
 
-    def _arrays(self, split: str) -> Arrays:
-        """A split as training's evaluation view sees it; prepared once, when a stage first needs it."""
-        if split not in self._prepared:
-            items = self._data.splits[split]
-            self._prepared[split] = Arrays(prepare_images(items.content, self._data.preprocessing), items.labels)
-        return self._prepared[split]
+    def _inputs(self, split: str, classifier: Classifier) -> Inputs:
+        """A split as `classifier` takes it."""
+        return self._prepared.get(split, self._data.splits[split], classifier.preparer())
 
     def _classifier(self, folder: str) -> Classifier:
         return load_classifier(self._run.path / folder)

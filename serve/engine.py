@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import io
 import json
 import os
 import threading
@@ -16,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from serve.bodies import Query, parse_query
 from serve.errors import InputError, RequestError
@@ -40,10 +38,7 @@ class Engine:
 
     def warm_up(self) -> None:
         """Answer once, so that no request pays for first times; then exempt what is loaded from garbage collection."""
-        height, width = self._predictor.package.manifest.preprocessing.size
-        png = io.BytesIO()
-        Image.new("RGB", (width, height)).save(png, "PNG")
-        self.answer(Query([png.getvalue()], None))
+        self.answer(Query([self._predictor.preparer.sample()], None))
         gc.collect()
         gc.freeze()
 
@@ -104,7 +99,7 @@ class Engine:
                 outcomes.append(error)
         if not rows:
             raise _refusal(outcomes)
-        named = self._name(self._predictor.compute(np.concatenate(rows)), top_k)
+        named = self._name(self._predictor.compute(self._predictor.preparer.join(rows)), top_k)
         predictions = [named[outcome] if isinstance(outcome, int) else _error_item(outcome) for outcome in outcomes]
         return {"model": self._model, "predictions": predictions}
 

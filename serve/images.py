@@ -36,6 +36,36 @@ _RESAMPLING = {
 }
 
 
+class ImagePreparer:
+    """Prepares images as one specification says; `serve.preparer.Preparer`."""
+
+    input = "images"
+
+    def __init__(self, spec: ImagePreprocessing) -> None:
+        self._spec = spec
+
+    def prepare(self, items: Sequence[bytes]) -> np.ndarray:
+        return prepare_images(items, self._spec)
+
+    def join(self, batches: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate(batches)
+
+    def alone(self, batch: np.ndarray) -> list[np.ndarray]:
+        return [batch[row : row + 1] for row in range(len(batch))]
+
+    def sample(self) -> bytes:
+        height, width = self._spec.size
+        png = io.BytesIO()
+        Image.new("RGB", (width, height)).save(png, "PNG")
+        return png.getvalue()
+
+    def fingerprint(self) -> str:
+        return self._spec.model_dump_json()
+
+    def expected(self) -> str:
+        return f"uint8 [N, {', '.join(map(str, self._spec.shape))}]"
+
+
 def prepare_images(items: Sequence[bytes], spec: ImagePreprocessing) -> np.ndarray:
     """Decode and prepare images: uint8 [N, H, W, C]. Raises InputError for the first that cannot be read."""
     batch = np.empty((len(items), *spec.shape), dtype=np.uint8)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Task = Literal["image", "text"]
 Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static"]
 
 
@@ -44,6 +45,20 @@ class ImagePreprocessing(BaseModel):
         return (*self.size, self.channels)
 
 
+class TextPreprocessing(BaseModel):
+    """From UTF-8 text to token ids int64 [length], by the tokenizer.json beside the graph; masks live in the graph."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["text"] = "text"
+    max_length: Annotated[int, Field(gt=0)]  # tokens, special ones included
+    truncation: Literal["right", "left"] = "right"  # the end at which a longer text is cut
+    pad_id: Annotated[int, Field(ge=0)]  # fills up shorter texts of a batch, on the right; the graph masks it
+
+
+Preprocessing = Annotated[ImagePreprocessing | TextPreprocessing, Field(discriminator="kind")]
+
+
 class Manifest(BaseModel):
     """What decides an answer. `id` is the hash of all the rest, so it names exactly one behaviour."""
 
@@ -51,9 +66,9 @@ class Manifest(BaseModel):
 
     schema_version: Literal[1] = 1
     id: str = ""
-    task: Literal["image"]
+    task: Task
     labels: tuple[str, ...] = Field(min_length=2)
-    preprocessing: ImagePreprocessing
+    preprocessing: Preprocessing
     precision: Precision
     temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     batch_invariant: bool
@@ -63,6 +78,14 @@ class Manifest(BaseModel):
     def _labels_differ(self) -> Manifest:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("two labels have the same name")
+        return self
+
+    @model_validator(mode="after")
+    def _task_and_preprocessing_agree(self) -> Manifest:
+        if self.task != self.preprocessing.kind:
+            raise ValueError(
+                f"a task of kind {self.task!r} cannot have preprocessing of kind {self.preprocessing.kind!r}"
+            )
         return self
 
     def computed_id(self) -> str:

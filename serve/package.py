@@ -21,11 +21,11 @@ _MAX_JSON_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Package:
-    """A verified model package. `model` holds the very bytes that were hashed, so no later change can slip in."""
+    """A verified model package. `files` holds the very bytes that were hashed, so no later change can slip in."""
 
     path: Path
     manifest: Manifest
-    model: bytes
+    files: dict[str, bytes]
     card: dict[str, Any]
     serving: ServingConfig
 
@@ -36,7 +36,7 @@ class Package:
     @property
     def size_bytes(self) -> int:
         """Bytes of the files that decide an answer."""
-        return sum((self.path / name).stat().st_size for name in self.manifest.files)
+        return sum(len(content) for content in self.files.values())
 
 
 def load_package(path: Path) -> Package:
@@ -49,7 +49,7 @@ def load_package(path: Path) -> Package:
     if MODEL not in contents:
         raise PackageError(f"{path / MANIFEST} lists no {MODEL}", "write the package again")
     card = _read_json(path / CARD) if (path / CARD).exists() else {}
-    return Package(path, manifest, contents[MODEL], card, read_serving(path))
+    return Package(path, manifest, contents, card, read_serving(path))
 
 
 def write_package(

@@ -9,11 +9,11 @@ import numpy as np
 import onnxruntime as ort
 
 from serve.errors import PackageError
-from serve.images import prepare_images
-from serve.package import Package, load_package
+from serve.package import MODEL, Package, load_package
+from serve.preparer import new_preparer
 from serve.runner import softmax
 
-INPUT, OUTPUT = "images", "logits"
+OUTPUT = "logits"
 
 
 class Predictor:
@@ -22,10 +22,10 @@ class Predictor:
     def __init__(self, package: Package, threads: int | None = None) -> None:
         self.package = package
         self.labels = package.manifest.labels
-        self._spec = package.manifest.preprocessing
+        self.preparer = new_preparer(package.manifest.preprocessing, package.files)
         self._temperature = package.manifest.temperature
         self._one_by_one = not package.manifest.batch_invariant
-        self._session = open_session(package.model, threads or package.serving.threads, str(package.path))
+        self._session = open_session(package.files[MODEL], threads or package.serving.threads, str(package.path))
         self._check_signature()
 
     @classmethod
@@ -38,7 +38,7 @@ class Predictor:
         return str(self._session.get_providers()[0])
 
     def prepare(self, items: Sequence[bytes]) -> np.ndarray:
-        return prepare_images(items, self._spec)
+        return self.preparer.prepare(items)
 
     def compute(self, inputs: np.ndarray) -> np.ndarray:
         return softmax(self.logits(inputs), self._temperature)
@@ -46,21 +46,22 @@ class Predictor:
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """Raw logits, float32 [N, K]. A graph whose answer depends on the batch gets its items one by one."""
         if self._one_by_one and len(inputs) > 1:
-            return np.concatenate([self._run(inputs[row : row + 1]) for row in range(len(inputs))])
+            return np.concatenate([self._run(item) for item in self.preparer.alone(inputs)])
         return self._run(inputs)
 
     def _run(self, inputs: np.ndarray) -> np.ndarray:
-        logits: np.ndarray = self._session.run([OUTPUT], {INPUT: inputs})[0]
+        logits: np.ndarray = self._session.run([OUTPUT], {self.preparer.input: inputs})[0]
         return logits
 
     def _check_signature(self) -> None:
-        """One run on zeros: the first moment at which a graph and a manifest that disagree can be told apart."""
+        """One run: the first moment at which a graph and a manifest that disagree can be told apart."""
         try:
-            logits = self._run(np.zeros((1, *self._spec.shape), dtype=np.uint8))
+            logits = self._run(self.prepare([self.preparer.sample()]))
         except Exception as error:  # ORT raises a dozen kinds, none of them public
             raise PackageError(
-                f"{self.package.path}: the model does not run on an input {INPUT!r}: {str(error).splitlines()[0]}",
-                f"expected uint8 [N, {', '.join(map(str, self._spec.shape))}] in, float32 {OUTPUT!r} out",
+                f"{self.package.path}: the model does not run on an input {self.preparer.input!r}: "
+                f"{str(error).splitlines()[0]}",
+                f"expected {self.preparer.expected()} in, float32 {OUTPUT!r} out",
             ) from None
         if logits.shape != (1, len(self.labels)):
             raise PackageError(

@@ -15,6 +15,10 @@ from PIL import Image
 from serve.manifest import ImagePreprocessing, Manifest, ServingConfig
 from serve.package import Package, write_package
 from serve.predictor import Predictor
+from train.classifier import Classifier, ModelConfig, new_classifier
+from train.draft import Wanted
+from train.inputs import ImageInputs
+from train.sources import Items
 
 LABELS = ("dark", "red", "green", "blue")
 
@@ -39,6 +43,26 @@ class Served:
     @property
     def model_id(self) -> str:
         return self.predictor.package.manifest.id
+
+
+def image_inputs(images: np.ndarray, labels: np.ndarray | None = None) -> ImageInputs:
+    """Images uint8 [N, H, W, C] as a prepared split."""
+    return ImageInputs(images, np.zeros(len(images), dtype=np.int64) if labels is None else labels)
+
+
+def image_classifier(
+    images: np.ndarray, labels: tuple[str, ...], seed: int = 1, model: str = "builtin:cnn-8", **options: Any
+) -> Classifier:
+    """A new classifier for images like these: uint8 [N, H, W, C]."""
+    item = encoded(Image.fromarray(images[0, ..., 0] if images.shape[-1] == 1 else images[0]))
+    wanted = Wanted(
+        task="image",
+        labels=labels,
+        seed=seed,
+        train=Items([item], np.zeros(1, dtype=np.int64)),
+        images=lambda _: image_inputs(images),
+    )
+    return new_classifier(ModelConfig(model=model, options=options).checked(), wanted)
 
 
 def tiny_onnx(channels: int = 3, classes: int = 4) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from helpers import encoded
+from helpers import encoded, image_classifier, image_inputs
 from onnx import numpy_helper
 from PIL import Image
 
@@ -15,11 +15,11 @@ from compress.export import export_onnx
 from compress.packaging import PackageResult, batch_difference, compare, is_batch_invariant, make_package
 from compress.variants import Variant
 from serve.errors import LimbeckError
-from serve.manifest import ImagePreprocessing, Precision
+from serve.manifest import Precision
 from serve.package import load_package
 from serve.predictor import Predictor
 from serve.runner import scores
-from train.classifier import Classifier, ModelConfig, new_classifier
+from train.classifier import Classifier
 from train.torch_runner import TorchRunner
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
@@ -29,13 +29,12 @@ PROBE = [encoded(Image.fromarray((image[..., 0] * (row / 64)).astype(np.uint8)))
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    preprocessing = ImagePreprocessing(color="L", size=(8, 8))
-    return new_classifier(ModelConfig(model="builtin:mlp-64"), tuple("abcde"), preprocessing, IMAGES, seed=1).eval()
+    return image_classifier(IMAGES, tuple("abcde"), model="builtin:mlp-64").eval()
 
 
 def made(classifier: Classifier, folder: Path, precision: Precision, fp32: Path | None = None) -> PackageResult:
     variant = Variant("small", "student", precision)
-    return make_package(variant, classifier, fp32, IMAGES, PROBE, {"name": "test/small"}, folder)
+    return make_package(variant, classifier, fp32, image_inputs(IMAGES), PROBE, {"name": "test/small"}, folder)
 
 
 @pytest.fixture(scope="module")
@@ -127,12 +126,8 @@ def test_a_difference_between_batches_is_found_and_sized() -> None:
 
 
 def test_comparison_counts_labels_that_differ(classifier: Classifier, fp32: Path) -> None:
-    other = new_classifier(ModelConfig(model="builtin:mlp-64"), *_same(classifier), IMAGES, seed=2).eval()
+    other = image_classifier(IMAGES, classifier.spec.labels, seed=2, model="builtin:mlp-64").eval()
     parity = compare(TorchRunner(other), Predictor.load(fp32), PROBE, "small-fp32")
     ours, theirs = (scores(runner, PROBE).argmax(axis=1) for runner in (TorchRunner(other), Predictor.load(fp32)))
     assert parity.disagreements == (ours != theirs).sum() > 0
     assert parity.n == 64
-
-
-def _same(classifier: Classifier) -> tuple[tuple[str, ...], ImagePreprocessing]:
-    return classifier.spec.labels, classifier.spec.preprocessing

@@ -4,16 +4,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from helpers import image_classifier, image_inputs
 from onnx import TensorProto
 
 from compress import quantize as quantizing
 from compress.export import export_onnx, normalisation_nodes
 from compress.quantize import check_changed, describe_graph, quantize
 from serve.errors import LimbeckError
-from serve.manifest import ImagePreprocessing, Precision
-from serve.predictor import INPUT, OUTPUT, open_session
+from serve.images import ImagePreparer
+from serve.manifest import Precision
+from serve.predictor import OUTPUT, open_session
 from serve.runner import softmax
-from train.classifier import Classifier, ModelConfig, new_classifier
+from train.classifier import Classifier
 
 CHANGED: tuple[Precision, ...] = ("fp16", "int8-dynamic", "int8-static")
 MODELS = ("builtin:cnn-8x16", "builtin:mlp-64x32")
@@ -22,8 +24,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (70, 12, 12, 1), dtype=np.uin
 
 @pytest.fixture(scope="module", params=MODELS)
 def classifier(request: pytest.FixtureRequest) -> Classifier:
-    preprocessing = ImagePreprocessing(color="L", size=(12, 12))
-    return new_classifier(ModelConfig(model=request.param), ("a", "b", "c"), preprocessing, IMAGES, seed=1).eval()
+    return image_classifier(IMAGES, ("a", "b", "c"), model=request.param).eval()
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def fp32(classifier: Classifier) -> bytes:
 
 
 def logits(model: bytes, images: np.ndarray) -> np.ndarray:
-    return open_session(model, 1, "test").run([OUTPUT], {INPUT: images})[0]
+    return open_session(model, 1, "test").run([OUTPUT], {ImagePreparer.input: images})[0]
 
 
 def test_the_export_computes_what_torch_does_at_any_batch_size(classifier: Classifier, fp32: bytes) -> None:
@@ -45,7 +46,7 @@ def test_the_export_computes_what_torch_does_at_any_batch_size(classifier: Class
 
 def test_the_export_takes_bytes_and_is_one_file(fp32: bytes) -> None:
     graph = onnx.load_from_string(fp32).graph
-    assert [entry.name for entry in (*graph.input, *graph.output)] == [INPUT, OUTPUT]
+    assert [entry.name for entry in (*graph.input, *graph.output)] == [ImagePreparer.input, OUTPUT]
     assert graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param
     assert all(tensor.data_location != TensorProto.EXTERNAL for tensor in graph.initializer)
@@ -53,7 +54,7 @@ def test_the_export_takes_bytes_and_is_one_file(fp32: bytes) -> None:
 
 @pytest.mark.parametrize("precision", CHANGED)
 def test_every_precision_is_what_it_says_and_still_answers(fp32: bytes, precision: Precision) -> None:
-    model = quantize(fp32, precision, IMAGES)
+    model = quantize(fp32, precision, image_inputs(IMAGES))
     check_changed(model, precision)
     assert len(model) < len(fp32)
     expected = softmax(logits(fp32, IMAGES), 1.0)
@@ -70,7 +71,7 @@ def test_a_graph_that_was_not_changed_is_refused(fp32: bytes, precision: Precisi
 
 
 def test_weights_in_int8_without_quantized_activations_are_not_enough(fp32: bytes) -> None:
-    model = onnx.load_from_string(quantize(fp32, "int8-static", IMAGES))
+    model = onnx.load_from_string(quantize(fp32, "int8-static", image_inputs(IMAGES)))
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear":
             node.op_type = "Identity"
@@ -79,7 +80,7 @@ def test_weights_in_int8_without_quantized_activations_are_not_enough(fp32: byte
 
 
 def test_fp32_is_the_same_graph(fp32: bytes) -> None:
-    assert quantize(fp32, "fp32", IMAGES) == fp32
+    assert quantize(fp32, "fp32", image_inputs(IMAGES)) == fp32
     check_changed(fp32, "fp32")
     assert describe_graph(fp32)["weights"] == {"float": 1.0}
     assert describe_graph(fp32)["quantize_nodes"] == 0
@@ -88,7 +89,7 @@ def test_fp32_is_the_same_graph(fp32: bytes) -> None:
 def test_normalisation_stays_in_floating_point(fp32: bytes) -> None:
     names = normalisation_nodes(onnx.load_from_string(fp32))
     assert names
-    graph = onnx.load_from_string(quantize(fp32, "int8-static", IMAGES)).graph
+    graph = onnx.load_from_string(quantize(fp32, "int8-static", image_inputs(IMAGES))).graph
     kept = {node.name: node for node in graph.node}
     dequantized = {output for node in graph.node if node.op_type == "DequantizeLinear" for output in node.output}
     for name in names:
@@ -102,7 +103,7 @@ def test_static_ranges_come_from_all_calibration_items(fp32: bytes) -> None:
     dark = np.zeros_like(IMAGES)
     last = dark.copy()
     last[-1] = IMAGES[-1]
-    assert quantize(fp32, "int8-static", dark) != quantize(fp32, "int8-static", last)
+    assert quantize(fp32, "int8-static", image_inputs(dark)) != quantize(fp32, "int8-static", image_inputs(last))
 
 
 def test_a_quantizer_that_reads_too_little_is_caught(fp32: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,9 +113,9 @@ def test_a_quantizer_that_reads_too_little_is_caught(fp32: bytes, monkeypatch: p
 
     monkeypatch.setattr(quantizing, "_Reader", Lazy)
     with pytest.raises(LimbeckError, match="read 32 of 70 calibration items"):
-        quantize(fp32, "int8-static", IMAGES)
+        quantize(fp32, "int8-static", image_inputs(IMAGES))
 
 
 @pytest.mark.parametrize("precision", CHANGED)
 def test_the_same_graph_gives_the_same_bytes(fp32: bytes, precision: Precision) -> None:
-    assert quantize(fp32, precision, IMAGES) == quantize(fp32, precision, IMAGES)
+    assert quantize(fp32, precision, image_inputs(IMAGES)) == quantize(fp32, precision, image_inputs(IMAGES))

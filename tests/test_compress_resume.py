@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import image_classifier
 from tiny_run import RECIPE, Ran, package_ids, scores, weights
 
 from compress.report.schema import Report
 from compress.report.write import read_report
+from serve.images import ImagePreparer
 from serve.manifest import ImagePreprocessing
 from train import fit as fitting
 from train.augment import AugmentConfig
-from train.classifier import Classifier, ModelConfig, new_classifier
+from train.classifier import Classifier
 from train.data import DataConfig, load_data
-from train.fit import Arrays, EpochRecord, FitConfig, fit
+from train.fit import EpochRecord, FitConfig, fit
+from train.inputs import ImageInputs
 
 ROOT = Path(__file__).resolve().parent.parent
 # In the order in which a run says them: amid epochs, as a model, a package, a measurement, a prediction begins.
@@ -92,19 +95,18 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tiny: Ran, tmp_
 
 
 @pytest.fixture(scope="module")
-def splits() -> tuple[Arrays, Arrays]:
-    from serve.images import prepare_images
-
+def splits() -> tuple[ImageInputs, ImageInputs]:
     data = load_data(DataConfig(source="digits", validation=0.2), seed=0)
+    preparer = ImagePreparer(ImagePreprocessing(color="L", size=(8, 8)))
     train, validation = (
-        Arrays(prepare_images(data.splits[name].content, data.preprocessing), data.splits[name].labels)
+        ImageInputs(preparer.prepare(data.splits[name].content), data.splits[name].labels)
         for name in ("train", "validation")
     )
     return train, validation
 
 
 @pytest.fixture(scope="module")
-def whole(splits: tuple[Arrays, Arrays], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def whole(splits: tuple[ImageInputs, ImageInputs], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The weights of training that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     fit(new(splits[0]), CONFIG, *splits, seed=1, folder=folder)
@@ -114,16 +116,15 @@ def whole(splits: tuple[Arrays, Arrays], tmp_path_factory: pytest.TempPathFactor
 CONFIG = FitConfig(epochs=4, batch_size=64, learning_rate=5e-3, augment=AugmentConfig(shift=1))
 
 
-def new(train: Arrays) -> Classifier:
-    config = ModelConfig(model="builtin:cnn-8", options={"hidden": 16, "dropout": 0.3})
-    return new_classifier(config, LABELS, ImagePreprocessing(color="L", size=(8, 8)), train.images, seed=1)
+def new(train: ImageInputs) -> Classifier:
+    return image_classifier(train.images, LABELS, hidden=16, dropout=0.3)
 
 
 class StopError(Exception):
     """In the place of kill -9: leaves `fit` in the middle of a run."""
 
 
-def interrupted(splits: tuple[Arrays, Arrays], folder: Path, after: int) -> Path:
+def interrupted(splits: tuple[ImageInputs, ImageInputs], folder: Path, after: int) -> Path:
     """Train until epoch `after` + 1 was evaluated, which is before its checkpoint is written; the checkpoints."""
 
     def stop(record: EpochRecord, epochs: int) -> None:
@@ -137,7 +138,7 @@ def interrupted(splits: tuple[Arrays, Arrays], folder: Path, after: int) -> Path
 
 @pytest.mark.parametrize("damage", ["none", "no state", "half a state", "everything"])
 def test_training_goes_on_from_the_last_whole_checkpoint(
-    splits: tuple[Arrays, Arrays], whole: dict[str, bytes], tmp_path: Path, damage: str
+    splits: tuple[ImageInputs, ImageInputs], whole: dict[str, bytes], tmp_path: Path, damage: str
 ) -> None:
     checkpoints = interrupted(splits, tmp_path / "cut", after=2)
     found = sorted(checkpoints.iterdir(), key=lambda path: int(path.name.rpartition("-")[2]))
@@ -164,7 +165,7 @@ def test_training_goes_on_from_the_last_whole_checkpoint(
 
 
 def test_checkpoints_of_a_folder_that_was_moved_are_not_trusted(
-    splits: tuple[Arrays, Arrays], whole: dict[str, bytes], tmp_path: Path
+    splits: tuple[ImageInputs, ImageInputs], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     interrupted(splits, tmp_path / "cut", after=2)
     (tmp_path / "cut").rename(tmp_path / "moved")
@@ -186,7 +187,9 @@ PATIENT = FitConfig(epochs=9, batch_size=256, learning_rate=1e-12, patience=2)
 
 
 @pytest.mark.parametrize("epoch", [2, 3])
-def test_patience_is_not_forgotten_by_a_stop(splits: tuple[Arrays, Arrays], tmp_path: Path, epoch: int) -> None:
+def test_patience_is_not_forgotten_by_a_stop(
+    splits: tuple[ImageInputs, ImageInputs], tmp_path: Path, epoch: int
+) -> None:
     def stop(record: EpochRecord, epochs: int) -> None:
         if record.epoch == epoch:
             raise StopError
@@ -200,7 +203,7 @@ def test_patience_is_not_forgotten_by_a_stop(splits: tuple[Arrays, Arrays], tmp_
 
 @pytest.mark.parametrize("config", [CONFIG, PATIENT], ids=["all epochs", "patience"])
 def test_training_that_had_ended_trains_no_further(
-    splits: tuple[Arrays, Arrays], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: FitConfig
+    splits: tuple[ImageInputs, ImageInputs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: FitConfig
 ) -> None:
     def stop(*_: object) -> None:
         raise StopError

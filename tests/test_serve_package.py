@@ -36,7 +36,7 @@ def _refusal(folder: Path) -> PackageError:
 
 def test_what_is_written_is_read_back(folder: Path) -> None:
     package = load_package(folder)
-    assert package.model == tiny_onnx()
+    assert package.files["model.onnx"] == tiny_onnx()
     assert package.manifest.labels == LABELS
     assert package.manifest.id == package.manifest.computed_id()
     assert package.name == "tiny"

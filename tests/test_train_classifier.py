@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import image_classifier, image_inputs
 from torch import nn
 
 from serve.errors import UserError
-from serve.manifest import ImagePreprocessing
-from train.classifier import Classifier, ModelConfig, load_classifier, new_classifier, pixel_statistics, save_classifier
+from train.classifier import Classifier, load_classifier, save_classifier
+from train.images import pixel_statistics
 
 IMAGES = np.random.default_rng(0).integers(0, 200, (30, 6, 5, 3), dtype=np.uint8)
 IMAGES[..., 1] //= 2
@@ -17,8 +18,7 @@ LABELS = ("a", "b", "c", "d")
 
 
 def new(model: str = "builtin:cnn-4", seed: int = 1, **options: float) -> Classifier:
-    config = ModelConfig(model=model, options=options).checked()
-    return new_classifier(config, LABELS, ImagePreprocessing(color="RGB", size=(6, 5)), IMAGES, seed).eval()
+    return image_classifier(IMAGES, LABELS, seed, model, **options).eval()
 
 
 def test_normalisation_is_the_usual_one_with_the_statistics_of_the_training_images() -> None:
@@ -30,7 +30,7 @@ def test_normalisation_is_the_usual_one_with_the_statistics_of_the_training_imag
 
 
 def test_pixel_statistics_of_one_grey_level_do_not_divide_by_zero() -> None:
-    mean, std = pixel_statistics(np.full((2, 3, 3, 1), 51, dtype=np.uint8))
+    mean, std = pixel_statistics(image_inputs(np.full((2, 3, 3, 1), 51, dtype=np.uint8)))
     assert mean == pytest.approx((0.2,))
     assert std == (1 / 255,)
 

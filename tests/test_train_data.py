@@ -12,6 +12,7 @@ from serve.errors import UserError
 from serve.images import prepare_images
 from train import sources
 from train.data import SPLITS, Data, DataConfig, load_data
+from train.images import of_one_size
 from train.sources import Items, Source, expand, load_source
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
@@ -54,8 +55,9 @@ def test_the_same_seed_gives_the_same_splits_and_another_seed_others(digits: Dat
 
 
 def test_images_are_prepared_at_their_own_size_and_colour(digits: Data) -> None:
-    assert digits.preprocessing.shape == (8, 8, 1)
-    prepared = prepare_images(digits.splits["test"].content[:1], digits.preprocessing)
+    preprocessing = of_one_size(digits.splits["train"])
+    assert preprocessing.shape == (8, 8, 1)
+    prepared = prepare_images(digits.splits["test"].content[:1], preprocessing)
     stored = np.asarray(Image.open(io.BytesIO(digits.splits["test"].content[0])))
     assert (prepared[0, :, :, 0] == stored).all()
 
@@ -67,7 +69,7 @@ def png(level: int) -> bytes:
 
 
 def made_up(monkeypatch: pytest.MonkeyPatch, classes: tuple[str, ...], items: Items, test: Items | None) -> DataConfig:
-    monkeypatch.setitem(sources._SOURCES, "madeup", lambda _: Source(classes, items, test))
+    monkeypatch.setitem(sources._SOURCES, "madeup", lambda _: Source("image", classes, items, test))
     return DataConfig(source="madeup", calibration=4, validation=4, test=None)
 
 
@@ -96,7 +98,6 @@ def test_a_sources_own_test_split_is_kept_whole(monkeypatch: pytest.MonkeyPatch)
     config = made_up(monkeypatch, ("a", "b"), some(), some(first=png(77)))
     data = load_data(config, seed=0)
     assert data.splits["test"].content == some(first=png(77)).content
-    assert data.preprocessing.shape == (2, 4, 3)
     with pytest.raises(UserError, match="has a test split of its own"):
         load_data(config.model_copy(update={"test": 0.5}), seed=0)
 

@@ -5,32 +5,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import image_classifier, image_inputs
 
 from serve.errors import UserError
-from serve.manifest import ImagePreprocessing
 from train.augment import AugmentConfig
-from train.classifier import Classifier, ModelConfig, load_classifier, new_classifier
-from train.fit import Arrays, FitConfig, FitResult, fit
+from train.classifier import Classifier, load_classifier
+from train.fit import FitConfig, FitResult, Teaching, fit
 from train.losses import DistillConfig
 
 GENERATOR = np.random.default_rng(0)
 LABELS = tuple("abcd")
 # 104 items in batches of 32: the last update is smaller, and its micro-batches of 8 are fewer than the others'.
 IMAGES, TARGETS = GENERATOR.integers(0, 256, (104, 8, 8, 1), dtype=np.uint8), GENERATOR.integers(0, 4, 104)
-TRAIN, VALIDATION = Arrays(IMAGES, TARGETS), Arrays(IMAGES[:20], TARGETS[:20])
+TRAIN, VALIDATION = image_inputs(IMAGES, TARGETS), image_inputs(IMAGES[:20], TARGETS[:20])
 DISTILL = DistillConfig(temperature=3.0, alpha=0.7)
 
 
 def new(model: str = "builtin:mlp-16", seed: int = 1, **options: float) -> Classifier:
-    config = ModelConfig(model=model, options=options)
-    return new_classifier(config, LABELS, ImagePreprocessing(color="L", size=(8, 8)), IMAGES, seed)
+    return image_classifier(IMAGES, LABELS, seed, model, **options)
 
 
 def trained(
     folder: Path, config: FitConfig, teacher: Classifier | None = None, student: Classifier | None = None
 ) -> tuple[Classifier, FitResult]:
     student = student or new()
-    result = fit(student, config, TRAIN, VALIDATION, 5, folder, teacher, DISTILL if teacher else None)
+    result = fit(student, config, TRAIN, VALIDATION, 5, folder, teacher and Teaching(teacher, DISTILL, TRAIN))
     return student, result
 
 
@@ -103,7 +102,8 @@ def test_a_student_learns_its_teachers_answers_and_not_the_labels(tmp_path: Path
     with torch.no_grad():
         theirs = teacher(torch.from_numpy(IMAGES)).argmax(dim=1).numpy()
     config = FitConfig(epochs=40, batch_size=32, learning_rate=1e-2)
-    result = fit(student, config, TRAIN, Arrays(IMAGES, theirs), 5, tmp_path, teacher, DistillConfig(alpha=1.0))
+    teaching = Teaching(teacher, DistillConfig(alpha=1.0), TRAIN)
+    result = fit(student, config, TRAIN, image_inputs(IMAGES, theirs), 5, tmp_path, teaching)
     assert max(epoch.accuracy for epoch in result.epochs) > 0.9
     assert (
         theirs == TARGETS

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from helpers import image_inputs
 from torch.utils.data import DataLoader
 
 from train.augment import AugmentConfig, augment
@@ -12,11 +13,11 @@ LABELS = np.arange(50)
 
 
 def view(shift: int = 1) -> View:
-    return View(IMAGES, LABELS, AugmentConfig(shift=shift), seed=4)
+    return View(image_inputs(IMAGES, LABELS), AugmentConfig(shift=shift), seed=4)
 
 
 def order(seed: int, epoch: int) -> list[int]:
-    sampler = EpochSampler(view(), seed)
+    sampler = EpochSampler(view(), seed, 16)
     sampler.set_epoch(epoch)
     return list(sampler)
 
@@ -29,19 +30,19 @@ def test_each_epoch_is_a_shuffle_of_all_items_of_its_own() -> None:
 
 def test_the_loader_gets_whole_batches_of_the_epochs_view() -> None:
     data = view()
-    sampler = EpochSampler(data, seed=4)
+    sampler = EpochSampler(data, seed=4, batch_size=16)
     for epoch in (0, 5):
         sampler.set_epoch(epoch)
         batches = list(DataLoader(data, batch_size=16, sampler=sampler, collate_fn=as_batch))
         assert [len(batch["labels"]) for batch in batches] == [16, 16, 16, 2]
         rows = torch.cat([batch["labels"] for batch in batches]).numpy()
-        seen = torch.cat([batch["images"] for batch in batches]).numpy()
+        seen = torch.cat([batch["inputs"] for batch in batches]).numpy()
         assert (seen == augment(IMAGES[rows], AugmentConfig(shift=1), 4, epoch, rows)).all()
         assert rows.tolist() == order(4, epoch)
 
 
 def test_evaluation_sees_the_items_as_they_are() -> None:
     batch = view(shift=0).__getitems__([3, 1])
-    assert (batch["images"].numpy() == IMAGES[[3, 1]]).all()
+    assert (batch["inputs"].numpy() == IMAGES[[3, 1]]).all()
     assert batch["labels"].tolist() == [3, 1]
-    assert batch["images"].dtype == torch.uint8
+    assert batch["inputs"].dtype == torch.uint8

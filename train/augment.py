@@ -16,6 +16,11 @@ class AugmentConfig(BaseModel):
 
     shift: int = Field(default=0, ge=0, le=64)  # pixels, each way; what is uncovered is black
 
+    @property
+    def is_active(self) -> bool:
+        """Whether anything is augmented at all."""
+        return self != AugmentConfig()
+
 
 def augment(images: np.ndarray, config: AugmentConfig, seed: int, epoch: int, index: np.ndarray) -> np.ndarray:
     """A new view of `images` uint8 [N, H, W, C], whose rows are the items `index` int64 [N] of the training split."""

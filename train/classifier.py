@@ -1,23 +1,26 @@
-"""A classifier as it is trained, saved and exported: normalisation and network in one module, a spec beside it."""
+"""A classifier as it is trained, saved and exported: front layer and network in one module, a spec beside it."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from serve.errors import UserError, did_you_mean
-from serve.manifest import ImagePreprocessing
-from train.models import build_model, check_model
+from serve.errors import UserError
+from serve.manifest import ImagePreprocessing, Preprocessing, Task
+from serve.preparer import TOKENIZER, Preparer, new_preparer
+from train.draft import NetworkSpec, Normalisation, Wanted
+from train.front import Mask, Normalise
+from train.models import build_network, check_model, draft_model
 
 SPEC, WEIGHTS = "spec.json", "model.safetensors"
+_EXAMPLE_TOKENS = 32
 
 
 class ModelConfig(BaseModel):
@@ -28,17 +31,9 @@ class ModelConfig(BaseModel):
     model: str
     options: dict[str, Any] = {}
 
-    def checked(self) -> ModelConfig:
+    def checked(self, task: Task = "image") -> ModelConfig:
         """This config, or a UserError that says what is wrong with it."""
-        kind, _, name = self.model.partition(":")
-        if kind != "builtin":
-            hint = (
-                "builtin models are known, for example builtin:mlp-800x800"
-                if not name
-                else did_you_mean(kind, ["builtin"])
-            )
-            raise UserError(f"unknown kind of model in '{self.model}'", hint)
-        check_model(name, self.options)
+        check_model(self.model, self.options, task)
         return self
 
 
@@ -47,95 +42,102 @@ class ClassifierSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str
-    options: dict[str, Any]
+    model: str  # as the recipe named it
+    network: NetworkSpec
     labels: tuple[str, ...]
-    preprocessing: ImagePreprocessing
-    mean: tuple[float, ...]  # per channel, of pixels scaled to 0..1
-    std: tuple[float, ...]
+    preprocessing: Preprocessing
+    normalisation: Normalisation | None = None  # images only
 
 
 class Classifier(nn.Module):
-    """uint8 [N, H, W, C] -> logits float32 [N, K].
+    """Model input, uint8 [N, H, W, C] or ids int64 [N, L] -> logits float32 [N, K]."""
 
-    The arithmetic from bytes to normalised floats is part of the module, and so of every graph exported from it:
-    a server cannot get it wrong.
-    """
-
-    scale: torch.Tensor
-    shift: torch.Tensor
-
-    def __init__(self, spec: ClassifierSpec) -> None:
+    def __init__(self, spec: ClassifierSpec, network: nn.Module, files: Mapping[str, bytes]) -> None:
         super().__init__()
         self.spec = spec
-        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
-        # (x / 255 - mean) / std as one multiplication and one addition
-        self.register_buffer("scale", (1 / (255 * std)).view(1, -1, 1, 1))
-        self.register_buffer("shift", (-mean / std).view(1, -1, 1, 1))
-        name = spec.model.partition(":")[2]
-        self.network = build_model(name, spec.preprocessing.shape, len(spec.labels), spec.options)
+        self.files = dict(files)  # what its package holds beside the graph: the tokenizer.json of a text model
+        if isinstance(spec.preprocessing, ImagePreprocessing):
+            assert spec.normalisation is not None
+            self.front: nn.Module = Normalise(spec.normalisation)
+        else:
+            self.front = Mask(spec.preprocessing.pad_id)
+        self.network = network
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        pixels = images.permute(0, 3, 1, 2).to(torch.float32) * self.scale + self.shift
-        logits: torch.Tensor = self.network(pixels)
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(*self.front(inputs))
         return logits
+
+    def preparer(self) -> Preparer:
+        """What turns request bytes into this classifier's input."""
+        return new_preparer(self.spec.preprocessing, self.files)
+
+    def example(self, items: int) -> torch.Tensor:
+        """An input of so many items, of no meaning: a black image, a text of 32 tokens."""
+        spec = self.spec.preprocessing
+        if isinstance(spec, ImagePreprocessing):
+            return torch.zeros((items, *spec.shape), dtype=torch.uint8)
+        return torch.full((items, min(_EXAMPLE_TOKENS, spec.max_length)), int(spec.pad_id == 0), dtype=torch.int64)
 
     @property
     def params(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
     def macs(self) -> int:
-        """Multiply-accumulates for one item, counted on the operators that run."""
-        example = torch.zeros((1, *self.spec.preprocessing.shape), dtype=torch.uint8)
+        """Multiply-accumulates for one `example`, counted on the operators that run."""
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            self.eval()(example)
+            self.eval()(self.example(1))
         return counter.get_total_flops() // 2
 
 
-def new_classifier(
-    config: ModelConfig, labels: tuple[str, ...], preprocessing: ImagePreprocessing, images: np.ndarray, seed: int
-) -> Classifier:
-    """A classifier initialised from `seed`, normalising with the statistics of `images` uint8 [N, H, W, C].
+def new_classifier(config: ModelConfig, wanted: Wanted) -> Classifier:
+    """A classifier, pretrained or initialised from the wanted seed.
 
     The same config and seed give the same weights, so a student and its control start equal.
     """
-    mean, std = pixel_statistics(images)
-    spec = ClassifierSpec(
-        model=config.model, options=config.options, labels=labels, preprocessing=preprocessing, mean=mean, std=std
-    )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Classifier(spec)
-
-
-def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation per channel of uint8 [N, H, W, C], scaled to 0..1; exact, from counts of grey levels."""
-    levels = np.arange(256) / 255
-    mean, std = [], []
-    for channel in range(images.shape[-1]):
-        counts = np.bincount(images[..., channel].ravel(), minlength=256)
-        average = float((counts * levels).sum() / counts.sum())
-        variance = float((counts * (levels - average) ** 2).sum() / counts.sum())
-        mean.append(average)
-        std.append(max(variance**0.5, 1 / 255))
-    return tuple(mean), tuple(std)
+        torch.manual_seed(wanted.seed)
+        draft = draft_model(config.model, config.options, wanted)
+    spec = ClassifierSpec(
+        model=config.model,
+        network=draft.network,
+        labels=wanted.labels,
+        preprocessing=draft.preprocessing,
+        normalisation=draft.normalisation,
+    )
+    return Classifier(spec, draft.module, draft.files)
 
 
 def save_classifier(classifier: Classifier, folder: Path) -> None:
-    """Write spec.json and model.safetensors into `folder`."""
+    """Write spec.json, model.safetensors, and the tokenizer of a text model into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     save_file(state, folder / WEIGHTS)
+    for name, content in classifier.files.items():
+        (folder / name).write_bytes(content)
     (folder / SPEC).write_text(classifier.spec.model_dump_json(indent=2) + "\n")
 
 
 def load_classifier(folder: Path) -> Classifier:
     """Read back what `save_classifier` wrote; in eval mode, on the CPU."""
+    spec = read_spec(folder)
     try:
-        spec = ClassifierSpec.model_validate(json.loads((folder / SPEC).read_text()))
         state = load_file(folder / WEIGHTS)
+        text = spec.preprocessing.kind == "text"
+        files = {TOKENIZER: (folder / TOKENIZER).read_bytes()} if text else {}
     except OSError as error:
-        raise UserError(f"no trained model in {folder}: {error.strerror}", "run the recipe again") from None
-    classifier = Classifier(spec)
+        raise _nothing_in(folder, error) from None
+    classifier = Classifier(spec, build_network(spec.network, spec.preprocessing, len(spec.labels)), files)
     classifier.load_state_dict(state)
     return classifier.eval()
+
+
+def read_spec(folder: Path) -> ClassifierSpec:
+    """The spec of a saved classifier, without its weights."""
+    try:
+        return ClassifierSpec.model_validate_json((folder / SPEC).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _nothing_in(folder, error) from None
+
+
+def _nothing_in(folder: Path, error: OSError) -> UserError:
+    return UserError(f"no trained model in {folder}: {error.strerror}", "run the recipe again")

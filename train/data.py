@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.model_selection import train_test_split
 
 from serve.errors import UserError
-from serve.manifest import ImagePreprocessing
+from serve.manifest import Task
 from train.sources import Items, Source, load_source
 
 SPLITS = ("train", "calibration", "validation", "test")
@@ -34,8 +32,8 @@ class Data:
     """Labelled items in four disjoint splits."""
 
     source: str
+    task: Task
     classes: tuple[str, ...]
-    preprocessing: ImagePreprocessing
     splits: dict[str, Items]
     fingerprints: dict[str, str]
 
@@ -51,7 +49,7 @@ def load_data(config: DataConfig, seed: int) -> Data:
     source = load_source(config.source)
     splits = _split(source, config, seed)
     fingerprints = {name: _fingerprint(items) for name, items in splits.items()}
-    return Data(config.source, source.classes, _preprocessing(source.items), splits, fingerprints)
+    return Data(config.source, source.task, source.classes, splits, fingerprints)
 
 
 def _split(source: Source, config: DataConfig, seed: int) -> dict[str, Items]:
@@ -93,9 +91,3 @@ def _fingerprint(items: Items) -> str:
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)
     return digest.hexdigest()
-
-
-def _preprocessing(items: Items) -> ImagePreprocessing:
-    """For data of one size and colour: exactly that. A request's image of another size is resized to it."""
-    with Image.open(io.BytesIO(items.content[0])) as image:
-        return ImagePreprocessing(color="L" if image.mode == "L" else "RGB", size=(image.height, image.width))

@@ -17,11 +17,13 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from train.augment import AugmentConfig
 from train.classifier import Classifier, save_classifier
+from train.inputs import Inputs
 from train.losses import DistillConfig
 from train.trainer import ClassifierTrainer
 from train.views import View
 
 CHECKPOINTS = "checkpoints"
+_TEACHER_BATCH = 256
 _STATE = "trainer_state.json"
 
 
@@ -63,11 +65,12 @@ class FitResult(BaseModel):
 
 
 @dataclass(frozen=True)
-class Arrays:
-    """A prepared split: images uint8 [N, H, W, C], labels int64 [N]."""
+class Teaching:
+    """A trained teacher, how a student learns from it, and the training split as the teacher sees it."""
 
-    images: np.ndarray
-    labels: np.ndarray
+    teacher: Classifier
+    config: DistillConfig
+    train: Inputs
 
 
 OnEpoch = Callable[[EpochRecord, int], None]  # the epoch that ended, and how many there are at most
@@ -76,12 +79,11 @@ OnEpoch = Callable[[EpochRecord, int], None]  # the epoch that ended, and how ma
 def fit(
     classifier: Classifier,
     config: FitConfig,
-    train: Arrays,
-    validation: Arrays,
+    train: Inputs,
+    validation: Inputs,
     seed: int,
     folder: Path,
-    teacher: Classifier | None = None,
-    distill: DistillConfig | None = None,
+    teaching: Teaching | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> FitResult:
     """Train `classifier`, keep its best epoch on validation, and save it into `folder`.
@@ -92,15 +94,18 @@ def fit(
     """
     checkpoints = folder / CHECKPOINTS
     last = _last_checkpoint(checkpoints)
+    # Without augmentation the teacher's answers are the same in every epoch. With it, it must see the same view as the
+    # student ("consistent teaching", Beyer et al. 2021, arXiv 2106.05237), so it is asked for each batch.
+    taught = None if teaching is None or config.augment.is_active else _answers(teaching)
     trainer = ClassifierTrainer(
         model=classifier,
         args=_arguments(config, len(train.labels), seed, checkpoints, last),
-        train_dataset=View(train.images, train.labels, config.augment, seed),
-        eval_dataset=View(validation.images, validation.labels, AugmentConfig(), seed),
+        train_dataset=View(train, config.augment, seed, taught),
+        eval_dataset=View(validation, AugmentConfig(), seed),
         callbacks=_callbacks(config, on_epoch),
         optimizer_cls_and_kwargs=_optimizer(config),
-        teacher=teacher,
-        distill=distill,
+        teacher=None if teaching is None or taught is not None else teaching.teacher,
+        distill=None if teaching is None else teaching.config,
         label_smoothing=config.label_smoothing,
     )
     trainer.remove_callback(PrinterCallback)  # it prints each log; `on_epoch` tells them better
@@ -111,6 +116,20 @@ def fit(
     save_classifier(classifier, folder)
     shutil.rmtree(checkpoints)
     return FitResult(epochs=records, best_epoch=best.epoch, params=classifier.params, macs=classifier.macs())
+
+
+@torch.inference_mode()
+def _answers(teaching: Teaching) -> np.ndarray:
+    """The teacher's logits for the whole training split: float32 [N, K]. Texts go by length, to pad little."""
+    inputs = teaching.train
+    order = np.arange(len(inputs)) if inputs.lengths is None else np.argsort(inputs.lengths, kind="stable")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    teacher = teaching.teacher.to(device).eval()
+    answers = np.empty((len(inputs), len(teacher.spec.labels)), dtype=np.float32)
+    for at in range(0, len(order), _TEACHER_BATCH):
+        rows = order[at : at + _TEACHER_BATCH]
+        answers[rows] = teacher(torch.from_numpy(inputs.gather(rows)).to(device)).float().cpu().numpy()
+    return answers
 
 
 def epoch_records(state: TrainerState) -> list[EpochRecord]:

@@ -16,13 +16,14 @@ import numpy as np
 from PIL import Image
 
 from serve.errors import UserError, did_you_mean
+from serve.manifest import Task
 
 
 @dataclass(frozen=True)
 class Items:
     """N labelled items: encoded bytes and int64 [N] indices into the source's class names."""
 
-    content: list[bytes]
+    content: Sequence[bytes]
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -36,6 +37,7 @@ class Items:
 class Source:
     """What a source gives: its class names and its items, with a test split where it has one of its own."""
 
+    task: Task
     classes: tuple[str, ...]
     items: Items
     test: Items | None = None
@@ -66,7 +68,7 @@ def _digits(where: str) -> Source:
 
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    return Source(tuple("0123456789"), Items(_as_png(pixels), digits.target.astype(np.int64)))
+    return Source("image", tuple("0123456789"), Items(_as_png(pixels), digits.target.astype(np.int64)))
 
 
 def _mnist(where: str) -> Source:
@@ -82,7 +84,7 @@ def _mnist(where: str) -> Source:
             'give the folder in [data] source = "mnist:DIR", or set LIMBECK_DATA to the folder above it',
         ) from None
     train, test = (Items(_as_png(part.data.numpy()), part.targets.numpy().astype(np.int64)) for part in parts)
-    return Source(tuple("0123456789"), train, test)
+    return Source("image", tuple("0123456789"), train, test)
 
 
 def _as_png(images: Sequence[np.ndarray] | np.ndarray) -> list[bytes]:

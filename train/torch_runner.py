@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from serve.images import prepare_images
 from serve.runner import softmax
 from train.classifier import Classifier
 
@@ -19,11 +18,11 @@ class TorchRunner:
 
     def __init__(self, classifier: Classifier) -> None:
         self.labels = classifier.spec.labels
-        self._spec = classifier.spec.preprocessing
+        self.preparer = classifier.preparer()
         self._classifier = classifier.eval()
 
     def prepare(self, items: Sequence[bytes]) -> np.ndarray:
-        return prepare_images(items, self._spec)
+        return self.preparer.prepare(items)
 
     def compute(self, inputs: np.ndarray) -> np.ndarray:
         return softmax(self.logits(inputs), temperature=1.0)

@@ -17,7 +17,10 @@ from train.views import Batch, EpochSampler, View, as_batch
 
 
 class ClassifierTrainer(Trainer):
-    """Trains a `Classifier` on a `View`. A teacher, in eval mode, sees the same augmented batches as the student."""
+    """Trains a `Classifier` on a `View`.
+
+    A teacher, in eval mode, sees the same augmented batches as the student; without one, the view brings its logits.
+    """
 
     def __init__(
         self,
@@ -29,7 +32,6 @@ class ClassifierTrainer(Trainer):
     ) -> None:
         collator: Any = as_batch  # Trainer's annotation knows only item by item collation
         super().__init__(data_collator=collator, compute_metrics=_accuracy, **arguments)
-        assert (teacher is None) == (distill is None)
         self._distill, self._label_smoothing = distill, label_smoothing
         self._teacher = None if teacher is None else teacher.to(self.args.device).eval().requires_grad_(False)
         # Our losses are sums divided by the items of the whole update, so Trainer must count them and not divide again.
@@ -44,7 +46,7 @@ class ClassifierTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        logits = model(inputs["images"])
+        logits = model(inputs["inputs"])
         total = self._loss(logits, inputs)
         loss = total / (len(inputs["labels"]) if num_items_in_batch is None else num_items_in_batch)
         if model.training and not torch.isfinite(loss):
@@ -56,16 +58,23 @@ class ClassifierTrainer(Trainer):
 
     def _loss(self, logits: torch.Tensor, inputs: Batch) -> torch.Tensor:
         """The recipe's loss, summed over the batch; evaluation scores against the labels alone."""
-        if self._teacher is None or self._distill is None or not logits.requires_grad:
+        if self._distill is None or not logits.requires_grad:
             return cross_entropy(logits, inputs["labels"], self._label_smoothing)
+        return distillation(logits, self._taught(inputs), inputs["labels"], self._distill, self._label_smoothing)
+
+    def _taught(self, inputs: Batch) -> torch.Tensor:
+        """The teacher's logits for this very view, asked now unless they were known in advance."""
+        if "taught" in inputs:
+            return inputs["taught"]
+        assert self._teacher is not None
         with torch.no_grad():
-            taught = self._teacher(inputs["images"])
-        return distillation(logits, taught, inputs["labels"], self._distill, self._label_smoothing)
+            logits: torch.Tensor = self._teacher(inputs["inputs"])
+        return logits
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> EpochSampler:
         view = self.train_dataset
         assert isinstance(view, View)
-        return EpochSampler(view, self.args.seed)
+        return EpochSampler(view, self.args.seed, self.args.per_device_train_batch_size)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the training seconds of the epoch to its loss, where a checkpoint keeps them."""

@@ -9,38 +9,47 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from train.augment import AugmentConfig, augment
+from train.inputs import Inputs
 
-Batch = dict[str, torch.Tensor]  # images uint8 [N, H, W, C], labels int64 [N]
+# inputs uint8 [N, H, W, C] or int64 [N, L], labels int64 [N], and, where the teacher answered in advance,
+# taught float32 [N, K], its logits
+Batch = dict[str, torch.Tensor]
+_GROUP = 50  # batches that are sorted by length together
 
 
 class View(Dataset[Batch]):
-    """Prepared images and labels, seen through an augmentation (none for evaluation).
+    """Prepared items and labels, seen through an augmentation (none for evaluation).
 
-    torch's loader calls `__getitems__` with the indices of a batch, so items are gathered by one numpy take.
+    torch's loader calls `__getitems__` with the indices of a batch, so items are gathered at once.
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, augmentation: AugmentConfig, seed: int) -> None:
-        self.images, self.labels = images, labels
-        self.augmentation, self.seed = augmentation, seed
+    def __init__(
+        self, inputs: Inputs, augmentation: AugmentConfig, seed: int, taught: np.ndarray | None = None
+    ) -> None:
+        self.inputs, self.augmentation, self.seed, self.taught = inputs, augmentation, seed, taught
         self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.inputs)
 
     def __getitems__(self, indices: list[int]) -> Batch:
         rows = np.asarray(indices)
-        images = augment(self.images[rows], self.augmentation, self.seed, self.epoch, rows)
-        return {"images": torch.from_numpy(images), "labels": torch.from_numpy(self.labels[rows])}
+        values = augment(self.inputs.gather(rows), self.augmentation, self.seed, self.epoch, rows)
+        batch = {"inputs": torch.from_numpy(values), "labels": torch.from_numpy(self.inputs.labels[rows])}
+        if self.taught is not None:
+            batch["taught"] = torch.from_numpy(self.taught[rows])
+        return batch
 
 
 class EpochSampler(Sampler[int]):
     """A shuffle that depends on (seed, epoch) alone, so that a resumed run sees the same order.
 
-    The loader tells a sampler its epoch before it draws from it; the view's augmentation follows.
+    Texts of like length share a batch, since a batch is as long as its longest text. The loader tells a sampler its
+    epoch before it draws from it; the view's augmentation follows.
     """
 
-    def __init__(self, view: View, seed: int) -> None:
-        self.view, self.seed = view, seed
+    def __init__(self, view: View, seed: int, batch_size: int) -> None:
+        self.view, self.seed, self.batch_size = view, seed, batch_size
 
     def set_epoch(self, epoch: int) -> None:
         self.view.epoch = epoch
@@ -49,8 +58,23 @@ class EpochSampler(Sampler[int]):
         return len(self.view)
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.view.epoch)).permutation(len(self.view))
+        generator = np.random.default_rng((self.seed, self.view.epoch))
+        order = generator.permutation(len(self.view))
+        if self.view.inputs.lengths is not None:
+            order = _by_length(order, self.view.inputs.lengths, self.batch_size, generator)
         return iter(order.tolist())
+
+
+def _by_length(order: np.ndarray, lengths: np.ndarray, batch_size: int, generator: np.random.Generator) -> np.ndarray:
+    """Sort within groups of many batches, so that little is padded, then shuffle the batches.
+
+    A last batch that is not full stays last: anywhere else it would shift the batches behind it.
+    """
+    groups = np.split(order, range(_GROUP * batch_size, len(order), _GROUP * batch_size))
+    sorted_ = np.concatenate([group[np.argsort(lengths[group], kind="stable")] for group in groups])
+    full = len(order) // batch_size
+    batches = sorted_[: full * batch_size].reshape(full, batch_size)
+    return np.concatenate([batches[generator.permutation(full)].ravel(), sorted_[full * batch_size :]])
 
 
 def as_batch(gathered: Batch) -> Batch:

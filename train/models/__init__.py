@@ -1,93 +1,62 @@
-"""Builtin architectures for small images, by name: `mlp-1200x1200`, `cnn-16x32`, `resnet20`, `wrn-16-2`.
+"""Where networks come from, by the prefix of a recipe's `model`: builtin:NAME, and so on.
 
-Each takes an image size and gives a module from float [N, C, H, W] to logits [N, K].
+A source knows how to `check` a name early, to make a `draft` of a new classifier, and to `build` a saved one again.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-import torch
-from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from serve.errors import UserError, did_you_mean
-from train.models.cnn import SmallCNN, SmallCNNOptions
-from train.models.mlp import MLP, MLPOptions
-from train.models.resnet import ResNetOptions, resnet, wide_resnet
-
-Shape = tuple[int, int, int]  # height, width, channels
+from serve.manifest import Preprocessing, Task
+from train.draft import Draft, NetworkSpec, Wanted
+from train.models import builtin
 
 
-@dataclass(frozen=True)
-class Family:
-    pattern: str
-    example: str
-    options: type[BaseModel]
-    build: Callable[[re.Match[str], Shape, int, Any], nn.Module]
+class ModelSource(Protocol):
+    """One way to name a model; `name` is what follows the prefix."""
+
+    def check(self, name: str, options: dict[str, Any], task: Task) -> None:
+        """Raise UserError, before anything is trained, for a name or options that cannot be."""
+
+    def draft(self, name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
+        """A new classifier's network. Random weights come from torch's global generator."""
 
 
-def _widths(text: str) -> list[int]:
-    return [int(width) for width in text.split("x")]
+SOURCES: dict[str, ModelSource] = {"builtin": builtin}
+_EXAMPLES = ("builtin:mlp-800x800",)
 
 
-FAMILIES: dict[str, Family] = {
-    "mlp": Family(
-        r"mlp-([1-9]\d*(?:x[1-9]\d*)*)",
-        "mlp-1200x1200",
-        MLPOptions,
-        lambda found, shape, classes, options: MLP(shape, _widths(found[1]), classes, options),
-    ),
-    "cnn": Family(
-        r"cnn-([1-9]\d*(?:x[1-9]\d*)*)",
-        "cnn-16x32",
-        SmallCNNOptions,
-        lambda found, shape, classes, options: SmallCNN(shape, _widths(found[1]), classes, options),
-    ),
-    "resnet": Family(
-        r"resnet(\d+)",
-        "resnet20",
-        ResNetOptions,
-        lambda found, shape, classes, options: resnet(int(found[1]), shape, classes, options),
-    ),
-    "wrn": Family(
-        r"wrn-(\d+)-(\d+)",
-        "wrn-16-2",
-        ResNetOptions,
-        lambda found, shape, classes, options: wide_resnet(int(found[1]), int(found[2]), shape, classes, options),
-    ),
-}
+def check_model(model: str, options: dict[str, Any], task: Task) -> None:
+    """Raise UserError, with what is wrong, unless `model` can be made with `options` for `task`."""
+    source, name = _source(model)
+    source.check(name, options, task)
 
 
-def check_model(name: str, options: dict[str, Any]) -> None:
-    """Raise UserError unless `name` is a builtin architecture that takes `options`."""
-    with torch.device("meta"):  # whatever refuses to be built refuses now, not after the teacher was trained
-        build_model(name, (8, 8, 1), 10, options)
+def needs_teacher(model: str) -> bool:
+    """Whether `model` starts from the weights of the recipe's teacher."""
+    return model.startswith("teacher-layers:")
 
 
-def build_model(name: str, shape: Shape, classes: int, options: dict[str, Any]) -> nn.Module:
-    """The architecture called `name`, freshly initialised from torch's global generator."""
-    family, found = _find(name)
-    return family.build(found, shape, classes, _options(family, name, options))
+def draft_model(model: str, options: dict[str, Any], wanted: Wanted) -> Draft:
+    """The network that `model` names, made for what is wanted."""
+    source, name = _source(model)
+    return source.draft(name, options, wanted)
 
 
-def _find(name: str) -> tuple[Family, re.Match[str]]:
-    for family in FAMILIES.values():
-        if found := re.fullmatch(family.pattern, name):
-            return family, found
-    examples = [family.example for family in FAMILIES.values()]
-    raise UserError(f"unknown builtin model '{name}'", did_you_mean(name, examples))
+def build_network(network: NetworkSpec, preprocessing: Preprocessing, classes: int) -> nn.Module:
+    """A saved network's architecture, its weights yet to be loaded."""
+    return _BUILDERS[network.source](network, preprocessing, classes)
 
 
-def _options(family: Family, name: str, options: dict[str, Any]) -> BaseModel:
-    try:
-        return family.options.model_validate(options)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = str(problem["loc"][0]) if problem["loc"] else ""
-        known = list(family.options.model_fields)
-        hint = did_you_mean(key, known) if problem["type"] == "extra_forbidden" else f"options: {', '.join(known)}"
-        raise UserError(f"model '{name}' does not take option {key} = {options.get(key)!r}", hint) from None
+def _source(model: str) -> tuple[ModelSource, str]:
+    prefix, _, name = model.partition(":")
+    if prefix not in SOURCES or not name:
+        hint = f"for example {', '.join(_EXAMPLES)}" if not name else did_you_mean(prefix, SOURCES)
+        raise UserError(f"unknown kind of model in '{model}'", hint)
+    return SOURCES[prefix], name
+
+
+_BUILDERS: dict[str, Any] = {"builtin": builtin.build}

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from serve.errors import UserError
-from train.models import build_model, check_model
+from train.models.builtin import build_module, check
 
 MNIST = (28, 28, 1)
 CIFAR = (32, 32, 3)
 
 
 def params(name: str, shape: tuple[int, int, int], **options: float) -> int:
-    return sum(parameter.numel() for parameter in build_model(name, shape, 10, options).parameters())
+    return sum(parameter.numel() for parameter in build_module(name, shape, 10, options).parameters())
 
 
 def test_hintons_nets_have_their_size() -> None:
@@ -37,7 +37,7 @@ def test_a_small_cnn_counts_by_hand() -> None:
 @pytest.mark.parametrize("name", ["mlp-8", "cnn-4", "cnn-4x4x4x4x4x4", "resnet8", "wrn-10-2"])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 1), (8, 8, 1), (7, 30, 3), (32, 32, 3)])
 def test_any_image_size_fits_any_model(name: str, shape: tuple[int, int, int]) -> None:
-    model = build_model(name, shape, 6, {}).eval()
+    model = build_module(name, shape, 6, {}).eval()
     height, width, channels = shape
     assert model(torch.zeros(2, channels, height, width)).shape == (2, 6)
 
@@ -45,33 +45,33 @@ def test_any_image_size_fits_any_model(name: str, shape: tuple[int, int, int]) -
 @pytest.mark.parametrize("name", ["resnet21", "resnet2", "resnet0", "wrn-15-2", "wrn-4-2", "wrn-16-0"])
 def test_a_depth_that_does_not_exist_is_refused_with_those_that_do(name: str) -> None:
     with pytest.raises(UserError, match=f"there is no {name}") as refused:
-        check_model(name, {})
+        check(name, {}, "image")
     assert "take " in refused.value.hint
 
 
 @pytest.mark.parametrize("name", ["mlp-", "mlp-0", "mlp-8x", "cnn-8x0", "resnet", "wrn-16", "vgg16", "resnet20 "])
 def test_a_name_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="unknown builtin model"):
-        check_model(name, {})
+        check(name, {}, "image")
 
 
 def test_an_option_of_another_family_is_refused() -> None:
-    check_model("cnn-8", {"hidden": 4, "dropout": 0.5})
+    check("cnn-8", {"hidden": 4, "dropout": 0.5}, "image")
     with pytest.raises(UserError, match="'mlp-8' does not take option hidden = 4"):
-        check_model("mlp-8", {"hidden": 4})
+        check("mlp-8", {"hidden": 4}, "image")
     with pytest.raises(UserError, match=r"dropout = 1\.0"):
-        check_model("mlp-8", {"dropout": 1.0})
+        check("mlp-8", {"dropout": 1.0}, "image")
 
 
 def test_checking_a_model_leaves_the_random_numbers_alone() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    check_model("wrn-16-2", {})
+    check("wrn-16-2", {}, "image")
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_dropout_works_in_training_only() -> None:
-    model = build_model("mlp-64", (8, 8, 1), 10, {"dropout": 0.5, "input_dropout": 0.2})
+    model = build_module("mlp-64", (8, 8, 1), 10, {"dropout": 0.5, "input_dropout": 0.2})
     pixels = torch.ones(1, 1, 8, 8)
     assert not torch.equal(model(pixels), model(pixels))
     model.eval()

@@ -1,0 +1,59 @@
+"""What the sources of models have in common: what is asked of them, and what they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from serve.manifest import ImagePreprocessing, Preprocessing, Task
+from train.sources import Items
+
+if TYPE_CHECKING:
+    from train.classifier import Classifier
+    from train.inputs import Inputs
+
+
+class NetworkSpec(BaseModel):
+    """All that is needed to build a network again, before its weights are loaded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: Literal["builtin", "torchvision", "transformers"]
+    name: str
+    config: dict[str, Any] = {}
+
+
+class Normalisation(BaseModel):
+    """Per channel, of pixels scaled to 0..1."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a new classifier must fit."""
+
+    task: Task
+    labels: tuple[str, ...]
+    seed: int
+    train: Items  # for what is learned before training: a tokenizer, an image size
+    images: Callable[[ImagePreprocessing], Inputs]  # the training split, prepared in this way; images only
+    teacher: Classifier | None = None  # the recipe's, for a student: whose view it shares, whose layers it may take
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A network, new or pretrained, with all that makes it a classifier of request bytes."""
+
+    network: NetworkSpec
+    module: nn.Module  # images: float [N, C, H, W] -> logits; texts: ids, mask int64 [N, L] -> logits
+    preprocessing: Preprocessing
+    normalisation: Normalisation | None  # images only
+    files: Mapping[str, bytes] = field(default_factory=dict)  # of the package: the tokenizer.json of a text model

@@ -1,0 +1,109 @@
+"""`builtin:NAME`: our own architectures, by name: `mlp-1200x1200`, `cnn-16x32`, `resnet20`, `wrn-16-2`.
+
+Each takes an image size and gives a module from float [N, C, H, W] to logits [N, K].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import nn
+
+from serve.errors import UserError, did_you_mean
+from serve.manifest import ImagePreprocessing, Task
+from train.draft import Draft, NetworkSpec, Normalisation, Wanted
+from train.images import image_preprocessing, pixel_statistics
+from train.models.cnn import SmallCNN, SmallCNNOptions
+from train.models.mlp import MLP, MLPOptions
+from train.models.resnet import ResNetOptions, resnet, wide_resnet
+
+Shape = tuple[int, int, int]  # height, width, channels
+
+
+@dataclass(frozen=True)
+class Family:
+    pattern: str
+    example: str
+    options: type[BaseModel]
+    build: Callable[[re.Match[str], Shape, int, Any], nn.Module]
+
+
+def _widths(text: str) -> list[int]:
+    return [int(width) for width in text.split("x")]
+
+
+FAMILIES: dict[str, Family] = {
+    "mlp": Family(
+        r"mlp-([1-9]\d*(?:x[1-9]\d*)*)",
+        "mlp-1200x1200",
+        MLPOptions,
+        lambda found, shape, classes, options: MLP(shape, _widths(found[1]), classes, options),
+    ),
+    "cnn": Family(
+        r"cnn-([1-9]\d*(?:x[1-9]\d*)*)",
+        "cnn-16x32",
+        SmallCNNOptions,
+        lambda found, shape, classes, options: SmallCNN(shape, _widths(found[1]), classes, options),
+    ),
+    "resnet": Family(
+        r"resnet(\d+)",
+        "resnet20",
+        ResNetOptions,
+        lambda found, shape, classes, options: resnet(int(found[1]), shape, classes, options),
+    ),
+    "wrn": Family(
+        r"wrn-(\d+)-(\d+)",
+        "wrn-16-2",
+        ResNetOptions,
+        lambda found, shape, classes, options: wide_resnet(int(found[1]), int(found[2]), shape, classes, options),
+    ),
+}
+
+
+def check(name: str, options: dict[str, Any], task: Task) -> None:
+    """Raise UserError unless `name` is a builtin architecture for `task` that takes `options`."""
+    with torch.device("meta"):  # whatever refuses to be built refuses now, not after the teacher was trained
+        build_module(name, (8, 8, 1), 10, options)
+
+
+def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
+    """A fresh network for the images that are wanted, normalising with the statistics of the training split."""
+    options, preprocessing = image_preprocessing(options, wanted)
+    mean, std = pixel_statistics(wanted.images(preprocessing))
+    network = NetworkSpec(source="builtin", name=name, config=options)
+    module = build(network, preprocessing, len(wanted.labels))
+    return Draft(network, module, preprocessing, Normalisation(mean=mean, std=std))
+
+
+def build(network: NetworkSpec, preprocessing: ImagePreprocessing, classes: int) -> nn.Module:
+    """The architecture as its spec says, freshly initialised from torch's global generator."""
+    return build_module(network.name, preprocessing.shape, classes, network.config)
+
+
+def build_module(name: str, shape: Shape, classes: int, options: dict[str, Any]) -> nn.Module:
+    family, found = _find(name)
+    return family.build(found, shape, classes, _options(family, name, options))
+
+
+def _find(name: str) -> tuple[Family, re.Match[str]]:
+    for family in FAMILIES.values():
+        if found := re.fullmatch(family.pattern, name):
+            return family, found
+    examples = [family.example for family in FAMILIES.values()]
+    raise UserError(f"unknown builtin model '{name}'", did_you_mean(name, examples))
+
+
+def _options(family: Family, name: str, options: dict[str, Any]) -> BaseModel:
+    try:
+        return family.options.model_validate(options)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = str(problem["loc"][0]) if problem["loc"] else ""
+        known = list(family.options.model_fields)
+        hint = did_you_mean(key, known) if problem["type"] == "extra_forbidden" else f"options: {', '.join(known)}"
+        raise UserError(f"model '{name}' does not take option {key} = {options.get(key)!r}", hint) from None
