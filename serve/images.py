@@ -80,11 +80,9 @@ def prepare_image(item: bytes, spec: ImagePreprocessing) -> np.ndarray:
     if spec.exif_orientation:
         image = _upright(image)
     image = _to_color(image, spec)
-    height, width = spec.size
-    if spec.resize == "shorter-side":
-        image = _center_crop(_resize_shorter_side(image, spec), height, width)
-    elif image.size != (width, height):
-        image = image.resize((width, height), _RESAMPLING[spec.interpolation])
+    image = _resize(image, spec)
+    if spec.crop != "none":
+        image = _center_crop(image, spec)
     return np.asarray(image, dtype=np.uint8).reshape(spec.shape)
 
 
@@ -124,8 +122,8 @@ def _upright(image: Image.Image) -> Image.Image:
 def _to_color(image: Image.Image, spec: ImagePreprocessing) -> Image.Image:
     if image.mode == spec.color and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I;16"):  # Pillow would clip 16-bit grey at 255 instead of scaling it
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode.startswith("I;16"):
+        image = _to_eight_bits(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, spec.alpha)
@@ -133,25 +131,47 @@ def _to_color(image: Image.Image, spec: ImagePreprocessing) -> Image.Image:
     return image.convert(spec.color)
 
 
-def _resize_shorter_side(image: Image.Image, spec: ImagePreprocessing) -> Image.Image:
-    """As torchvision's Resize(int): the shorter side becomes `resize_to`, the longer is truncated to an int."""
-    target = spec.resize_to
-    assert target is not None
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey to its high bytes, as Pillow itself reads 16-bit colour; its conversion of grey clips at 255."""
+    levels = np.asarray(image)
+    grey = Image.fromarray((levels >> 8).astype(np.uint8))
+    if "transparency" not in image.info:
+        return grey
+    solid = Image.fromarray(np.where(levels == image.info["transparency"], 0, 255).astype(np.uint8))
+    return Image.merge("LA", (grey, solid))
+
+
+def _resize(image: Image.Image, spec: ImagePreprocessing) -> Image.Image:
     width, height = image.size
-    if width <= height:
-        size = (target, int(target * height / width))
+    if spec.resize == "shorter-side":
+        size = _shorter_side(width, height, spec.resize_to)
+    elif spec.resize_to is not None:
+        size = (spec.resize_to, spec.resize_to)
     else:
-        size = (int(target * width / height), target)
+        size = (spec.size[1], spec.size[0])
     if size[0] * size[1] > MAX_PIXELS:  # of a line of pixels that grows into a band
         raise _too_many_pixels(f"the image is {width}x{height}, which makes {size[0]}x{size[1]} for the model")
     return image if image.size == size else image.resize(size, _RESAMPLING[spec.interpolation])
 
 
-def _center_crop(image: Image.Image, height: int, width: int) -> Image.Image:
-    """As torchvision's CenterCrop; what lies outside the image is black."""
-    left, top = _offset(image.width, width), _offset(image.height, height)
+def _shorter_side(width: int, height: int, target: int | None) -> tuple[int, int]:
+    """As torchvision's Resize(int): the shorter side becomes `target`, the longer is truncated to an int."""
+    assert target is not None
+    if width <= height:
+        return target, int(target * height / width)
+    return int(target * width / height), target
+
+
+def _center_crop(image: Image.Image, spec: ImagePreprocessing) -> Image.Image:
+    """As torchvision's CenterCrop or transformers' center_crop; what lies outside the image is black."""
+    height, width = spec.size
+    down = spec.crop == "center-down"
+    left, top = _offset(image.width, width, down), _offset(image.height, height, down)
     return image.crop((left, top, left + width, top + height))
 
 
-def _offset(size: int, crop: int) -> int:
-    return round((size - crop) / 2) if size >= crop else -((crop - size) // 2)
+def _offset(size: int, crop: int, down: bool) -> int:
+    """Where a crop begins. Both libraries put the odd pixel of black behind an image that is too small."""
+    if size < crop:
+        return -((crop - size) // 2)
+    return (size - crop) // 2 if down else round((size - crop) / 2)

@@ -13,7 +13,12 @@ Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static"]
 
 
 class ImagePreprocessing(BaseModel):
-    """From image bytes to a uint8 array [height, width, channels]; mean and deviation live in the graph."""
+    """From image bytes to a uint8 array [height, width, channels]; mean and deviation live in the graph.
+
+    First `resize`: "exact" to `resize_to` on both sides (to `size` without one), or "shorter-side" to it. Then
+    `crop`: "center" as torchvision's CenterCrop, which rounds a half pixel to the even side, or "center-down" as
+    transformers' center_crop, which rounds it down.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -24,15 +29,15 @@ class ImagePreprocessing(BaseModel):
     resize: Literal["exact", "shorter-side"] = "exact"
     resize_to: Annotated[int, Field(gt=0)] | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
-    crop: Literal["none", "center"] = "none"
+    crop: Literal["none", "center", "center-down"] = "none"
     size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]  # height, width
 
     @model_validator(mode="after")
     def _resize_and_crop_agree(self) -> ImagePreprocessing:
-        if self.resize == "shorter-side" and (self.resize_to is None or self.crop == "none"):
-            raise ValueError("resize = 'shorter-side' needs resize_to and crop = 'center'")
-        if self.resize == "exact" and (self.resize_to is not None or self.crop != "none"):
-            raise ValueError("resize = 'exact' takes neither resize_to nor a crop")
+        if self.resize == "shorter-side" and self.resize_to is None:
+            raise ValueError("resize = 'shorter-side' needs resize_to and crop = 'center' or 'center-down'")
+        if (self.resize_to is None) != (self.crop == "none"):
+            raise ValueError("resize_to and a crop go together")
         return self
 
     @property

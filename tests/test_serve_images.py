@@ -123,6 +123,51 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
     assert len(np.unique(pixels)) > 200
 
 
+def _sixteen_bit_png(color_type: int, levels: np.ndarray, transparent: int | None = None) -> bytes:
+    """A PNG of uint16 [H, W, C], written by hand, since Pillow writes 16 bits for grey alone."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, _ = levels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
+    clear = b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        [chunk(b"IHDR", header), clear, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    )
+
+
+@pytest.mark.parametrize(("color_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_sixteen_bits_of_any_kind_give_their_high_bytes(color_type: int, channels: int) -> None:
+    levels = np.random.default_rng(5).integers(0, 65536, (20, 30, channels), dtype=np.uint16)
+    if channels in (2, 4):
+        levels[..., -1] = 65535  # solid
+    pixels = prepare_image(_sixteen_bit_png(color_type, levels), RGB)
+    colors = levels[..., :1] if channels < 3 else levels[..., :3]
+    assert np.array_equal(pixels, np.broadcast_to(colors >> 8, pixels.shape))
+
+
+def test_a_transparent_level_of_sixteen_bit_grey_is_transparent() -> None:
+    levels = np.full((20, 30, 1), 0x8080, dtype=np.uint16)
+    levels[:, :10] = 0x8081  # the same high byte
+    pixels = prepare_image(_sixteen_bit_png(0, levels, transparent=0x8081), GREY)[..., 0]
+    assert (pixels[:, :10] == 0).all()
+    assert (pixels[:, 10:] == 0x80).all()
+
+
+def test_one_bit_is_black_and_white(picture: Image.Image) -> None:
+    image = picture.convert("1")
+    expected = np.asarray(image).astype(np.uint8) * 255
+    assert np.array_equal(prepare_image(encoded(image), GREY)[..., 0], expected)
+
+
+def test_a_telephones_jpeg_with_a_second_picture_inside_is_its_first(picture: Image.Image) -> None:
+    file = io.BytesIO()
+    picture.save(file, "MPO", save_all=True, append_images=[ImageOps.mirror(picture)], quality=95)
+    assert np.array_equal(prepare_image(file.getvalue(), RGB), prepare_image(encoded(picture, "JPEG", quality=95), RGB))
+
+
 def test_a_decompression_bomb_is_known_by_its_header() -> None:
     assert _refusal(_png(8000, 8000)) == "too_many_pixels"
     assert _refusal(_png(60000, 60000)) == "too_many_pixels"
@@ -162,6 +207,25 @@ def test_resize_and_crop_equal_torchvisions(interpolation: str, size: tuple[int,
         theirs = Compose([Resize(resize_to, InterpolationMode(interpolation)), CenterCrop(crop)])(image)
         difference = prepare_image(encoded(image), spec).astype(int) - np.asarray(theirs).astype(int)
         assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(41, 30), (64, 77), (20, 90)])
+@pytest.mark.parametrize("shape", [(32, 32), (31, 28)])
+def test_crop_down_equals_transformers(size: tuple[int, int], shape: tuple[int, int]) -> None:
+    """transformers rounds half a pixel down where torchvision rounds to even."""
+    from transformers import ViTImageProcessor
+
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    processor = ViTImageProcessor(
+        size={"height": 33, "width": 33},
+        do_center_crop=True,
+        crop_size={"height": shape[0], "width": shape[1]},
+        do_rescale=False,
+        do_normalize=False,
+    )
+    theirs = processor(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+    spec = ImagePreprocessing(color="RGB", size=shape, resize_to=33, crop="center-down")
+    assert np.abs(prepare_image(encoded(image), spec).astype(int) - theirs.astype(int)).max() <= 1
 
 
 def test_exact_resize_equals_torchvisions() -> None:
