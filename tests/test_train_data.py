@@ -69,7 +69,7 @@ def png(level: int) -> bytes:
 
 
 def made_up(monkeypatch: pytest.MonkeyPatch, classes: tuple[str, ...], items: Items, test: Items | None) -> DataConfig:
-    monkeypatch.setitem(sources._SOURCES, "madeup", lambda _: Source("image", classes, items, test))
+    monkeypatch.setitem(sources._SOURCES, "madeup", lambda *_: Source("image", classes, items, test))
     return DataConfig(source="madeup", calibration=4, validation=4, test=None)
 
 

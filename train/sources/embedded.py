@@ -1,0 +1,54 @@
+"""Data sets of pixels without files: digits from scikit-learn, MNIST from its IDX files. They travel as PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from serve.errors import UserError
+from train.sources.base import Items, Reading, Source, numbered
+from train.sources.paths import expand
+
+
+def read_digits(where: str, _: Reading) -> Source:
+    """scikit-learn's 1,797 digits, 8x8; their 17 grey levels are spread over 0..255."""
+    if where:
+        raise UserError(f"data.source = 'digits' takes no path, got '{where}'", 'write source = "digits"')
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    items = Items(_as_png(pixels), digits.target.astype(np.int64), numbered("digits", len(pixels)))
+    return Source("image", tuple("0123456789"), items)
+
+
+def read_mnist(where: str, _: Reading) -> Source:
+    """The four IDX files of MNIST, in WHERE/MNIST/raw as torchvision lays them."""
+    from torchvision.datasets import MNIST
+
+    root = expand(where)
+    try:
+        parts = {name: MNIST(str(root), train=name == "train", download=False) for name in ("train", "t10k")}
+    except (RuntimeError, OSError):
+        raise UserError(
+            f"no MNIST in {root}: expected {root}/MNIST/raw/train-images-idx3-ubyte and its three companions",
+            'give the folder in [data] source = "mnist:DIR", or set LIMBECK_DATA to the folder above it',
+        ) from None
+    train, test = (
+        Items(_as_png(part.data.numpy()), part.targets.numpy().astype(np.int64), numbered(name, len(part)))
+        for name, part in parts.items()
+    )
+    return Source("image", tuple("0123456789"), train, test)
+
+
+def _as_png(images: Sequence[np.ndarray] | np.ndarray) -> list[bytes]:
+    """Grey images uint8 [N, H, W] as PNG files."""
+    encoded = []
+    for image in images:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, format="PNG", compress_level=1)
+        encoded.append(buffer.getvalue())
+    return encoded
