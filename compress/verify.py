@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +23,6 @@ def verify_run(folder: Path, url: str | None) -> bool:
     report = read_report(folder)
     if report.selected is None:
         raise UserError(f"{folder} has no selection to verify: {report.verdict}", "change the recipe and run it again")
-    package = folder / "packages" / report.selected
     recipe = parse_recipe(read_about(folder)["recipe"], str(folder / "run.json"))
     data = load_data(recipe.data, recipe.seed)
     if data.fingerprint != report.data.fingerprint:
@@ -31,18 +31,30 @@ def verify_run(folder: Path, url: str | None) -> bool:
         )
     expected = read_scores(folder / "predictions" / f"{report.selected}.parquet")
     items = data.splits["test"].content
-    server = nullcontext(None) if url else start(package)
-    with server as started, Console(stderr=True).status("replaying the test split") as status:
+    with (
+        _server(url, folder / "packages" / report.selected) as address,
+        Console(stderr=True).status("replaying the test split") as status,
+    ):
         result = replay(
             items,
             expected,
             data.classes,
-            url or started.url,  # type: ignore[union-attr]  # one of the two is there
+            address,
             model_id=report.variant(report.selected).package_id or "",
             progress=lambda route, done, total: status.update(f"{route} {done}/{total}"),
         )
     _print(result)
     return result.ok
+
+
+@contextmanager
+def _server(url: str | None, package: Path) -> Iterator[str]:
+    """The address to ask: `url`, or where none is given that of a server which runs while the block does."""
+    if url:
+        yield url
+    else:
+        with start(package) as server:
+            yield server.url
 
 
 def _print(result: ReplayResult) -> None:
