@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from compress.report import svg, wording
-from compress.report.pareto import Point, pareto
+from compress.report.pareto import Point, pareto, role_signs, titled
 from compress.report.schema import Epoch
 from compress.report.svg import Entry, Scale
 
@@ -39,8 +39,7 @@ class Drop:
 
     @property
     def title(self) -> str:
-        name = wording.short(self.name, _NAME_LENGTH)
-        return f"{name} ({', '.join(self.marks)})" if self.marks else name
+        return titled(self.name, self.marks, _NAME_LENGTH)
 
     @property
     def figures(self) -> str:
@@ -118,8 +117,7 @@ def _drop_row(row: Drop, x: Scale, margin: float, y: float, width: float | None)
 
 
 def _drop_signs(shown: list[Drop], margin: float) -> list[Entry]:
-    roles = [role for role in ("teacher", "student", "control") if any(row.role == role for row in shown)]
-    signs = [Entry(role, role) for role in roles]
+    signs = role_signs(row.role for row in shown)
     if any(row.high <= margin for row in shown):
         signs.append(Entry("holds", "filled: within the margin"))
     if any(row.high > margin for row in shown):

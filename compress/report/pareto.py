@@ -39,6 +39,18 @@ class Point:
         return all(math.isfinite(figure) for figure in figures) and self.latency_ms > 0
 
 
+def titled(name: str, marks: Iterable[str], length: int) -> str:
+    """What a chart calls a variant: its name in at most `length` letters, and what it is singled out as."""
+    marked = ", ".join(marks)
+    return f"{wording.short(name, length)} ({marked})" if marked else wording.short(name, length)
+
+
+def role_signs(roles: Iterable[str]) -> list[Entry]:
+    """A chart's legend begins with the signs of the roles that it shows."""
+    shown = set(roles)
+    return [Entry(role, role) for role in ("teacher", "student", "control") if role in shown]
+
+
 def front(points: Iterable[Point]) -> list[Point]:
     """The points that no other beats in both, the fastest first."""
     best: list[Point] = []
@@ -145,10 +157,8 @@ def _taken(shown: list[Point], x: Scale, y: Scale) -> tuple[list[Box], list[Box]
 
 
 def _title(point: Point, floor: float) -> str:
-    name = wording.short(point.name, _TITLE_LENGTH)
-    marks = f" ({', '.join(point.marks)})" if point.marks else ""
     below = f" ↓ {wording.fixed(point.accuracy, 1)} %" if point.accuracy < floor else ""
-    return name + marks + below
+    return titled(point.name, point.marks, _TITLE_LENGTH) + below
 
 
 def _name(label: Label) -> list[Markup]:
@@ -157,8 +167,7 @@ def _name(label: Label) -> list[Markup]:
 
 
 def _signs(shown: list[Point], floor: float) -> list[Entry]:
-    roles = [role for role in ("teacher", "student", "control") if any(point.role == role for point in shown)]
-    signs = [Entry(role, role) for role in roles]
+    signs = role_signs(point.role for point in shown)
     if any("selected" in point.marks for point in shown):
         signs.append(Entry("ring", "selected"))
     if any(point.accuracy < floor for point in shown):
