@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,12 +26,15 @@ from train.fit import EpochRecord, FitConfig, fit
 from train.inputs import ImageInputs
 
 ROOT = Path(__file__).resolve().parent.parent
-# In the order in which a run says them: amid epochs, as a model, a package, a measurement, a prediction begins.
+# In the order in which a run says them: amid epochs, as a model, a package, both measurements, the choice and a
+# prediction begin.
 KILL_AT = (
     "  epoch 2/3",
     "students/small-alone ...",
     "packages/small-int8-static ...",
+    "latency ...",
     "memory ...",
+    "choice ...",
     "test/small-fp32 ...",
 )
 LABELS = tuple("0123456789")
@@ -45,16 +49,23 @@ def start(recipe: Path, folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def killed_at(line_start: str, child: subprocess.Popen[str]) -> bool:
-    """Kill `child` (no handler runs) as soon as it says a line; False if it ended without saying it."""
+def killed_at(line_start: str, child: subprocess.Popen[str]) -> str:
+    """Kill `child` (no handler runs) as soon as it says a line; what it had said until then."""
     assert child.stderr is not None
+    said = ""
     with child.stderr:
         for line in child.stderr:
+            said += line
             if line.startswith(line_start):
                 child.kill()
-                return child.wait() < 0
-    child.wait()
-    return False
+                break
+    assert child.wait() < 0, f"the run ended before it said '{line_start}':\n{said}"
+    return said
+
+
+def stages_of(said: str, *states: str) -> set[str]:
+    """The stages that a run said to be in one of `states`."""
+    return {stage for stage, state in re.findall(r"^(\S+) (unchanged|done)", said, re.MULTILINE) if state in states}
 
 
 def measured(report: Report) -> dict[str, Any]:
@@ -69,6 +80,7 @@ def measured(report: Report) -> dict[str, Any]:
         "variants": variants,
         "training": training,
         "ranking": ranking,
+        "after_test": report.choice.after_test,
         "data": report.data,
         "preprocessing": report.preprocessing,
     }
@@ -77,14 +89,17 @@ def measured(report: Report) -> dict[str, Any]:
 def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tiny: Ran, tmp_path: Path) -> None:
     recipe, folder = tmp_path / "tiny.toml", tmp_path / "run"
     recipe.write_text(RECIPE)
+    done: set[str] = set()
     for line in KILL_AT:
-        assert killed_at(line, start(recipe, folder)), f"the run ended before it said '{line}'"
+        said = killed_at(line, start(recipe, folder))
+        assert stages_of(said, "unchanged") >= done  # the kill before lost at most the stage in flight
+        done = stages_of(said, "unchanged", "done")
         assert not (folder / "report.json").exists()
     last = start(recipe, folder)
     _, said = last.communicate()
     assert last.returncode == 0, said
-    assert "memory unchanged" in said
-    assert "test/small-fp32 done" in said  # it was in flight when the run was killed, and not recorded
+    assert stages_of(said, "unchanged") >= done >= {"teacher", "latency", "memory", "choice", "test/teacher-torch"}
+    assert "test/small-fp32" in stages_of(said, "done")  # it was in flight when the run was killed, and not recorded
     assert weights(folder) == weights(tiny.folder)
     assert package_ids(folder) == package_ids(tiny.folder)
     ours, theirs = scores(folder), scores(tiny.folder)
