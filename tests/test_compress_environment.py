@@ -13,7 +13,7 @@ from compress.environment import git_commit, hardware, versions
 
 CPUINFO = """processor\t: 0
 model name\t: Some CPU @ 2.50GHz
-flags\t\t: fpu avx avx2 avx512_vnni avx512_vnni_like amx_int8
+flags\t\t: fpu avx avx2 avx512_vnni avx512fx amx_int8
 
 processor\t: 1
 model name\t: Another CPU
