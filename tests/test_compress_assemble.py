@@ -15,10 +15,12 @@ from compress.packaging import PackageResult, Parity
 from compress.recipe import Accept
 from compress.report.schema import Choice, Latency, Report
 from compress.variants import Variant, baseline
+from serve.manifest import ImagePreprocessing
 from train.data import Data, DataConfig, load_data
 from train.fit import EpochRecord, FitResult
 
 TEACHER_WRONG = range(10)  # of the test items, by number
+SIZES = {"large": (16, 16)}  # of the images that a model takes
 SMALL, LARGE = Variant("small", "student", "fp32"), Variant("large", "student", "int8-static")
 
 
@@ -39,6 +41,7 @@ def evidence(data: Data, plan: Variant, wrong: Iterable[int], ms: float = 1.0, s
         batch_invariant=True,
         batch_difference=0.0,
         graph={"nodes": 5},
+        preprocessing=ImagePreprocessing(color="L", size=SIZES.get(plan.model, (8, 8))),
     )
     return Evidence(
         plan=plan,
@@ -171,6 +174,13 @@ def test_each_variant_is_compared_with_the_teacher_item_by_item(data: Data) -> N
     assert small.agreement == pytest.approx(1 - 7 / 500)
     assert small.accuracy_drop_points == pytest.approx(-0.6)
     assert (small.speedup, small.speedup_compute) == (5.0, 5.0)
+
+
+@pytest.mark.parametrize(("chosen", "size"), [(SMALL, [8, 8]), (LARGE, [16, 16])], ids=["small", "large"])
+def test_the_preprocessing_told_is_that_of_the_choice(data: Data, chosen: Variant, size: list[int]) -> None:
+    found = report(data, chosen, [evidence(data, plan, TEACHER_WRONG) for plan in (SMALL, LARGE)])
+    assert found.preprocessing is not None
+    assert (found.preprocessing["kind"], found.preprocessing["size"]) == ("image", size)
 
 
 def test_what_was_measured_stands_in_the_report(data: Data) -> None:
