@@ -55,6 +55,7 @@ class Classifier(nn.Module):
     def __init__(self, spec: ClassifierSpec, network: nn.Module, files: Mapping[str, bytes]) -> None:
         super().__init__()
         self.spec = spec
+        self.untrained: str | None = None  # why it cannot classify yet, where it is new
         self.files = dict(files)  # what its package holds beside the graph: the tokenizer.json of a text model
         if isinstance(spec.preprocessing, ImagePreprocessing):
             assert spec.normalisation is not None
@@ -104,7 +105,9 @@ def new_classifier(config: ModelConfig, wanted: Wanted) -> Classifier:
         preprocessing=draft.preprocessing,
         normalisation=draft.normalisation,
     )
-    return Classifier(spec, draft.module, draft.files)
+    classifier = Classifier(spec, draft.module, draft.files)
+    classifier.untrained = draft.untrained
+    return classifier
 
 
 def save_classifier(classifier: Classifier, folder: Path) -> None:

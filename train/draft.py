@@ -57,3 +57,4 @@ class Draft:
     preprocessing: Preprocessing
     normalisation: Normalisation | None  # images only
     files: Mapping[str, bytes] = field(default_factory=dict)  # of the package: the tokenizer.json of a text model
+    untrained: str | None = "its weights are new"  # why it cannot classify yet; None: it can, trained elsewhere

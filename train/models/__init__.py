@@ -1,4 +1,4 @@
-"""Where networks come from, by the prefix of a recipe's `model`: builtin:NAME, and so on.
+"""Where networks come from, by the prefix of a recipe's `model`: builtin:NAME, hf:ID-OR-DIR, run:DIR and so on.
 
 A source knows how to `check` a name early, to make a `draft` of a new classifier, and to `build` a saved one again.
 """
@@ -12,7 +12,7 @@ from torch import nn
 from serve.errors import UserError, did_you_mean
 from serve.manifest import Preprocessing, Task
 from train.draft import Draft, NetworkSpec, Wanted
-from train.models import builtin
+from train.models import builtin, huggingface, saved, teacher_layers
 
 
 class ModelSource(Protocol):
@@ -25,8 +25,14 @@ class ModelSource(Protocol):
         """A new classifier's network. Random weights come from torch's global generator."""
 
 
-SOURCES: dict[str, ModelSource] = {"builtin": builtin}
-_EXAMPLES = ("builtin:mlp-800x800",)
+SOURCES: dict[str, ModelSource] = {
+    "builtin": builtin,
+    "hf": huggingface.HuggingFace("hf"),
+    "pkg": huggingface.HuggingFace("pkg"),
+    "run": saved,
+    "teacher-layers": teacher_layers,
+}
+_EXAMPLES = ("builtin:mlp-800x800", "hf:path/to/folder")
 
 
 def check_model(model: str, options: dict[str, Any], task: Task) -> None:
@@ -59,4 +65,4 @@ def _source(model: str) -> tuple[ModelSource, str]:
     return SOURCES[prefix], name
 
 
-_BUILDERS: dict[str, Any] = {"builtin": builtin.build}
+_BUILDERS: dict[str, Any] = {"builtin": builtin.build, "transformers": huggingface.build}

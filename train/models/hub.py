@@ -32,6 +32,15 @@ _CONVERT = (
 # What is fetched from the hub: no pickled weights, no code
 _FETCHED = [CONFIG, "preprocessor_config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.*", "merges.txt"]
 _WEIGHTS = ["model.safetensors*", "model-*.safetensors"]
+_NOT_SAVED = (
+    "model_type",
+    "_name_or_path",
+    "name_or_path",
+    "_commit_hash",
+    "auto_map",
+    "transformers_version",
+    "dtype",
+)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 _HUB_SECONDS = 5.0  # for a connection; a download takes as long as it takes
 
@@ -86,11 +95,20 @@ def load_config(folder: Path) -> PretrainedConfig:
 
 
 def plain_config(config: PretrainedConfig) -> dict[str, Any]:
-    """The configuration for a spec.json: without a path of the machine that it was read on."""
+    """The configuration for a spec.json, beside its model type: without a path of the machine that it was read on."""
     content: dict[str, Any] = json.loads(config.to_json_string(use_diff=True))
-    for name in ("_name_or_path", "name_or_path", "_commit_hash", "auto_map", "transformers_version", "dtype"):
+    for name in _NOT_SAVED:
         content.pop(name, None)
     return content
+
+
+def saved_config(model_type: str, content: dict[str, Any]) -> PretrainedConfig:
+    """The configuration that `plain_config` gave."""
+    from transformers import AutoConfig
+
+    with quiet_transformers():
+        config: PretrainedConfig = AutoConfig.for_model(model_type, **content)
+    return config
 
 
 @contextmanager

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from text_models import FAMILIES, TEXTS, text_classifier, tiny_folder, wanted
+
+from serve.errors import UserError
+from serve.runner import scores
+from train.classifier import ModelConfig, load_classifier, new_classifier, save_classifier
+from train.models.teacher_layers import layer_stack, spread
+from train.torch_runner import TorchRunner
+
+
+def test_layers_are_the_first_the_last_and_evenly_between() -> None:
+    assert spread(6, 12) == [0, 2, 4, 7, 9, 11]  # as DistilBERT
+    assert spread(3, 6) == [0, 2, 5]
+    assert spread(1, 6) == [0]
+    assert spread(4, 4) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_student_has_the_teachers_layers_and_all_the_rest_of_it(tmp_path: Path, family: str) -> None:
+    teacher = text_classifier(f"hf:{tiny_folder(tmp_path / family, family, layers=4)}")
+    student = text_classifier("teacher-layers:2", teacher=teacher)
+    ours, theirs = student.state_dict(), teacher.state_dict()
+    stack = layer_stack(theirs)
+    for name, tensor in ours.items():
+        source = name.replace(f"{stack}.1.", f"{stack}.3.") if name.startswith(stack) else name
+        assert torch.equal(tensor, theirs[source]), name
+    assert student.params < teacher.params
+    assert student.files == teacher.files
+    save_classifier(student, tmp_path / "student")
+    again = load_classifier(tmp_path / "student")
+    assert (scores(TorchRunner(again), TEXTS) == scores(TorchRunner(student), TEXTS)).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_layers_are_the_teacher_itself(tmp_path: Path, family: str) -> None:
+    teacher = text_classifier(f"hf:{tiny_folder(tmp_path, family, layers=3)}")
+    student = text_classifier("teacher-layers:3", teacher=teacher)
+    assert (scores(TorchRunner(student), TEXTS) == scores(TorchRunner(teacher), TEXTS)).all()
+
+
+def test_a_student_and_its_control_start_from_the_same_weights(tmp_path: Path) -> None:
+    teacher = text_classifier(f"hf:{tiny_folder(tmp_path)}")
+    one, other = (text_classifier("teacher-layers:1", teacher=teacher) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_what_cannot_be_is_told(tmp_path: Path) -> None:
+    teacher = text_classifier(f"hf:{tiny_folder(tmp_path)}")
+    with pytest.raises(UserError, match="has 2 layers") as refused:
+        text_classifier("teacher-layers:3", teacher=teacher)
+    assert refused.value.hint == "give 1 to 2 layers"
+    with pytest.raises(UserError, match="cannot be the teacher"):
+        text_classifier("teacher-layers:1")
+    for name in ("0", "-1", "x", "3x"):
+        with pytest.raises(UserError, match="no number of layers"):
+            text_classifier(f"teacher-layers:{name}", teacher=teacher)
+    with pytest.raises(UserError, match="takes no options"):
+        text_classifier("teacher-layers:1", teacher=teacher, dropout=0.1)
+
+
+def test_a_builtin_teacher_has_no_layers_to_take() -> None:
+    import numpy as np
+    from helpers import image_classifier
+
+    images = np.zeros((2, 8, 8, 1), np.uint8)
+    teacher = image_classifier(images, ("a", "b"))
+    with pytest.raises(UserError, match="no transformer layers"):
+        new_classifier(ModelConfig(model="teacher-layers:1").checked("text"), wanted(teacher=teacher))

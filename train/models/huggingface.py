@@ -1,0 +1,45 @@
+"""`hf:` and `pkg:`: pretrained models in Hugging Face's format. What is particular to texts lies in hf_text.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from serve.errors import UserError
+from serve.manifest import Preprocessing, Task
+from train.draft import Draft, NetworkSpec, Wanted
+from train.models import hf_text
+from train.models.hub import Kind, resolve
+
+
+@dataclass(frozen=True)
+class HuggingFace:
+    """The source of models whose names begin with `kind`; `train.models.ModelSource`."""
+
+    kind: Kind
+
+    def check(self, name: str, options: dict[str, Any], task: Task) -> None:
+        """Raise UserError unless `name` is found and can do `task` with `options`. Fetches no weights yet."""
+        _of(task).check(resolve(self.kind, name, weights=False), f"{self.kind}:{name}", options)
+
+    def draft(self, name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
+        """The pretrained network, with a head for the wanted labels."""
+        return _of(wanted.task).draft(resolve(self.kind, name), f"{self.kind}:{name}", options, wanted)
+
+
+def build(network: NetworkSpec, preprocessing: Preprocessing, classes: int) -> nn.Module:
+    """A saved network's architecture, its weights yet to be loaded."""
+    module: nn.Module = _of(preprocessing.kind).build(network, classes)
+    return module
+
+
+def _of(task: Task) -> Any:
+    """The module for a task: its `check`, `draft` and `build`."""
+    if task not in _TASKS:
+        raise UserError(f"hf: and pkg: models do no {task}s yet", f"tasks: {', '.join(_TASKS)}")
+    return _TASKS[task]
+
+
+_TASKS: dict[str, Any] = {"text": hf_text}

@@ -1,0 +1,94 @@
+"""`teacher-layers:N`: a student with N of the teacher's layers and all the rest of it, as DistilBERT began.
+
+Sanh et al. 2019 (arXiv 1910.01108) take 0, 2, 4, 7, 9, 11 of BERT's twelve: the first, the last, evenly between.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import torch
+
+from serve.errors import UserError
+from serve.manifest import Task
+from train.draft import Draft, NetworkSpec, Wanted
+from train.models import huggingface
+
+_COUNTS = ("num_hidden_layers", "n_layers", "n_layer")  # BERT and ViT, DistilBERT, GPT-2
+_LAYER = re.compile(r"(.+?)\.(\d+)\..+")
+State = dict[str, torch.Tensor]
+
+
+def check(name: str, options: dict[str, Any], task: Task) -> None:
+    """Raise UserError unless `name` is a number of layers; whether the teacher has so many shows when it is made."""
+    _wanted_count(name)
+    if options:
+        raise UserError(
+            f"'teacher-layers:{name}' takes no options, got {', '.join(options)}", "it prepares as its teacher does"
+        )
+
+
+def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
+    """The first, the last and evenly spread layers of the teacher, with its embeddings, pooler and head."""
+    count, teacher = _wanted_count(name), wanted.teacher
+    if teacher is None:
+        raise UserError(f"'teacher-layers:{name}' is a student, so it cannot be the teacher", "name another model")
+    spec = teacher.spec
+    key, total = _layers(spec.network, spec.model)
+    if count > total:
+        raise UserError(
+            f"'teacher-layers:{name}': the teacher '{spec.model}' has {total} layers", f"give 1 to {total} layers"
+        )
+    network = spec.network.model_copy(update={"config": {**spec.network.config, key: count}})
+    module = huggingface.build(network, spec.preprocessing, len(spec.labels))
+    module.load_state_dict(_thin(teacher.network.state_dict(), spread(count, total)))
+    untrained = None if count == total else f"it has {count} of the teacher's {total} layers"
+    return Draft(network, module, spec.preprocessing, spec.normalisation, teacher.files, untrained)
+
+
+def spread(count: int, total: int) -> list[int]:
+    """`count` of `total` layers, the first and the last among them: 3 of 6 gives 0, 2, 5."""
+    return [round(float(at)) for at in np.linspace(0, total - 1, count)]
+
+
+def _thin(state: State, kept: list[int]) -> State:
+    """The teacher's weights, its layer `kept[i]` under the name of layer i."""
+    stack = layer_stack(state)
+    place = {layer: at for at, layer in enumerate(kept)}
+    thin: State = {}
+    for name, tensor in state.items():
+        found = _LAYER.fullmatch(name)
+        if found is None or found[1] != stack:
+            thin[name] = tensor
+        elif int(found[2]) in place:
+            thin[f"{stack}.{place[int(found[2])]}{name[found.end(2) :]}"] = tensor
+    return thin
+
+
+def layer_stack(state: State) -> str:
+    """The prefix of the numbered modules that hold most of the weights, such as `model.bert.encoder.layer`."""
+    sizes: dict[str, int] = {}
+    for name, tensor in state.items():
+        if found := _LAYER.fullmatch(name):
+            sizes[found[1]] = sizes.get(found[1], 0) + tensor.numel()
+    return max(sizes, key=lambda prefix: sizes[prefix])
+
+
+def _layers(network: NetworkSpec, model: str) -> tuple[str, int]:
+    """The configuration's key for the number of layers, and that number."""
+    if network.source == "transformers":
+        for key in _COUNTS:
+            if isinstance(network.config.get(key), int):
+                return key, int(network.config[key])
+    raise UserError(
+        f"the teacher '{model}' has no transformer layers to take",
+        "teacher-layers:N needs a BERT, DistilBERT, RoBERTa, GPT-2 or ViT teacher ; name a student of its own",
+    )
+
+
+def _wanted_count(name: str) -> int:
+    if not re.fullmatch(r"[1-9]\d*", name):
+        raise UserError(f"'teacher-layers:{name}' is no number of layers", "for example teacher-layers:3")
+    return int(name)
