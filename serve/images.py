@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -28,6 +29,7 @@ _UPRIGHT = {  # EXIF orientation -> what makes the picture upright
     7: _Transpose.TRANSVERSE,
     8: _Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -47,11 +49,17 @@ class ImagePreparer:
     def prepare(self, items: Sequence[bytes]) -> np.ndarray:
         return prepare_images(items, self._spec)
 
+    def prepare_one(self, item: bytes) -> tuple[np.ndarray, bool]:
+        return self.prepare([item]), False  # an image is resized, or cropped as the specification says
+
     def join(self, batches: Sequence[np.ndarray]) -> np.ndarray:
         return np.concatenate(batches)
 
     def alone(self, batch: np.ndarray) -> list[np.ndarray]:
         return [batch[row : row + 1] for row in range(len(batch))]
+
+    def padded(self, batch: np.ndarray) -> np.ndarray:
+        return batch  # images all have one size
 
     def sample(self) -> bytes:
         height, width = self._spec.size
@@ -86,7 +94,17 @@ def prepare_image(item: bytes, spec: ImagePreprocessing) -> np.ndarray:
     return np.asarray(image, dtype=np.uint8).reshape(spec.shape)
 
 
-def _decode(item: bytes) -> Image.Image:
+def measure_image(item: bytes, spec: ImagePreprocessing) -> tuple[bool, tuple[int, int]]:
+    """Whether an image is grey, and its height and width as `spec` turns it, from its header alone."""
+    image = _open(item)
+    # Only formats of cameras are turned here: to look for EXIF data, Pillow decodes a PNG as a whole.
+    turns = spec.exif_orientation and image.format in ("JPEG", "MPO") and _orientation(image) in _SIDEWAYS
+    size = (image.width, image.height) if turns else (image.height, image.width)
+    return image.mode in ("1", "L", "LA") or image.mode.startswith("I;16"), size
+
+
+def _open(item: bytes) -> Image.Image:
+    """The image with its header read. Raises InputError unless it is one that may be decoded."""
     if not item:
         raise InputError("empty_input", "the image is empty", "send the bytes of an image file")
     try:
@@ -99,6 +117,11 @@ def _decode(item: bytes) -> Image.Image:
         ) from None
     if image.width * image.height > MAX_PIXELS:  # known from the header, before a pixel is decoded
         raise _too_many_pixels(f"the image is {image.width}x{image.height}")
+    return image
+
+
+def _decode(item: bytes) -> Image.Image:
+    image = _open(item)
     try:
         image.load()
     except Exception:
@@ -111,12 +134,16 @@ def _too_many_pixels(what: str) -> InputError:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """As ImageOps.exif_transpose, but damaged EXIF data, which that raises for, means nothing, as in browsers."""
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:
-        return image
+    orientation = _orientation(image)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _orientation(image: Image.Image) -> Any:
+    """As ImageOps.exif_transpose reads it, but damaged EXIF data, for which that raises, is no data, as in browsers."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        return 1
 
 
 def _to_color(image: Image.Image, spec: ImagePreprocessing) -> Image.Image:

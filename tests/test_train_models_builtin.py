@@ -63,6 +63,14 @@ def test_an_option_of_another_family_is_refused() -> None:
         check("mlp-8", {"dropout": 1.0}, "image")
 
 
+def test_an_image_size_is_an_option_of_any_image_model() -> None:
+    check("cnn-8", {"image_size": 64}, "image")
+    check("resnet8", {"image_size": [48, 64]}, "image")
+    for size in ("64", 0, [64], -1):
+        with pytest.raises(UserError, match="is no size"):
+            check("cnn-8", {"image_size": size}, "image")
+
+
 def test_checking_a_model_leaves_the_random_numbers_alone() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()

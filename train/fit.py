@@ -20,10 +20,11 @@ from train.classifier import Classifier, save_classifier
 from train.inputs import Inputs
 from train.losses import DistillConfig
 from train.trainer import ClassifierTrainer
-from train.views import View
+from train.views import View, WorkerError
 
 CHECKPOINTS = "checkpoints"
 _TEACHER_BATCH = 256
+_SCORED_BYTES = 6 * 2**20  # 512 images of 64 x 64 pixels, 41 of 224 x 224
 _STATE = "trainer_state.json"
 
 
@@ -99,7 +100,7 @@ def fit(
     taught = None if teaching is None or config.augment.is_active else _answers(teaching)
     trainer = ClassifierTrainer(
         model=classifier,
-        args=_arguments(config, len(train.labels), seed, checkpoints, last),
+        args=_arguments(config, train, seed, checkpoints, last),
         train_dataset=View(train, config.augment, seed, taught),
         eval_dataset=View(validation, AugmentConfig(), seed),
         callbacks=_callbacks(config, on_epoch),
@@ -109,7 +110,10 @@ def fit(
         label_smoothing=config.label_smoothing,
     )
     trainer.remove_callback(PrinterCallback)  # it prints each log; `on_epoch` tells them better
-    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    try:
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    except WorkerError as error:
+        raise error.told() from None
     records = epoch_records(trainer.state)
     best = _best(records)
     classifier.to("cpu")
@@ -126,10 +130,16 @@ def _answers(teaching: Teaching) -> np.ndarray:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = teaching.teacher.to(device).eval()
     answers = np.empty((len(inputs), len(teacher.spec.labels)), dtype=np.float32)
-    for at in range(0, len(order), _TEACHER_BATCH):
-        rows = order[at : at + _TEACHER_BATCH]
+    batch = _scored_together(inputs, _TEACHER_BATCH)
+    for at in range(0, len(order), batch):
+        rows = order[at : at + batch]
         answers[rows] = teacher(torch.from_numpy(inputs.gather(rows)).to(device)).float().cpu().numpy()
     return answers
+
+
+def _scored_together(inputs: Inputs, most: int) -> int:
+    """Items of a batch without gradients: fewer of large images, whose activations would fill the memory."""
+    return max(16, min(most, _SCORED_BYTES // inputs.gather(np.arange(1)).nbytes))
 
 
 def epoch_records(state: TrainerState) -> list[EpochRecord]:
@@ -156,18 +166,19 @@ def _patience_is_over(config: FitConfig, state: TrainerState) -> bool:
     return config.patience is not None and records[-1].epoch - _best(records).epoch >= config.patience
 
 
-def _arguments(config: FitConfig, items: int, seed: int, checkpoints: Path, last: Path | None) -> TrainingArguments:
+def _arguments(config: FitConfig, train: Inputs, seed: int, checkpoints: Path, last: Path | None) -> TrainingArguments:
     epochs = config.epochs
     if last is not None:  # training may have ended there, and only what comes after it was cut off
         state = TrainerState.load_from_json(str(last / _STATE))
         if _patience_is_over(config, state):
             epochs = len(epoch_records(state))
-    updates = -(-items // (config.batch_size * config.accumulation)) * config.epochs
+    updates = -(-len(train) // (config.batch_size * config.accumulation)) * config.epochs
     return TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=epochs,
         per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=512,
+        per_device_eval_batch_size=_scored_together(train, 512),
+        dataloader_num_workers=train.workers(config.batch_size),
         gradient_accumulation_steps=config.accumulation,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,

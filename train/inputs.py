@@ -5,13 +5,24 @@ N items of the split or of a batch, L tokens.
 
 from __future__ import annotations
 
+import math
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from torch.utils.data import get_worker_info
 
+from serve.errors import InputError, UserError
 from serve.preparer import Preparer
 from train.sources import Items
+
+MEMORY_BYTES = 2**30  # the largest split of images that is kept in memory
+_CHUNK = 64
+_LARGE_FILE_BYTES = 10_000
+_PREFETCH = 2  # batches that each of a loader's workers makes in advance; torch's default
 
 
 class Inputs(Protocol):
@@ -30,6 +41,9 @@ class Inputs(Protocol):
     def lengths(self) -> np.ndarray | None:
         """Tokens of each item, int64 [N]; None where all are alike, as images are."""
 
+    def workers(self, batch_size: int) -> int:
+        """Processes that a loader of such batches should have; 0 where to gather is only to copy."""
+
 
 @dataclass(frozen=True)
 class ImageInputs:
@@ -45,6 +59,9 @@ class ImageInputs:
     def gather(self, rows: np.ndarray) -> np.ndarray:
         return self.images[rows]
 
+    def workers(self, batch_size: int) -> int:
+        return 0
+
 
 class TextInputs:
     """Texts in memory, as ids: each int64 [1, its own length], padded when a batch is gathered."""
@@ -52,7 +69,7 @@ class TextInputs:
     def __init__(self, items: Items, preparer: Preparer) -> None:
         self.labels = items.labels
         self._preparer = preparer
-        self._ids = [preparer.prepare([item]) for item in items.content]
+        self._ids = [_prepare_some(items, np.array([row]), preparer) for row in range(len(items))]
         self.lengths = np.array([ids.shape[1] for ids in self._ids])
 
     def __len__(self) -> int:
@@ -61,12 +78,92 @@ class TextInputs:
     def gather(self, rows: np.ndarray) -> np.ndarray:
         return self._preparer.join([self._ids[row] for row in rows])
 
+    def workers(self, batch_size: int) -> int:
+        return 0
 
-def prepare_inputs(items: Items, preparer: Preparer) -> Inputs:
-    """The split as `preparer` prepares it."""
-    if preparer.input == "images":
-        return ImageInputs(preparer.prepare(items.content), items.labels)
-    return TextInputs(items, preparer)
+
+class LazyImages:
+    """Images too many for memory: decoded when a batch is gathered, to the same pixels each time."""
+
+    lengths = None
+
+    def __init__(self, items: Items, preparer: Preparer) -> None:
+        self.labels = items.labels
+        self._items, self._preparer = items, preparer
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        # A loader's worker is one of several processes already; threads are for whoever gathers without a loader.
+        threads = 1 if get_worker_info() is not None else count_threads()
+        return _prepare(self._items, rows, self._preparer, threads)
+
+    def workers(self, batch_size: int) -> int:
+        """One for each processor, but none where /dev/shm, through which they answer, is too small (Docker: 64 MB)."""
+        workers = count_threads()
+        batch_bytes = batch_size * self._preparer.prepare([self._preparer.sample()]).nbytes
+        try:
+            free = shutil.disk_usage("/dev/shm").free
+        except OSError:  # not on Linux, and so without such a limit
+            return workers
+        return workers if free > 2 * workers * _PREFETCH * batch_bytes else 0
+
+
+def prepare_inputs(items: Items, preparer: Preparer, budget_bytes: int = MEMORY_BYTES) -> Inputs:
+    """The split as `preparer` prepares it: in memory, or images from disk or as files where they would take more.
+
+    Raises UserError that names the first item which cannot be read.
+    """
+    if preparer.input != "images":
+        return TextInputs(items, preparer)
+    shape = preparer.prepare([preparer.sample()]).shape[1:]
+    if len(items) * math.prod(shape) > budget_bytes:
+        return LazyImages(items, preparer)
+    # Threads win where decoding outweighs what Python does around it: not for the files of MNIST or CIFAR-10.
+    large = sum(map(len, items.content[:_CHUNK])) > min(len(items), _CHUNK) * _LARGE_FILE_BYTES
+    return ImageInputs(_prepare(items, np.arange(len(items)), preparer, count_threads() if large else 1), items.labels)
+
+
+def _prepare(items: Items, rows: np.ndarray, preparer: Preparer, threads: int) -> np.ndarray:
+    """These images, uint8 [N, H, W, C], decoded in `threads` threads: Pillow runs beside Python while it decodes."""
+    chunk = min(_CHUNK, -(-len(rows) // threads))
+    batch = np.empty((len(rows), *preparer.prepare([preparer.sample()]).shape[1:]), dtype=np.uint8)
+
+    def work(at: int) -> None:
+        batch[at : at + chunk] = _prepare_some(items, rows[at : at + chunk], preparer)
+
+    starts = range(0, len(rows), max(chunk, 1))
+    if threads == 1:
+        for at in starts:
+            work(at)
+        return batch
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, starts))  # in order, so that the first image that cannot be read is the one named
+    return batch
+
+
+def _prepare_some(items: Items, rows: np.ndarray, preparer: Preparer) -> np.ndarray:
+    content = [items.content[int(row)] for row in rows]
+    try:
+        return preparer.prepare(content)
+    except InputError:
+        for row, item in zip(rows, content, strict=True):
+            try:
+                preparer.prepare([item])
+            except InputError as error:
+                raise unreadable(items, int(row), error) from None
+        raise
+
+
+def unreadable(items: Items, row: int, error: InputError) -> UserError:
+    """What to tell of an item that cannot be prepared."""
+    return UserError(f"{items.origins[row]}: {error.message}", error.hint)
+
+
+def count_threads() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class PreparedSplits:

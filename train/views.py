@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
+from serve.errors import UserError
 from train.augment import AugmentConfig, augment
 from train.inputs import Inputs
 
@@ -27,18 +29,44 @@ class View(Dataset[Batch]):
         self, inputs: Inputs, augmentation: AugmentConfig, seed: int, taught: np.ndarray | None = None
     ) -> None:
         self.inputs, self.augmentation, self.seed, self.taught = inputs, augmentation, seed, taught
-        self.epoch = 0
+        # in memory that a loader's workers share, so that one which lives longer than an epoch sees the next
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def __getitems__(self, indices: list[int]) -> Batch:
         rows = np.asarray(indices)
-        values = augment(self.inputs.gather(rows), self.augmentation, self.seed, self.epoch, rows)
+        values = augment(self._gather(rows), self.augmentation, self.seed, self.epoch, rows)
         batch = {"inputs": torch.from_numpy(values), "labels": torch.from_numpy(self.inputs.labels[rows])}
         if self.taught is not None:
             batch["taught"] = torch.from_numpy(self.taught[rows])
         return batch
+
+    def _gather(self, rows: np.ndarray) -> np.ndarray:
+        try:
+            return self.inputs.gather(rows)
+        except UserError as error:
+            if get_worker_info() is None:
+                raise
+            raise WorkerError(json.dumps([error.message, error.hint])) from None
+
+
+class WorkerError(Exception):
+    """A UserError on its way out of a loader's worker, of which torch passes on the class and a printed traceback."""
+
+    def told(self) -> UserError:
+        """The error as it was."""
+        message, hint = json.loads(str(self).strip().rpartition(f"{type(self).__name__}: ")[2])
+        return UserError(message, hint)
 
 
 class EpochSampler(Sampler[int]):

@@ -17,7 +17,7 @@ from torch import nn
 from serve.errors import UserError, did_you_mean
 from serve.manifest import ImagePreprocessing, Task
 from train.draft import Draft, NetworkSpec, Normalisation, Wanted
-from train.images import image_preprocessing, pixel_statistics
+from train.images import image_preprocessing, pixel_statistics, split_size
 from train.models.cnn import SmallCNN, SmallCNNOptions
 from train.models.mlp import MLP, MLPOptions
 from train.models.resnet import ResNetOptions, resnet, wide_resnet
@@ -68,7 +68,7 @@ FAMILIES: dict[str, Family] = {
 def check(name: str, options: dict[str, Any], task: Task) -> None:
     """Raise UserError unless `name` is a builtin architecture for `task` that takes `options`."""
     with torch.device("meta"):  # whatever refuses to be built refuses now, not after the teacher was trained
-        build_module(name, (8, 8, 1), 10, options)
+        build_module(name, (8, 8, 1), 10, split_size(options)[0])
 
 
 def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
