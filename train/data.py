@@ -51,7 +51,7 @@ def load_data(config: DataConfig, seed: int, task: Task | None = None) -> Data:
 
     Raises UserError for data that the recipe's `task` does not fit, or with a problem that the recipe does not repair.
     """
-    source = load_source(config.source, config)
+    source = load_source(config.source, config, task)
     check_task(source, config, task)
     splits = split(source, config, seed)
     fingerprints = {name: fingerprint(items) for name, items in splits.items()}

@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image
 
 from serve.errors import UserError
+from serve.manifest import Task
 from train.sources.base import Items, Reading, Source, numbered
 from train.sources.paths import expand
 
 
-def read_digits(where: str, _: Reading) -> Source:
+def read_digits(where: str, _: Reading, __: Task | None = None) -> Source:
     """scikit-learn's 1,797 digits, 8x8; their 17 grey levels are spread over 0..255."""
     if where:
         raise UserError(f"data.source = 'digits' takes no path, got '{where}'", 'write source = "digits"')
@@ -25,7 +26,7 @@ def read_digits(where: str, _: Reading) -> Source:
     return Source("image", tuple("0123456789"), items)
 
 
-def read_mnist(where: str, _: Reading) -> Source:
+def read_mnist(where: str, _: Reading, __: Task | None = None) -> Source:
     """The four IDX files of MNIST, in WHERE/MNIST/raw as torchvision lays them."""
     from torchvision.datasets import MNIST
 

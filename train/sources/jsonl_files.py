@@ -1,0 +1,106 @@
+"""`jsonl:FILE` and `jsonl:DIR`: texts and labels, one JSON object a line."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+from serve.errors import UserError
+from serve.manifest import Task
+from train.sources.base import Reading, Source
+from train.sources.columns import find_column
+from train.sources.encodings import broken_part, detect_encoding, how_to_read
+from train.sources.paths import existing, shown, split_files
+from train.sources.problems import EMPTY_TEXT, NOT_A_ROW, WRONG_ENCODING, Problems
+from train.sources.rows import Labels, Rows, make_source
+
+SUFFIXES = (".jsonl", ".ndjson")
+_LOOK_ROWS = 50
+
+
+def read_jsonl(where: str, reading: Reading, _: Task | None = None) -> Source:
+    """Every line of a file, or of a folder's train.jsonl, validation.jsonl and test.jsonl."""
+    root = existing(where, "jsonl")
+    labels = Labels(reading, Problems())
+    splits = {}
+    for split, paths in split_files(root, "jsonl", SUFFIXES).items():
+        splits[split] = rows = Rows(labels)
+        for path in paths:
+            _read_file(path, shown(path, root), reading, rows)
+    return make_source("text", splits)
+
+
+def peek_jsonl(path: Path, encoding: str | None = None) -> list[dict[str, Any]]:
+    """The objects of the first 50 lines that hold one. Raises UserError for a file that is no JSON Lines."""
+    found = []
+    encoding = detect_encoding(path, encoding)
+    with path.open(encoding=encoding, errors="replace") as file:
+        for line in itertools.islice(file, _LOOK_ROWS):
+            try:
+                row = _parse(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                found.append(row)
+    if not found:
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty", "expected a JSON object on each line")
+        hint = 'expected lines like {"text": "...", "label": "..."}; one large array becomes that with jq -c ".[]"'
+        raise UserError(f"{path}:1: no JSON object on this line, nor on those below it", hint)
+    return found
+
+
+def _read_file(path: Path, name: str, reading: Reading, rows: Rows) -> None:
+    encoding = detect_encoding(path, reading.encoding)
+    columns = sorted({column for row in peek_jsonl(path, reading.encoding) for column in row})
+    find_column(columns, "text_column", reading.text_column, name)
+    find_column(columns, "label_column", reading.label_column, name)
+    rows.file(name)
+    number = 0
+    try:
+        with path.open(encoding=encoding, errors=how_to_read(encoding)) as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    _add(rows, f"{name}:{number}", number, line, reading)
+    except UnicodeError as error:
+        raise UserError(f"{name}:{number + 1}: not {encoding}: {error}", "save the file again, in UTF-8") from None
+
+
+def _add(rows: Rows, origin: str, number: int, line: str, reading: Reading) -> None:
+    problems = rows.labels.problems
+    if (broken := broken_part(line) if not line.isascii() else None) is not None:
+        problems.add(WRONG_ENCODING, f"{origin}: {broken}")
+        return
+    try:
+        row = _parse(line)
+    except ValueError as error:
+        problems.add(NOT_A_ROW, f"{origin}: not JSON: {error}")
+        return
+    if not isinstance(row, dict):
+        problems.add(NOT_A_ROW, f"{origin}: expected an object, {{...}}")
+        return
+    text, label = row.get(reading.text_column), row.get(reading.label_column)
+    for column, value in ((reading.text_column, text), (reading.label_column, label)):
+        if isinstance(value, list | dict):
+            problems.add(NOT_A_ROW, f"{origin}: '{column}' is not one value but {json.dumps(value)[:40]}")
+            return
+    if text is None or not str(text).strip():
+        problems.add(EMPTY_TEXT, f"{origin}: the text is empty")
+        return
+    try:
+        content = _written(text).encode()
+    except UnicodeEncodeError:
+        problems.add(NOT_A_ROW, f"{origin}: half a surrogate pair, \\ud800 to \\udfff, in the text")
+        return
+    rows.add(content, None if label is None else _written(label), number)
+
+
+def _parse(line: str) -> Any:
+    """One line's value; numbers stay as they are written: 01.0 is no 1."""
+    return json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
+
+
+def _written(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, bool) else str(value)

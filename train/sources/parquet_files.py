@@ -1,0 +1,147 @@
+"""`parquet:FILE` and `parquet:DIR`: images or texts and their labels, as data sets lie on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from serve.errors import UserError
+from serve.manifest import Task
+from train.sources.base import Reading, Source
+from train.sources.columns import find_column, listed
+from train.sources.paths import existing, shown, split_files
+from train.sources.problems import EMPTY_TEXT, NOT_A_ROW, UNREADABLE_IMAGE, Problems
+from train.sources.rows import Labels, Rows, make_source
+
+SUFFIXES = (".parquet",)
+_BATCH_ROWS = 256  # photographs are large; a batch of them is in memory at a time
+
+
+def read_parquet(where: str, reading: Reading, task: Task | None = None) -> Source:
+    """Every row of a file, or of a folder's train*.parquet, validation*.parquet and test*.parquet.
+
+    Items are images if there is a column of them and `task` does not ask for texts.
+    """
+    root = existing(where, "parquet")
+    files = split_files(root, "parquet", SUFFIXES)
+    first = _open(files["train"][0], root)
+    holds = _task(first, reading, task, shown(files["train"][0], root))
+    labels = Labels(reading, Problems())
+    splits = {}
+    for split, paths in files.items():
+        splits[split] = rows = Rows(labels)
+        for path in paths:
+            _read_file(_open(path, root), shown(path, root), holds, reading, rows)
+    return make_source(holds, splits, class_names(first.schema_arrow, reading.label_column))
+
+
+def class_names(schema: pa.Schema, column: str) -> list[str] | None:
+    """The names that Hugging Face's data sets store for a column of integers; None where there are none."""
+    try:
+        stored = json.loads((schema.metadata or {})[b"huggingface"])
+        names = stored["info"]["features"][column]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return [str(name) for name in names] if isinstance(names, list) else None
+
+
+def is_image_column(kind: pa.DataType) -> bool:
+    """Binary, or Hugging Face's struct of bytes and path."""
+    if pa.types.is_struct(kind):
+        at = kind.get_field_index("bytes")
+        return at >= 0 and is_image_column(kind.field(at).type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _open(path: Path, root: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).split(". ")[0]
+        raise UserError(f"{shown(path, root)} is not a whole Parquet file: {reason}", "write it again") from None
+
+
+def _task(file: pq.ParquetFile, reading: Reading, task: Task | None, name: str) -> Task:
+    schema = file.schema_arrow
+    has_images = reading.image_column in schema.names and is_image_column(schema.field(reading.image_column).type)
+    has_texts = reading.text_column in schema.names
+    if has_images and has_texts:
+        return task or "image"
+    if has_images or has_texts:
+        return "image" if has_images else "text"
+    raise UserError(
+        f"{name} has no images in a column '{reading.image_column}' and no texts in a column '{reading.text_column}'; "
+        f"it has {listed(schema.names)}",
+        'name the column under [data]: image_column = "..." or text_column = "..."',
+    )
+
+
+def _read_file(file: pq.ParquetFile, name: str, task: Task, reading: Reading, rows: Rows) -> None:
+    schema = file.schema_arrow
+    content = reading.image_column if task == "image" else reading.text_column
+    find_column(schema.names, f"{task}_column", content, name)
+    find_column(schema.names, "label_column", reading.label_column, name)
+    _check_types(schema, name, task, content, reading.label_column)
+    names = class_names(schema, reading.label_column)
+    rows.file(name)
+    row = 0
+    add = _add_image if task == "image" else _add_text
+    try:
+        for batch in file.iter_batches(_BATCH_ROWS, columns=[content, reading.label_column]):
+            values = zip(batch.column(content).to_pylist(), batch.column(reading.label_column).to_pylist(), strict=True)
+            for value, label in values:
+                row += 1
+                add(rows, f"{name}:{row}", row, value, _label(label, names))
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{name} is damaged after row {row}: {error}", "write it again") from None
+
+
+def _check_types(schema: pa.Schema, name: str, task: Task, content: str, label: str) -> None:
+    kind = schema.field(content).type
+    if task == "image" and not is_image_column(kind):
+        raise UserError(f"{name}: column '{content}' holds {kind}, not images", "expected binary, or {bytes, path}")
+    if task == "text" and not _is_text(kind):
+        raise UserError(f"{name}: column '{content}' holds {kind}, not texts", 'name another as text_column = "..."')
+    kind = schema.field(label).type
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind):
+        hint = "expected one string or integer for each item; several labels an item are not supported"
+        raise UserError(f"{name}: column '{label}' holds {kind}, which is no class", hint)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _label(value: Any, names: Sequence[str] | None) -> str | None:
+    """The label as a name; -1 is how Hugging Face's data sets write that there is none."""
+    if value is None or (names is not None and value == -1):
+        return None
+    if names is not None and isinstance(value, int) and 0 <= value < len(names):
+        return names[value]
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _add_text(rows: Rows, origin: str, row: int, value: str | None, label: str | None) -> None:
+    if value is None or not value.strip():
+        rows.labels.problems.add(EMPTY_TEXT, f"{origin}: the text is empty")
+    else:
+        rows.add(value.encode(), label, row)
+
+
+def _add_image(rows: Rows, origin: str, row: int, value: Any, label: str | None) -> None:
+    if isinstance(value, dict):
+        if not value.get("bytes") and value.get("path"):
+            rows.labels.problems.add(NOT_A_ROW, f"{origin}: only a path, {value['path']}, and no image")
+            return
+        value = value.get("bytes")
+    if value:
+        rows.add(value, label, row)
+    else:
+        rows.labels.problems.add(UNREADABLE_IMAGE, f"{origin}: there are no bytes")
