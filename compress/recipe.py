@@ -103,6 +103,12 @@ class Recipe(_Table):
                 raise ValueError(f"student '{student.name}' is a control, so it cannot have [students.distill]")
         return self
 
+    @model_validator(mode="after")
+    def _augmentation_suits_the_task(self) -> Recipe:
+        if self.task == "text" and any(model.fit.augment.is_active for model in (self.teacher, *self.students)):
+            raise ValueError("fit.augment moves pixels: with task = 'text' leave it out")
+        return self
+
     def with_controls(self) -> Recipe:
         """The recipe with a control written out beside each distilled student that asks for one."""
         students: list[Student] = []

@@ -50,6 +50,13 @@ def test_without_augmentation_images_pass_unchanged_and_the_originals_are_never_
     assert (before == IMAGES).all()
 
 
+def test_about_half_of_the_images_are_flipped_and_the_others_left_alone() -> None:
+    views = augment(IMAGES, AugmentConfig(flip=True), seed=1, epoch=0, index=INDEX)
+    mirrored = (views == IMAGES[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert (mirrored | (views == IMAGES).all(axis=(1, 2, 3))).all()
+    assert 0.4 < mirrored.mean() < 0.6
+
+
 @pytest.mark.parametrize(("seed", "epoch", "stream"), [(0, 0, 0), (0, 0, 1), (7, 3, 0), (2**32 - 1, 199, 1)])
 def test_numbers_are_uniform(seed: int, epoch: int, stream: int) -> None:
     drawn = uniform(seed, epoch, np.arange(20_000), stream)

@@ -15,6 +15,7 @@ class AugmentConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     shift: int = Field(default=0, ge=0, le=64)  # pixels, each way; what is uncovered is black
+    flip: bool = False  # half of the images, left for right; never on by itself: a mirrored digit is none
 
     @property
     def is_active(self) -> bool:
@@ -29,6 +30,9 @@ def augment(images: np.ndarray, config: AugmentConfig, seed: int, epoch: int, in
         dy = (uniform(seed, epoch, index, stream=0) * span).astype(np.int64)
         dx = (uniform(seed, epoch, index, stream=1) * span).astype(np.int64)
         images = _shift(images, dy, dx, config.shift)
+    if config.flip:
+        mirrored = uniform(seed, epoch, index, stream=2) < 0.5
+        images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
     return images
 
 
