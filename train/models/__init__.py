@@ -12,7 +12,7 @@ from torch import nn
 from serve.errors import UserError, did_you_mean
 from serve.manifest import Preprocessing, Task
 from train.draft import Draft, NetworkSpec, Wanted
-from train.models import builtin, huggingface, saved, teacher_layers
+from train.models import builtin, huggingface, saved, teacher_layers, torchvision_zoo
 
 
 class ModelSource(Protocol):
@@ -31,6 +31,7 @@ SOURCES: dict[str, ModelSource] = {
     "pkg": huggingface.HuggingFace("pkg"),
     "run": saved,
     "teacher-layers": teacher_layers,
+    "torchvision": torchvision_zoo,
 }
 _EXAMPLES = ("builtin:mlp-800x800", "hf:path/to/folder")
 
@@ -65,4 +66,8 @@ def _source(model: str) -> tuple[ModelSource, str]:
     return SOURCES[prefix], name
 
 
-_BUILDERS: dict[str, Any] = {"builtin": builtin.build, "transformers": huggingface.build}
+_BUILDERS: dict[str, Any] = {
+    "builtin": builtin.build,
+    "torchvision": torchvision_zoo.build,
+    "transformers": huggingface.build,
+}
