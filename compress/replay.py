@@ -22,6 +22,7 @@ TOLERANCE = 1e-5  # of a score; the same graph on another processor may round it
 BATCH = 32
 _TIMEOUT_S = 120
 _ENVELOPE = 256  # bytes around each item of a multipart body, more than there are
+_DESCRIBED = {"id", "task", "labels", "limits"}  # what we need of GET /model
 
 Progress = Callable[[str, int, int], None]  # route, items done, items in all
 
@@ -55,6 +56,9 @@ class ReplayResult:
         return self.n > 0 and bool(self.routes) and all(route.agrees(self.n) for route in self.routes.values())
 
 
+_Route = tuple[str, Callable[["_Server", Sequence[bytes], int], tuple[int, Any]], list[range]]
+
+
 def replay(
     items: Sequence[bytes],
     expected: np.ndarray,
@@ -63,21 +67,17 @@ def replay(
     model_id: str,
     progress: Progress | None = None,
 ) -> ReplayResult:
-    """Send every item as JSON, as multipart and raw, and compare all scores with `expected`, float32 [N, K].
+    """Send every item by each route, and compare all scores with `expected`, float32 [N, K].
 
+    Images go as JSON, as multipart and raw; texts as JSON, one by one and several together.
     Raises UserError if the server cannot be reached, or answers with another model than `model_id`.
     """
     assert expected.shape == (len(items), len(labels)), "one row for each item, one column for each label"
     server = _Server(url)
     try:
-        limits = _check_model(server, model_id, labels)
-        batches = list(_batches(items, min(BATCH, limits["max_items"]), limits["max_body_bytes"]))
+        model = _check_model(server, model_id, labels)
         result = ReplayResult(len(items))
-        for name, send, chunks in (
-            ("json", _send_json, batches),
-            ("multipart", _send_multipart, batches),
-            ("raw", _send_raw, [range(row, row + 1) for row in range(len(items))]),
-        ):
+        for name, send, chunks in _routes(items, model["task"], model["limits"]):
             route = result.routes[name] = RouteResult()
             for rows in chunks:
                 status, answer = send(server, [items[row] for row in rows], len(labels))
@@ -124,31 +124,56 @@ class _Server:
         self._connection.close()
 
 
-def _check_model(server: _Server, model_id: str, labels: Sequence[str]) -> dict[str, int]:
-    """The limits of the server, once it is known to be the right one."""
+def _check_model(server: _Server, model_id: str, labels: Sequence[str]) -> dict[str, Any]:
+    """What the server says of its model, once it is known to be the right one."""
     status, model = server.request("GET", "/model")
-    if status != 200 or not isinstance(model, dict) or not {"id", "labels", "limits"} <= model.keys():
+    if status != 200 or not isinstance(model, dict) or not model.keys() >= _DESCRIBED:
         raise UserError(f"{server.url} answered GET /model with {status}, not with a model", "is it a limbeck server?")
     if model["id"] != model_id or model["labels"] != list(labels):
         raise UserError(
             f"{server.url} answers with another model: {model['id']}, expected {model_id}",
             "serve the package that is to be verified, or leave --url out",
         )
-    limits: dict[str, int] = model["limits"]
-    return limits
+    return model
 
 
-def _batches(items: Sequence[bytes], max_items: int, max_bytes: int) -> Iterator[range]:
-    """Consecutive rows that fit into one body of either kind; an item too large for any goes alone, to be refused."""
+def _routes(items: Sequence[bytes], task: str, limits: dict[str, int]) -> Iterator[_Route]:
+    """Each kind of body, by name: how it is sent, and the rows that go into one."""
+    singles = [range(row, row + 1) for row in range(len(items))]
+    sizes = [_text_size(item) if task == "text" else len(item) * 4 // 3 for item in items]
+    batches = list(_batches(sizes, min(BATCH, limits["max_items"]), limits["max_body_bytes"]))
+    if task == "text":
+        yield "json-single", _send_texts, singles
+        yield "json-batch", _send_texts, batches
+    else:
+        yield "json", _send_json, batches
+        yield "multipart", _send_multipart, batches
+        yield "raw", _send_raw, singles
+
+
+def _text_size(item: bytes) -> int:
+    return len(json.dumps(item.decode("utf-8")))
+
+
+def _batches(sizes: Sequence[int], max_items: int, max_bytes: int) -> Iterator[range]:
+    """Consecutive rows that fit into one body of any kind; an item too large for any goes alone, to be refused.
+
+    `sizes` are the bytes of each item in the longest of its forms.
+    """
     start, room = 0, max_bytes
-    for row, item in enumerate(items):
-        cost = _ENVELOPE + len(item) * 4 // 3
+    for row, size in enumerate(sizes):
+        cost = _ENVELOPE + size
         if row > start and (row - start == max_items or cost > room):
             yield range(start, row)
             start, room = row, max_bytes
         room -= cost
-    if start < len(items):
-        yield range(start, len(items))
+    if start < len(sizes):
+        yield range(start, len(sizes))
+
+
+def _send_texts(server: _Server, items: Sequence[bytes], top_k: int) -> tuple[int, Any]:
+    body = json.dumps({"inputs": [item.decode("utf-8") for item in items], "top_k": top_k}).encode()
+    return server.request("POST", "/classify", body, "application/json")
 
 
 def _send_json(server: _Server, items: Sequence[bytes], top_k: int) -> tuple[int, Any]:

@@ -24,7 +24,7 @@ def verify_run(folder: Path, url: str | None) -> bool:
     if report.selected is None:
         raise UserError(f"{folder} has no selection to verify: {report.verdict}", "change the recipe and run it again")
     recipe = parse_recipe(read_about(folder)["recipe"], str(folder / "run.json"))
-    data = load_data(recipe.data, recipe.seed)
+    data = load_data(recipe.data, recipe.seed, recipe.task)
     if data.fingerprint != report.data.fingerprint:
         raise UserError(
             f"the data at {recipe.data.source} is no longer what {folder} was measured on", "run the recipe again"
@@ -60,9 +60,9 @@ def _server(url: str | None, package: Path) -> Iterator[str]:
 def _print(result: ReplayResult) -> None:
     for name, route in result.routes.items():
         print(
-            f"{name:<10} {route.compared}/{result.n} items  label differences {route.label_differences}  "
+            f"{name:<11} {route.compared}/{result.n} items  label differences {route.label_differences}  "
             f"score differences {route.score_differences}  largest {route.max_abs:.1e}  errors {route.errors}"
         )
         if route.first_problem:
-            print(f"           first: {route.first_problem}")
+            print(f"            first: {route.first_problem}")
     print("verified: the server answers as measured" if result.ok else "NOT verified: the server answers differently")

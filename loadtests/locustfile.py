@@ -28,10 +28,10 @@ _BOUNDARY = "limbeck-8f14e45fceea167a5a36dedd4bea2543"
 
 @dataclass(frozen=True)
 class Item:
-    """One input in both forms that requests take, and the answer that was measured for it."""
+    """One input in the forms that requests take, and the answer that was measured for it."""
 
-    text: str  # base64
-    content: bytes
+    text: str  # what JSON holds: a text itself, an image as base64
+    content: bytes  # of an image
     label: str
     score: float
 
@@ -52,27 +52,35 @@ def find_payloads() -> Path:
     return files[-1]
 
 
-def load_payloads(file: Path) -> tuple[str, list[Item]]:
-    """The model's id, and the items; ends the process with a message if the file is not as expected."""
+def load_payloads(file: Path) -> tuple[str, str, list[Item]]:
+    """The model's id, its task, and the items; ends the process with a message if the file is not as expected."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
+        task = content["task"]
+        if task not in ("image", "text"):
+            raise ValueError(f"its task is {task!r}")
         items = [
-            Item(item["input"], base64.b64decode(item["input"], validate=True), item["label"], float(item["score"]))
+            Item(item["input"], _content(item["input"], task), item["label"], float(item["score"]))
             for item in content["items"]
         ]
         if not items:
             raise ValueError("it has no items")
-        return content["model_id"], items
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return content["model_id"], task, items
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SystemExit(f"error: cannot use {file}: {error!r}\nhint: run the recipe again") from None
 
 
-MODEL_ID, ITEMS = load_payloads(find_payloads())
+def _content(text: str, task: str) -> bytes:
+    return text.encode("utf-8") if task == "text" else base64.b64decode(text, validate=True)
+
+
+MODEL_ID, TASK, ITEMS = load_payloads(find_payloads())
 
 
 class Client(FastHttpUser):
-    """Sends single images mostly, and batches now and then, in each form that the server takes."""
+    """Sends single inputs mostly, and batches now and then, as JSON."""
 
+    abstract = True
     wait_time = constant(0)
 
     @task(4)
@@ -82,18 +90,6 @@ class Client(FastHttpUser):
     @task(2)
     def json_batch(self) -> None:
         self._json(f"json {BATCH}", random.choices(ITEMS, k=BATCH))
-
-    @task(1)
-    def multipart(self) -> None:
-        items = random.choices(ITEMS, k=2)
-        head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="image"\r\n\r\n'.encode()
-        body = b"".join(head + item.content + b"\r\n" for item in items) + f"--{_BOUNDARY}--\r\n".encode()
-        self._send("multipart 2", items, body, f"multipart/form-data; boundary={_BOUNDARY}")
-
-    @task(3)
-    def raw(self) -> None:
-        item = random.choice(ITEMS)
-        self._send("raw 1", [item], item.content, "application/octet-stream")
 
     def _json(self, name: str, items: list[Item]) -> None:
         body = json.dumps({"inputs": [item.text for item in items]}).encode()
@@ -107,6 +103,30 @@ class Client(FastHttpUser):
                 response.failure(f"status {response.status_code}: {(response.text or '')[:200]}")
             elif problem := wrong_answer(response.json(), items):
                 response.failure(problem)
+
+
+class TextClient(Client):
+    """Texts, which only JSON carries."""
+
+    abstract = TASK != "text"
+
+
+class ImageClient(Client):
+    """Images, as multipart and raw besides."""
+
+    abstract = TASK != "image"
+
+    @task(1)
+    def multipart(self) -> None:
+        items = random.choices(ITEMS, k=2)
+        head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="image"\r\n\r\n'.encode()
+        body = b"".join(head + item.content + b"\r\n" for item in items) + f"--{_BOUNDARY}--\r\n".encode()
+        self._send("multipart 2", items, body, f"multipart/form-data; boundary={_BOUNDARY}")
+
+    @task(3)
+    def raw(self) -> None:
+        item = random.choice(ITEMS)
+        self._send("raw 1", [item], item.content, "application/octet-stream")
 
 
 def wrong_answer(answer: Any, items: list[Item]) -> str:

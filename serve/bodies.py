@@ -1,6 +1,7 @@
-"""Request bodies: read under a limit and a deadline, then parsed into a query. Three kinds mean the same.
+"""Request bodies: read under a limit and a deadline, then parsed into a query.
 
-A string of a JSON body is base64, never a path or a URL: nothing is opened or fetched on a request's word.
+Texts come as JSON; images as JSON with base64, as multipart or raw, which mean the same. No string is a path or a URL:
+nothing is opened or fetched on a request's word.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from python_multipart.multipart import parse_options_header
 
 from serve.errors import InputError, RequestError, did_you_mean
 from serve.limits import Limits
+from serve.manifest import Task
 from serve.parts import read_parts
 
 if TYPE_CHECKING:
@@ -27,8 +29,18 @@ if TYPE_CHECKING:
 # listen before all is sent, still gets the answer.
 _DISCARD_FACTOR, _DISCARD_SECONDS = 8, 3
 _CLOSE = ((b"connection", b"close"),)  # what was not read would be taken for the next request
-_EXPECTED = 'expected {"inputs": ["<base64 of an image>", ...]}'
 _SHOWN = 40  # characters of a request that an error quotes
+
+
+# How each task's inputs are sent: the Content-Type, and what the body then is. GET /model says it too.
+BODIES: dict[Task, dict[str, str]] = {
+    "text": {"application/json": '{"inputs": ["a text", ...], "top_k": 3}'},
+    "image": {
+        "application/json": '{"inputs": ["<base64 of an image>", ...], "top_k": 3}',
+        "multipart/form-data": "a part named `files` for each image, and one named `top_k`",
+        "image/*": "the bytes of one image, with ?top_k=3",
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -82,25 +94,34 @@ def _too_large(limits: Limits, *, ended: bool) -> RequestError:
     return RequestError(413, "body_too_large", message, hint, () if ended else _CLOSE)
 
 
-def parse_query(headers: Mapping[bytes, bytes], query_string: bytes, body: bytes, limits: Limits) -> Query:
-    """A query from a body of any kind. Raises RequestError: 400 malformed, 413, 415 or 422 not what was expected."""
+def parse_query(headers: Mapping[bytes, bytes], query_string: bytes, body: bytes, limits: Limits, task: Task) -> Query:
+    """A query from a body of any kind that `task` takes.
+
+    Raises RequestError: 400 malformed, 413, 415 or 422 not what was expected.
+    """
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise RequestError(415, "unsupported_encoding", "a compressed body is not understood", "send it as it is")
-    content_type = headers.get(b"content-type", b"")
-    kind, options = parse_options_header(content_type)
-    raw = kind.startswith(b"image/") or kind == b"application/octet-stream"
-    if not raw and kind not in (b"application/json", b"multipart/form-data"):
-        given = _shown(content_type.decode("latin-1"))
-        hint = "send application/json, multipart/form-data, or the bytes of one image as image/*"
-        raise RequestError(415, "unsupported_media_type", f"the Content-Type {given!r} is not understood", hint)
+    kind, options = parse_options_header(headers.get(b"content-type", b""))
+    raw = task == "image" and (kind.startswith(b"image/") or kind == b"application/octet-stream")
+    if not raw and kind != b"application/json" and (task == "text" or kind != b"multipart/form-data"):
+        raise _unsupported(headers.get(b"content-type", b"").decode("latin-1"), task)
     parameters = _parameters(query_string, ("top_k",) if raw else ())
     if not body:
         raise RequestError(400, "empty_body", "the body is empty", "see /openapi.json for what to send")
     if raw:
         return Query([body], _integer(parameters.get("top_k")))
     if kind == b"application/json":
-        return query_from(_json_object(body), limits)
+        return query_from(_json_object(body, task), limits, task)
     return _multipart_query(options.get(b"boundary", b""), body, limits)
+
+
+def _unsupported(content_type: str, task: Task) -> RequestError:
+    if task == "text":
+        hint = f"the model classifies texts: send application/json, {BODIES['text']['application/json']}"
+    else:
+        hint = "send application/json, multipart/form-data, or the bytes of one image as image/*"
+    message = f"the Content-Type {_shown(content_type)!r} is not understood"
+    return RequestError(415, "unsupported_media_type", message, hint)
 
 
 def _parameters(query_string: bytes, known: tuple[str, ...]) -> dict[str, str]:
@@ -117,7 +138,7 @@ def _parameters(query_string: bytes, known: tuple[str, ...]) -> dict[str, str]:
     return dict(pairs)
 
 
-def query_from(content: Mapping[str, Any], limits: Limits) -> Query:
+def query_from(content: Mapping[str, Any], limits: Limits, task: Task) -> Query:
     """A query from the object of a JSON body: `inputs`, and `top_k` if it likes. Raises RequestError: 413 or 422."""
     for key in content:
         if key not in ("inputs", "top_k"):
@@ -125,35 +146,51 @@ def query_from(content: Mapping[str, Any], limits: Limits) -> Query:
             raise RequestError(422, "unknown_key", f"unknown key {_shown(key)!r}", hint)
     inputs, top_k = content.get("inputs"), content.get("top_k")
     if not isinstance(inputs, list) or not inputs or not all(isinstance(text, str) for text in inputs):
-        raise RequestError(422, "bad_inputs", "`inputs` is missing, empty or not a list of strings", _EXPECTED)
+        raise RequestError(422, "bad_inputs", "`inputs` is missing, empty or not a list of strings", _expected(task))
     if top_k is not None and type(top_k) is not int:  # to isinstance, true and false are whole numbers
         raise RequestError(422, "bad_top_k", "`top_k` is not a whole number", 'expected for example {"top_k": 3}')
     _check_count(len(inputs), limits)
-    return Query([_from_base64(text) for text in inputs], top_k)
+    return Query([_from_text(text, limits) if task == "text" else _from_base64(text) for text in inputs], top_k)
 
 
-def _json_object(body: bytes) -> dict[str, Any]:
+def _expected(task: Task) -> str:
+    return f"expected {BODIES[task]['application/json']}"
+
+
+def _json_object(body: bytes, task: Task) -> dict[str, Any]:
+    expected = _expected(task)
     try:
         content = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
     except RecursionError:
-        raise RequestError(422, "bad_json", "the JSON is nested too deeply", _EXPECTED) from None
+        raise RequestError(422, "bad_json", "the JSON is nested too deeply", expected) from None
     except json.JSONDecodeError as error:
-        raise RequestError(400, "bad_json", f"the body is not JSON: {error}", _EXPECTED) from None
+        raise RequestError(400, "bad_json", f"the body is not JSON: {error}", expected) from None
     except ValueError:
-        raise RequestError(400, "bad_json", "the body is not UTF-8, or a number in it is too long", _EXPECTED) from None
+        raise RequestError(400, "bad_json", "the body is not UTF-8, or a number in it is too long", expected) from None
     if not isinstance(content, dict):
-        raise RequestError(422, "bad_json", "the body is JSON, but not an object", _EXPECTED)
+        raise RequestError(422, "bad_json", "the body is JSON, but not an object", expected)
     return content
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content := dict(pairs)) < len(pairs):  # JSON leaves open which of two equal keys holds
-        raise RequestError(422, "bad_json", "an object of the JSON has a key twice", _EXPECTED)
+        raise RequestError(422, "bad_json", "an object of the JSON has a key twice", "give each key once")
     return content
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise RequestError(400, "bad_json", f"the body is not JSON: {name} is none of its values", _EXPECTED)
+    raise RequestError(400, "bad_json", f"the body is not JSON: {name} is none of its values", "leave it out")
+
+
+def _from_text(text: str, limits: Limits) -> bytes | InputError:
+    if len(text) > limits.max_text_chars:
+        message = f"the text has {len(text)} characters; at most {limits.max_text_chars} are read"
+        return InputError("text_too_long", message, "send a shorter text; GET /model names the limits")
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:  # JSON can say "\ud800" alone, which is no character
+        message = "the text has half of a surrogate pair, which is no character"
+        return InputError("not_text", message, "send UTF-8, or both halves as \\uXXXX\\uXXXX")
 
 
 def _from_base64(text: str) -> bytes | InputError:

@@ -17,6 +17,7 @@ class Limits:
 
     max_body_bytes: int = 16 * 1024 * 1024  # counted as the body arrives, whatever its Content-Length says
     max_items: int = 64  # inputs in one request
+    max_text_chars: int = 100_000  # of one text, counted before it is tokenized: 0.06 to 1 s of work (2.5 GHz)
     max_concurrency: int = 128  # requests in the server at once, waiting ones included; the next gets 429
     body_seconds: int = 15  # for a body to arrive whole
     # From the first byte of a request to the first of its answer. BentoML keeps a timer for each request so long, also

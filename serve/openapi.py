@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 Schema = dict[str, Any]
@@ -10,7 +11,7 @@ _STATUS = {
     "400": "The body is malformed or incomplete",
     "404": "There is nothing at this address",
     "408": "The body came too slowly",
-    "413": "The body, the number of inputs or an image is over a limit",
+    "413": "The body, the number of inputs or an input is over a limit",
     "415": "The Content-Type is not one of those named here",
     "422": "The request is well formed, but not what is expected, or no input can be read",
     "429": "The server has as many requests as it takes at once",
@@ -26,26 +27,24 @@ _REQUEST_ID = {
 
 def document(model: dict[str, Any]) -> Schema:
     """The OpenAPI 3.1 document for a server whose GET /model answers `model`."""
-    classify = {"requestBody": _request_body(model), "responses": _responses("Classification", _CLASSIFY_ERRORS)}
-    top_k = {
-        "name": "top_k",
-        "in": "query",
-        "description": "Only with a raw image as body; the other bodies have a field of that name",
-        "schema": _top_k(model),
+    classify = {
+        **({"parameters": [_raw_top_k(model)]} if model["task"] == "image" else {}),
+        "requestBody": _request_body(model),
+        "responses": _responses("Classification", _CLASSIFY_ERRORS),
     }
+    noun = model["task"]
     return {
         "openapi": "3.1.0",
         "info": {
             "title": f"Limbeck: {model['name']}",
             "version": model["id"],
-            "description": "Classifies images. `version` is the id of the model, which names exactly one behaviour.",
+            "description": f"Classifies {noun}s. `version` is the id of the model, which names exactly one behaviour.",
         },
         "paths": {
             "/classify": {
                 "post": {
                     "operationId": "classify",
-                    "summary": "Classify one image or several, in the order in which they were sent",
-                    "parameters": [top_k],
+                    "summary": f"Classify one {noun} or several, in the order in which they were sent",
                     **classify,
                 }
             },
@@ -53,7 +52,6 @@ def document(model: dict[str, Any]) -> Schema:
                 "post": {
                     "operationId": "predict",
                     "summary": "The same under the name that BentoML's clients call",
-                    "parameters": [top_k],
                     **classify,
                 }
             },
@@ -69,7 +67,11 @@ def document(model: dict[str, Any]) -> Schema:
             "/static_content/{file}": {"get": {**_page("What it is made of", "404"), "parameters": [_FILE]}},
         },
         "components": {
-            "schemas": {**_SCHEMAS, "Label": {"type": "string", "enum": model["labels"]}},
+            "schemas": {
+                **_SCHEMAS,
+                "Label": {"type": "string", "enum": model["labels"]},
+                "Prediction": _object({**_NAMED, "top_k": _TOP, **_NOTES[noun]}, optional=_NOTES[noun]),
+            },
             "responses": {status: _error_response(text) for status, text in _STATUS.items()},
             "headers": {"X-Request-ID": _REQUEST_ID},
         },
@@ -77,24 +79,48 @@ def document(model: dict[str, Any]) -> Schema:
 
 
 def _request_body(model: dict[str, Any]) -> Schema:
-    limits, top_k = model["limits"], _top_k(model)
-    inputs = {"type": "array", "minItems": 1, "maxItems": limits["max_items"]}
+    limits = model["limits"]
+    size = f"At most {limits['max_body_bytes']} bytes and {limits['max_items']}"
+    if model["task"] == "text":
+        cut = f"{model['preprocessing']['max_length']} tokens"
+        description = (
+            f"{size} texts, each of at most {limits['max_text_chars']} characters; what is over {cut} is cut off."
+        )
+        return {"required": True, "description": description, "content": _text_content(model)}
+    pixels = f"each of at most {limits['max_pixels']} pixels, as PNG, JPEG, WebP, BMP or GIF."
+    return {"required": True, "description": f"{size} images, {pixels}", "content": _image_content(model)}
+
+
+def _text_content(model: dict[str, Any]) -> Schema:
+    text = {"type": "string", "maxLength": model["limits"]["max_text_chars"], "pattern": r"\S"}
+    example = {"inputs": ["a text", "another text"], "top_k": model["default_top_k"]}
+    return {"application/json": {"schema": _json_body(model, text), "example": example}}
+
+
+def _image_content(model: dict[str, Any]) -> Schema:
     encoded = {"type": "string", "contentEncoding": "base64", "description": "An image file, never a path or a URL"}
-    json_body = _object({"inputs": {**inputs, "items": encoded}, "top_k": {**top_k, "type": ["integer", "null"]}})
-    form = _object({"files": {**inputs, "items": {"type": "string", "format": "binary"}}, "top_k": top_k})
+    binary = {"type": "string", "format": "binary"}
+    form = _object({"files": _inputs(model, binary), "top_k": _top_k(model)}, optional=("top_k",))
     return {
-        "required": True,
-        "description": (
-            f"At most {limits['max_body_bytes']} bytes and {limits['max_items']} images, "
-            f"each of at most {limits['max_pixels']} pixels, as PNG, JPEG, WebP, BMP or GIF."
-        ),
-        "content": {
-            "application/json": {"schema": {**json_body, "required": ["inputs"]}},
-            "multipart/form-data": {"schema": {**form, "required": ["files"]}},
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        },
+        "application/json": {"schema": _json_body(model, encoded)},
+        "multipart/form-data": {"schema": form},
+        "image/*": {"schema": binary},
+        "application/octet-stream": {"schema": binary},
     }
+
+
+def _json_body(model: dict[str, Any], item: Schema) -> Schema:
+    top_k = {**_top_k(model), "type": ["integer", "null"]}
+    return _object({"inputs": _inputs(model, item), "top_k": top_k}, optional=("top_k",))
+
+
+def _inputs(model: dict[str, Any], item: Schema) -> Schema:
+    return {"type": "array", "minItems": 1, "maxItems": model["limits"]["max_items"], "items": item}
+
+
+def _raw_top_k(model: dict[str, Any]) -> Schema:
+    description = "Only with a raw image as body; the other bodies have a field of that name"
+    return {"name": "top_k", "in": "query", "description": description, "schema": _top_k(model)}
 
 
 def _top_k(model: dict[str, Any]) -> Schema:
@@ -103,12 +129,13 @@ def _top_k(model: dict[str, Any]) -> Schema:
         "minimum": 1,
         "maximum": model["limits"]["max_top_k"],
         "default": model["default_top_k"],
-        "description": "How many labels to name for each image, best first",
+        "description": "How many labels to name for each input, best first",
     }
 
 
-def _object(properties: Schema) -> Schema:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+def _object(properties: Schema, optional: Collection[str] = ()) -> Schema:
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
 def _ref(kind: str, name: str) -> Schema:
@@ -147,6 +174,9 @@ _ID_HEADER = {"X-Request-ID": _ref("headers", "X-Request-ID")}
 _TEXT = {"type": "string"}
 _SCORE = {"type": "number", "minimum": 0, "maximum": 1}
 _NAMED = {"label": _ref("schemas", "Label"), "score": _SCORE}
+_TOP = {"type": "array", "minItems": 1, "items": _object(_NAMED)}
+_CUT = {"const": True, "description": "The text has more tokens than the model takes, and was cut"}
+_NOTES: dict[str, Schema] = {"image": {}, "text": {"truncated": _CUT}}  # what a prediction may carry besides
 _PROBLEM = {"code": _TEXT, "message": _TEXT, "hint": _TEXT}
 _SCHEMAS: Schema = {
     "Text": _TEXT,
@@ -157,12 +187,7 @@ _SCHEMAS: Schema = {
             "predictions": {
                 "type": "array",
                 "description": "One for each input, in order; an input that cannot be read has an error in its place",
-                "items": {
-                    "oneOf": [
-                        _object({**_NAMED, "top_k": {"type": "array", "minItems": 1, "items": _object(_NAMED)}}),
-                        _object({"error": _object(_PROBLEM)}),
-                    ]
-                },
+                "items": {"oneOf": [_ref("schemas", "Prediction"), _object({"error": _object(_PROBLEM)})]},
             },
         }
     ),
@@ -171,6 +196,7 @@ _SCHEMAS: Schema = {
             "id": _TEXT,
             "name": _TEXT,
             "task": _TEXT,
+            "send": {"type": "object", "description": "Each Content-Type of /classify, and what the body then is"},
             "labels": {"type": "array", "items": _ref("schemas", "Label")},
             "preprocessing": {"type": "object"},
             "precision": _TEXT,

@@ -10,10 +10,11 @@ import onnxruntime as ort
 
 from serve.errors import PackageError
 from serve.package import MODEL, Package, load_package
-from serve.preparer import new_preparer
+from serve.preparer import Preparer, new_preparer
 from serve.runner import softmax
 
 OUTPUT = "logits"
+_PADDING_TOLERANCE = 0.01  # of a score; more than the rounding of fp16
 
 
 class Predictor:
@@ -22,7 +23,7 @@ class Predictor:
     def __init__(self, package: Package, threads: int | None = None) -> None:
         self.package = package
         self.labels = package.manifest.labels
-        self.preparer = new_preparer(package.manifest.preprocessing, package.files)
+        self.preparer = _open_preparer(package)
         self._temperature = package.manifest.temperature
         self._one_by_one = not package.manifest.batch_invariant
         self._session = open_session(package.files[MODEL], threads or package.serving.threads, str(package.path))
@@ -55,8 +56,9 @@ class Predictor:
 
     def _check_signature(self) -> None:
         """One run: the first moment at which a graph and a manifest that disagree can be told apart."""
+        inputs = self.prepare([self.preparer.sample()])
         try:
-            logits = self._run(self.prepare([self.preparer.sample()]))
+            logits = self._run(inputs)
         except Exception as error:  # ORT raises a dozen kinds, none of them public
             raise PackageError(
                 f"{self.package.path}: the model does not run on an input {self.preparer.input!r}: "
@@ -68,6 +70,26 @@ class Predictor:
                 f"{self.package.path}: the model gives {logits.shape[-1]} scores for {len(self.labels)} labels",
                 "the graph and the manifest are from different models; write the package again",
             )
+        self._check_padding(inputs)
+
+    def _check_padding(self, inputs: np.ndarray) -> None:
+        padded = self.preparer.padded(inputs)
+        floats = self.package.manifest.precision in ("fp32", "fp16")  # int8 may round by what else is in the input
+        if self._one_by_one or not floats or padded.shape == inputs.shape:
+            return
+        moved = float(np.abs(self.compute(padded) - self.compute(inputs)).max())
+        if not moved <= _PADDING_TOLERANCE:
+            raise PackageError(
+                f"{self.package.path}: the model does not ignore padding: it moves a score by {moved:.2g}",
+                "pad_id in manifest.json is not that of the model; write the package again",
+            )
+
+
+def _open_preparer(package: Package) -> Preparer:
+    try:
+        return new_preparer(package.manifest.preprocessing, package.files)
+    except PackageError as error:
+        raise PackageError(f"{package.path}: {error.message}", error.hint) from None
 
 
 def open_session(model: bytes, threads: int, origin: str) -> ort.InferenceSession:

@@ -77,7 +77,7 @@ _STATE: dict[str, Any] = {}  # what the instance tells the middleware: "engine",
 
 @bentoml.service(service_class=_EdgedService, **_SETTINGS)
 class Classifier:
-    """Classifies images; see /openapi.json."""
+    """Classifies images or texts; see GET /model and /openapi.json."""
 
     def __init__(self) -> None:
         self.engine = Engine(Predictor.load(find_package()), LIMITS)
@@ -101,8 +101,9 @@ class Classifier:
 
     @bentoml.api
     def predict(self, inputs: list[str], top_k: int | None = None) -> dict[str, Any]:
-        """Classify base64 images. Describes /predict to BentoML's clients; over HTTP, Routes answers it."""
-        return self.engine.answer(query_from({"inputs": inputs, "top_k": top_k}, LIMITS))
+        """Classify texts, or images as base64, whichever the model takes (GET /model says it)."""
+        # Describes /predict to BentoML's clients; over HTTP, Routes answers it.
+        return self.engine.answer(query_from({"inputs": inputs, "top_k": top_k}, LIMITS, self.engine.task))
 
 
 _service: Any = Classifier  # to a type checker, the decorated class is still the class

@@ -1,21 +1,35 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
 
 import pytest
-from helpers import SERVER_LIMITS, Served, tiny_package
+from helpers import SERVER_LIMITS, Served, tiny_package, tiny_text_package
 from tiny_run import Ran, content, run_content
 
 from serve.launch import start
+from serve.package import Package
 from serve.predictor import Predictor
 
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The tiny model behind a real `bentoml serve` process, for the whole session."""
-    package = tiny_package(tmp_path_factory.mktemp("served") / "package")
+    """The tiny image model behind a real `bentoml serve` process, for the whole session."""
+    with _served(tiny_package(tmp_path_factory.mktemp("served") / "package")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def served_text(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The tiny text model likewise."""
+    with _served(tiny_text_package(tmp_path_factory.mktemp("served_text") / "package")) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _served(package: Package) -> Iterator[Served]:
     with pytest.MonkeyPatch.context() as environment:
         for name, value in SERVER_LIMITS.items():
             environment.setenv(name, value)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from helpers import LABELS, Served, colored, encoded
+from helpers import LABELS, TEXT_LABELS, Served, colored, encoded, texts
 from PIL import Image
 
 from compress.replay import BATCH, ReplayResult, _batches, replay
@@ -114,7 +114,7 @@ class _Stub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, dict[str, Any]]]:
-    model = {"id": "id", "labels": list(LABELS), "limits": {"max_items": 64, "max_body_bytes": 10**6}}
+    model = {"id": "id", "task": "image", "labels": list(LABELS), "limits": {"max_items": 64, "max_body_bytes": 10**6}}
     monkeypatch.setattr(_Stub, "replies", {"/model": model})
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Stub)
     thread = threading.Thread(target=server.serve_forever)
@@ -169,10 +169,10 @@ def test_a_server_of_another_kind_is_refused(
 
 
 def test_batches_fit_the_servers_limits() -> None:
-    items = [bytes(size) for size in (10, 10, 5000, 10, 10, 10, 10)]
-    assert list(_batches(items, 3, 10**6)) == [range(3), range(3, 6), range(6, 7)]
-    assert list(_batches(items, BATCH, 2000)) == [range(2), range(2, 3), range(3, 7)]
-    assert list(_batches(items, BATCH, 1)) == [range(row, row + 1) for row in range(7)]
+    sizes = [10, 10, 5000, 10, 10, 10, 10]
+    assert list(_batches(sizes, 3, 10**6)) == [range(3), range(3, 6), range(6, 7)]
+    assert list(_batches(sizes, BATCH, 2000)) == [range(2), range(2, 3), range(3, 7)]
+    assert list(_batches(sizes, BATCH, 1)) == [range(row, row + 1) for row in range(7)]
     assert list(_batches([], 3, 1)) == []
 
 
@@ -181,3 +181,41 @@ def test_large_items_are_sent_in_bodies_that_the_server_takes(served: Served) ->
     items = [encoded(Image.fromarray(pixels)) for pixels in noise]
     assert sum(len(item) for item in items) > 256 * 1024  # more than one body may hold
     assert replay(items, scores(served.predictor, items), LABELS, served.url, served.model_id).ok
+
+
+TEXTS = [
+    *texts(60),
+    "Привет, 世界!".encode(),
+    b'a "good" \\ film',
+    b"very good " * 30,
+    b"\0 good",
+    "\U0001f600".encode(),
+]
+
+
+def test_texts_pass_one_by_one_and_in_batches(served_text: Served) -> None:
+    expected = scores(served_text.predictor, TEXTS)
+    result = replay(TEXTS, expected, TEXT_LABELS, served_text.url, served_text.model_id)
+    assert result.ok, result
+    assert list(result.routes) == ["json-single", "json-batch"]
+    assert [route.compared for route in result.routes.values()] == [65, 65]
+
+    planted = expected.copy()
+    planted[41, 0] += 1e-4
+    planted[7] = np.roll(planted[7], 1)
+    result = replay(TEXTS, planted, TEXT_LABELS, served_text.url, served_text.model_id)
+    assert not result.ok
+    for route in result.routes.values():
+        assert (route.compared, route.label_differences, route.score_differences) == (65, 1, 2)
+        assert "item 7" in route.first_problem
+
+
+def test_long_texts_are_sent_in_bodies_that_the_server_takes(served_text: Served) -> None:
+    items = [("ж" * 1900).encode()] * 70  # as JSON 11 KB each, and a body may have 256 KB
+    expected = scores(served_text.predictor, items)
+    assert replay(items, expected, TEXT_LABELS, served_text.url, served_text.model_id).ok
+    items[3] = b"x" * 2001
+    result = replay(items, expected, TEXT_LABELS, served_text.url, served_text.model_id)
+    for route in result.routes.values():
+        assert (route.compared, route.errors) == (69, 1)
+        assert "text_too_long" in route.first_problem

@@ -11,28 +11,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import LABELS, Served, colored
+from helpers import Served, colored, texts
 
 from serve.runner import scores
 
 ROOT = Path(__file__).parent.parent
 ITEMS = [colored(r, g, b) for r, g, b in [(255, 0, 0), (0, 255, 0), (0, 0, 255), (9, 9, 9), (90, 200, 30)]]
+TEXTS = [*texts(20), "Ünïcode 世界 \U0001f600".encode(), b"very good " * 40]
 
 
 def _payloads(run: Path, served: Served, **changes: Any) -> Path:
     """Write what the pipeline writes; `changes` go into each item, or replace the model's id."""
-    model_id = changes.pop("model_id", served.model_id)
-    items = [
-        {
-            "input": base64.b64encode(item).decode(),
-            "label": LABELS[int(row.argmax())],
-            "score": float(row.max()),
-            **changes,
-        }
-        for item, row in zip(ITEMS, scores(served.predictor, ITEMS), strict=True)
-    ]
+    task = served.predictor.package.manifest.task
+    items = ITEMS if task == "image" else TEXTS
+    content = {
+        "model_id": changes.pop("model_id", served.model_id),
+        "task": task,
+        "items": [
+            {
+                "input": base64.b64encode(item).decode() if task == "image" else item.decode(),
+                "label": served.predictor.labels[int(row.argmax())],
+                "score": float(row.max()),
+                **changes,
+            }
+            for item, row in zip(items, scores(served.predictor, items), strict=True)
+        ],
+    }
     (run / "loadtest").mkdir(parents=True)
-    content = {"model_id": model_id, "task": "image", "items": items}
     (run / "loadtest" / "payloads.json").write_text(json.dumps(content))
     return run
 
@@ -58,6 +63,18 @@ def test_right_answers_end_with_status_0(served: Served, tmp_path: Path) -> None
     assert result.returncode == 0, result.stdout + result.stderr
     for name in ("json 1", "json 8", "multipart 2", "raw 1"):
         assert name in result.stderr + result.stdout
+
+
+def test_texts_go_as_json_alone(served_text: Served, tmp_path: Path) -> None:
+    result = _locust(served_text, tmp_path, LIMBECK_RUN=str(_payloads(tmp_path / "run", served_text)))
+    printed = result.stdout + result.stderr
+    assert result.returncode == 0, printed
+    assert "json 1" in printed
+    assert "json 8" in printed
+    assert "raw 1" not in printed
+    wrong = _locust(served_text, tmp_path, 1, LIMBECK_RUN=str(_payloads(tmp_path / "wrong", served_text, score=0.123)))
+    assert wrong.returncode == 1
+    assert "expected 0.123" in wrong.stdout + wrong.stderr
 
 
 @pytest.mark.parametrize(

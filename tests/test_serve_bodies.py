@@ -15,17 +15,25 @@ from hypothesis import strategies as st
 from serve.bodies import Query, parse_query, read_body
 from serve.errors import InputError, RequestError
 from serve.limits import Limits
+from serve.manifest import Task
 
-LIMITS = Limits(max_body_bytes=1000, max_items=3, body_seconds=1)
+LIMITS = Limits(max_body_bytes=1000, max_items=3, max_text_chars=20, body_seconds=1)
 
 
-def _parse(content_type: str, body: bytes, query: str = "", limits: Limits = LIMITS, **headers: str) -> Query:
+def _parse(
+    content_type: str,
+    body: bytes,
+    query: str = "",
+    limits: Limits = LIMITS,
+    task: Task = "image",
+    **headers: str,
+) -> Query:
     raw = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
-    return parse_query({b"content-type": content_type.encode(), **raw}, query.encode(), body, limits)
+    return parse_query({b"content-type": content_type.encode(), **raw}, query.encode(), body, limits, task)
 
 
-def _json(content: Any) -> Query:
-    return _parse("application/json", json.dumps(content).encode())
+def _json(content: Any, task: Task = "image") -> Query:
+    return _parse("application/json", json.dumps(content).encode(), task=task)
 
 
 def _text(content: bytes) -> str:
@@ -71,6 +79,47 @@ def test_a_string_is_base64_and_nothing_else(text: str) -> None:
     assert isinstance(query.items[0], InputError)
     assert query.items[0].code == "bad_base64"
     assert query.items[1] == b"good"
+
+
+def test_for_a_text_model_the_strings_are_the_texts() -> None:
+    texts = [
+        "a text",
+        "",
+        " ",
+        "/etc/passwd",
+        "AAAA",
+        "\0",
+        "\u202e\u05e9",
+        "\U0001f468\u200d\U0001f469",
+        "e\u0301" * 5,
+    ]
+    for start in range(0, len(texts), LIMITS.max_items):
+        some = texts[start : start + LIMITS.max_items]
+        assert _json({"inputs": some, "top_k": 2}, "text") == Query([text.encode() for text in some], 2)
+
+
+def test_a_text_that_is_too_long_is_that_inputs_error() -> None:
+    query = _json({"inputs": ["x" * 20, "é" * 21, "x" * 21]}, "text")  # 20 characters, whatever their bytes
+    assert [getattr(item, "code", item) for item in query.items] == [b"x" * 20, "text_too_long", "text_too_long"]
+
+
+@pytest.mark.parametrize("text", [b'"\\ud800"', b'"a\\udfffb"', b'"\\udc00\\ud800"'])
+def test_half_a_surrogate_pair_is_that_inputs_error(text: bytes) -> None:
+    query = _parse("application/json", b'{"inputs": [' + text + b', "good", "\\ud83d\\ude00"]}', task="text")
+    assert isinstance(query.items[0], InputError)
+    assert query.items[0].code == "not_text"
+    assert query.items[1:] == [b"good", "\U0001f600".encode()]
+
+
+def test_a_text_model_takes_json_alone_and_says_how() -> None:
+    body, multipart_kind = multipart(("files", b"one"))
+    for kind in (multipart_kind, "image/png", "application/octet-stream", "text/plain", ""):
+        with pytest.raises(RequestError) as caught:
+            _parse(kind, body, task="text")
+        assert (caught.value.status, caught.value.code) == (415, "unsupported_media_type")
+        assert '{"inputs": ["a text", ...], "top_k": 3}' in caught.value.hint
+    assert _refusal("application/json", b'{"inputs": "one"}', task="text") == (422, "bad_inputs")
+    assert _refusal("application/json", b'{"inputs": ["one"]}', "top_k=2", task="text") == (422, "unknown_parameter")
 
 
 @pytest.mark.parametrize(
@@ -207,15 +256,19 @@ JSON = st.recursive(
 
 
 @settings(max_examples=300, deadline=None)
-@given(JSON)
-def test_any_json_is_a_query_or_a_4xx(content: Any) -> None:
-    _survives("application/json", json.dumps(content).encode())
+@given(JSON, st.sampled_from(["image", "text"]))
+def test_any_json_is_a_query_or_a_4xx(content: Any, task: Task) -> None:
+    _survives("application/json", json.dumps(content).encode(), task=task)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(["application/json", "multipart/form-data; boundary=b", "image/png"]), st.binary(max_size=80))
-def test_any_bytes_are_a_query_or_a_4xx(kind: str, body: bytes) -> None:
-    _survives(kind, body)
+@given(
+    st.sampled_from(["application/json", "multipart/form-data; boundary=b", "image/png"]),
+    st.binary(max_size=80),
+    st.sampled_from(["image", "text"]),
+)
+def test_any_bytes_are_a_query_or_a_4xx(kind: str, body: bytes, task: Task) -> None:
+    _survives(kind, body, task=task)
 
 
 PIECES = [
@@ -244,10 +297,10 @@ def test_any_content_type_and_query_string_is_a_query_or_a_4xx(kind: str, query:
     _survives(kind, b"{}", query)
 
 
-def _survives(kind: str, body: bytes, query: str = "") -> None:
+def _survives(kind: str, body: bytes, query: str = "", task: Task = "image") -> None:
     status = 200
     try:
-        assert _parse(kind, body, query).items
+        assert _parse(kind, body, query, task=task).items
     except RequestError as error:
         status = error.status
     assert status in {200, 400, 413, 415, 422}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import LABELS, colored, encoded, tiny_package
+from helpers import LABELS, TEXT_LABELS, colored, encoded, texts, tiny_package, tiny_text_package
 from PIL import Image
 
 from serve.bodies import Query
@@ -137,7 +137,7 @@ def test_the_event_loop_is_free_while_the_model_runs(engine: Engine, monkeypatch
 def test_work_that_nobody_waits_for_ends_at_the_next_input(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared: list[bytes] = []
     first, release, ended = threading.Event(), threading.Event(), threading.Event()
-    answer, prepare = engine.answer, engine._predictor.prepare
+    answer, prepare = engine.answer, engine._predictor.preparer.prepare_one
 
     def watched(*args: Any) -> dict[str, Any]:
         try:
@@ -145,14 +145,14 @@ def test_work_that_nobody_waits_for_ends_at_the_next_input(engine: Engine, monke
         finally:
             ended.set()
 
-    def slow(items: list[bytes]) -> np.ndarray:
-        prepared.extend(items)
+    def slow(item: bytes) -> tuple[np.ndarray, bool]:
+        prepared.append(item)
         first.set()
         assert release.wait(10)
-        return prepare(items)
+        return prepare(item)
 
     monkeypatch.setattr(engine, "answer", watched)
-    monkeypatch.setattr(engine._predictor, "prepare", slow)
+    monkeypatch.setattr(engine._predictor.preparer, "prepare_one", slow)
     body = json.dumps({"inputs": [base64.b64encode(RED).decode()] * 20}).encode()
 
     async def scenario() -> None:
@@ -175,6 +175,66 @@ def test_a_model_is_described_with_its_metrics_and_the_limits(engine: Engine) ->
     assert model["preprocessing"]["size"] == [8, 8]
     assert model["limits"]["max_items"] == Limits().max_items
     assert model["limits"]["max_top_k"] == 4
+    assert sorted(model["send"]) == ["application/json", "image/*", "multipart/form-data"]
+    assert "max_pixels" in model["limits"]
+    assert "max_text_chars" not in model["limits"]
+    json.dumps(model)
+
+
+@pytest.fixture
+def text_engine(tmp_path: Path) -> Any:
+    engine = Engine(Predictor(tiny_text_package(tmp_path / "package")), Limits())
+    yield engine
+    engine.close()
+
+
+def test_texts_are_answered_in_order_with_the_predictors_own_scores(text_engine: Engine) -> None:
+    items = texts(30)
+    answer = text_engine.answer(Query([*items], 3))
+    for prediction, row in zip(answer["predictions"], scores(text_engine._predictor, items), strict=True):
+        named = {entry["label"]: entry["score"] for entry in prediction["top_k"]}
+        assert np.allclose([named[label] for label in TEXT_LABELS], row, atol=1e-6)
+        assert "truncated" not in prediction
+
+
+def test_texts_of_one_length_run_together_and_none_is_padded(
+    text_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes, compute = [], text_engine._predictor.compute
+
+    def watched(inputs: np.ndarray) -> np.ndarray:
+        shapes.append(inputs.shape)
+        assert (inputs != 0).all()
+        return compute(inputs)
+
+    monkeypatch.setattr(text_engine._predictor, "compute", watched)
+    text_engine.answer(Query([b"good", b"a very good film", b"bad", b"dull"], 1))
+    assert shapes == [(3, 3), (1, 6)]
+
+
+def test_a_text_that_was_cut_says_so(text_engine: Engine) -> None:
+    long, bad = b"good " * 15, InputError("text_too_long", "the text is too long", "a hint")
+    first, second, third, fourth = text_engine.answer(Query([b"good", long, bad, b"bad"], 1))["predictions"]
+    assert second.pop("truncated") is True
+    assert second == text_engine.answer(Query([b"good " * 14], 1))["predictions"][0]  # what 16 tokens hold
+    assert third["error"]["code"] == "text_too_long"
+    assert "truncated" not in first
+    assert "truncated" not in fourth
+
+
+def test_a_text_too_long_alone_is_413(text_engine: Engine) -> None:
+    with pytest.raises(RequestError) as caught:
+        text_engine.answer(Query([InputError("text_too_long", "the text is too long", "a hint")], 1))
+    assert (caught.value.status, caught.value.code) == (413, "text_too_long")
+
+
+def test_a_text_model_says_how_to_send(text_engine: Engine) -> None:
+    model = text_engine.describe()
+    assert (model["task"], model["labels"]) == ("text", list(TEXT_LABELS))
+    assert list(model["send"]) == ["application/json"]
+    assert model["preprocessing"]["max_length"] == 16
+    assert model["limits"]["max_text_chars"] == 100_000
+    assert "max_pixels" not in model["limits"]
     json.dumps(model)
 
 

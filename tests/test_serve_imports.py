@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from base64 import b64encode
 from pathlib import Path
+
+import pytest
+from helpers import colored, tiny_package, tiny_text_package
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,6 +44,26 @@ print("imported")
     result = _python(code, tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.endswith("imported\n")
+
+
+@pytest.mark.parametrize("task", ["image", "text"])
+def test_a_package_answers_without_training_libraries(tmp_path: Path, task: str) -> None:
+    (tiny_package if task == "image" else tiny_text_package)(tmp_path / "package")
+    item = b64encode(colored(255, 0, 0)).decode() if task == "image" else "a very good film"
+    code = f"""
+import os
+os.environ["LIMBECK_PACKAGE"] = "package"
+from serve.service import Classifier
+classifier = Classifier.inner()
+answer = classifier.predict([{item!r}], 1)
+assert answer["predictions"][0]["label"] in classifier.engine.labels, answer
+classifier.close()
+assert not {{"torch", "transformers"}} & sys.modules.keys()
+print("answered")
+"""
+    result = _python(code, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith("answered\n")
 
 
 def test_the_blocked_libraries_are_really_blocked(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import LABELS, tiny_onnx, tiny_package
+from helpers import LABELS, tiny_onnx, tiny_package, tiny_text_package, tiny_tokenizer
 
 from serve.errors import PackageError
 from serve.manifest import Manifest, ServingConfig
@@ -112,6 +112,17 @@ def test_a_file_outside_the_folder_is_not_read(folder: Path, name: str) -> None:
 def test_a_missing_file_is_named(folder: Path) -> None:
     (folder / "model.onnx").unlink()
     assert "model.onnx" in _refusal(folder).message
+
+
+def test_the_tokenizer_is_among_the_hashed_files(tmp_path: Path) -> None:
+    package = tiny_text_package(tmp_path / "package")
+    assert sorted(package.manifest.files) == ["model.onnx", "tokenizer.json"]
+    other = tiny_text_package(tmp_path / "other", tiny_tokenizer(special=False))
+    assert other.manifest.id != package.manifest.id
+    (package.path / "tokenizer.json").write_bytes(other.files["tokenizer.json"])
+    assert "tokenizer.json is corrupt" in _refusal(package.path).message
+    (package.path / "tokenizer.json").unlink()
+    assert "tokenizer.json" in _refusal(package.path).message
 
 
 def test_a_manifest_without_a_model_is_refused(folder: Path) -> None:

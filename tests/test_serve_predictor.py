@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from helpers import LABELS, colored, tiny_onnx, tiny_package
+from helpers import LABELS, colored, texts, tiny_onnx, tiny_package, tiny_text_package, tiny_tokenizer
 
 from serve.errors import InputError, PackageError
-from serve.manifest import ServingConfig
+from serve.manifest import ServingConfig, TextPreprocessing
 from serve.package import load_package, write_package
 from serve.predictor import Predictor
 from serve.runner import scores, softmax
@@ -93,6 +94,45 @@ def test_a_graph_for_other_inputs_is_refused(tmp_path: Path) -> None:
     package = write_package(tmp_path / "grey", manifest, {"model.onnx": tiny_onnx(channels=1)}, {}, ServingConfig())
     with pytest.raises(PackageError, match="does not run"):
         Predictor(package)
+
+
+def test_texts_are_scored_alike_alone_and_together(tmp_path: Path) -> None:
+    items = texts(20)
+    for batch_invariant in (True, False):
+        predictor = Predictor(tiny_text_package(tmp_path / "text", batch_invariant=batch_invariant))
+        together = scores(predictor, items)
+        assert len(set(together.argmax(axis=1))) > 1
+        assert np.allclose(together, np.concatenate([scores(predictor, [item]) for item in items]), atol=1e-6)
+
+
+def _text_refusal(path: Path, tokenizer: bytes | None = None, **changes: Any) -> PackageError:
+    with pytest.raises(PackageError) as caught:
+        Predictor(tiny_text_package(path, tokenizer, **changes))
+    assert str(path) in caught.value.message
+    assert caught.value.hint
+    return caught.value
+
+
+def test_a_tokenizer_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
+    for content in (b"not json", b"{}", tiny_tokenizer()[:-20]):
+        assert "tokenizer.json cannot be read" in _text_refusal(tmp_path / "package", content).message
+
+
+def test_another_models_padding_is_refused(tmp_path: Path) -> None:
+    other = TextPreprocessing(max_length=16, pad_id=5)  # a word's, which the graph reads as that word
+    assert "does not ignore padding" in _text_refusal(tmp_path / "package", preprocessing=other).message
+    outside = TextPreprocessing(max_length=16, pad_id=10_000)
+    assert "pad_id is 10000" in _text_refusal(tmp_path / "package", preprocessing=outside).message
+    Predictor(tiny_text_package(tmp_path / "alone", preprocessing=other, batch_invariant=False))  # is never padded
+
+
+def test_a_text_package_without_its_tokenizer_is_refused(tmp_path: Path) -> None:
+    package = tiny_text_package(tmp_path / "package")
+    files = {"model.onnx": package.files["model.onnx"]}
+    without = write_package(tmp_path / "without", package.manifest, files, {}, ServingConfig())
+    with pytest.raises(PackageError, match=r"there is no tokenizer\.json") as caught:
+        Predictor(without)
+    assert caught.value.hint
 
 
 def test_a_graph_that_is_none_is_refused(tmp_path: Path) -> None:

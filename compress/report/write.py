@@ -41,14 +41,17 @@ def read_report(folder: Path) -> Report:
 
 
 def write_payloads(report: Report, data: Data, folder: Path) -> None:
-    """loadtest/payloads.json: a sample of the test split with the answers that were measured, for the load test."""
+    """loadtest/payloads.json: a sample of the test split with the answers that were measured, for the load test.
+
+    An input is what a JSON body holds of it: a text itself, an image as base64.
+    """
     chosen = report.variant(report.choice.id)
     items = data.splits["test"]
     answers = read_scores(folder / "predictions" / f"{chosen.id}.parquet")
     rows = np.random.default_rng(report.run.seed).permutation(len(items))[:_PAYLOADS]
     payloads = [
         {
-            "input": base64.b64encode(items.content[row]).decode(),
+            "input": _as_json(items.content[row], report.task),
             "label": data.classes[int(answers[row].argmax())],
             "score": float(answers[row].max()),
         }
@@ -57,6 +60,10 @@ def write_payloads(report: Report, data: Data, folder: Path) -> None:
     content = {"model_id": chosen.package_id, "task": report.task, "items": payloads}
     (folder / "loadtest").mkdir(exist_ok=True)
     write_text(folder / "loadtest" / "payloads.json", json.dumps(content) + "\n")
+
+
+def _as_json(item: bytes, task: str) -> str:
+    return item.decode("utf-8") if task == "text" else base64.b64encode(item).decode("ascii")
 
 
 def _write_cards(report: Report, folder: Path) -> None:
