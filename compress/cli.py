@@ -21,6 +21,8 @@ app = typer.Typer(
 )
 config = typer.Typer(help="About recipes.", no_args_is_help=True)
 app.add_typer(config, name="config")
+data = typer.Typer(help="About data.", no_args_is_help=True)
+app.add_typer(data, name="data")
 
 RunFolder = Annotated[Path, typer.Argument(help="A run directory, for example runs/digits.", metavar="RUN")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
@@ -112,6 +114,23 @@ def doctor(debug: Debug = False) -> None:
     from compress.doctor import examine
 
     if not examine():
+        raise typer.Exit(USER_ERROR)
+
+
+@data.command()
+def check(
+    target: Annotated[
+        str, typer.Argument(help="A recipe, a source such as csv:reviews.csv, or a path.", metavar="RECIPE-or-SOURCE")
+    ],
+    debug: Debug = False,
+) -> None:
+    """Show how the data would be split, and each problem with file and row.
+
+    Exit code 0: a run would accept the data; 2: it would refuse it.
+    """
+    from compress.datacheck import check_data
+
+    if not check_data(target):
         raise typer.Exit(USER_ERROR)
 
 

@@ -29,7 +29,9 @@ def run(recipe: Recipe, folder: Path, console: Console, command: str | None = No
 
     The report's `selected` is None when nothing met the constraints; everything is written all the same.
     """
-    data = load_data(recipe.data, recipe.seed)
+    data = load_data(recipe.data, recipe.seed, recipe.task)
+    for note in data.notes:
+        console.say(note)
     check_margin(recipe, data)
     about = describe(recipe, data, command)
     with open_run(folder, about, console.stage) as rundir:
@@ -75,7 +77,7 @@ def describe(recipe: Recipe, data: Data, command: str | None) -> dict[str, Any]:
         "hardware": hardware(),
         "torch_threads": torch.get_num_threads(),  # sums in another order give other weights
         "git_commit": git_commit(),
-        "data": {"fingerprint": data.fingerprint, "splits": data.fingerprints},
+        "data": {"fingerprint": data.fingerprint, "splits": data.fingerprints, "notes": data.notes},
     }
 
 

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from serve.errors import UserError
 from serve.images import prepare_images
 from train import sources
-from train.data import SPLITS, Data, DataConfig, load_data
+from train.data import SPLITS, Data, DataConfig, Repair, load_data
 from train.images import of_one_size
 from train.sources import Items, Source, expand, load_source
 
@@ -70,7 +70,8 @@ def png(level: int) -> bytes:
 
 def made_up(monkeypatch: pytest.MonkeyPatch, classes: tuple[str, ...], items: Items, test: Items | None) -> DataConfig:
     monkeypatch.setitem(sources._SOURCES, "madeup", lambda *_: Source("image", classes, items, test))
-    return DataConfig(source="madeup", calibration=4, validation=4, test=None)
+    repair = Repair(duplicates="keep")  # both splits hold the same images
+    return DataConfig(source="madeup", calibration=4, validation=4, test=None, repair=repair)
 
 
 def some(first: bytes = png(0), label: int = 0) -> Items:
@@ -98,8 +99,18 @@ def test_a_sources_own_test_split_is_kept_whole(monkeypatch: pytest.MonkeyPatch)
     config = made_up(monkeypatch, ("a", "b"), some(), some(first=png(77)))
     data = load_data(config, seed=0)
     assert data.splits["test"].content == some(first=png(77)).content
-    with pytest.raises(UserError, match="has a test split of its own"):
-        load_data(config.model_copy(update={"test": 0.5}), seed=0)
+
+
+def test_a_size_asked_of_an_own_split_is_a_sample_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = some(first=png(77))
+    config = made_up(monkeypatch, ("a", "b"), some(), own)
+    data = load_data(config.model_copy(update={"test": 0.5, "train": 10}), seed=0)
+    sizes = {name: len(items) for name, items in data.splits.items()}
+    assert sizes == {"train": 10, "calibration": 4, "validation": 4, "test": 20}
+    assert set(data.splits["test"].content) < set(own.content)
+    assert np.bincount(data.splits["test"].labels).tolist() == [10, 10]
+    with pytest.raises(UserError, match="data.test asks for 41 items, but there are 40"):
+        load_data(config.model_copy(update={"test": 41}), seed=0)
 
 
 @pytest.mark.parametrize(

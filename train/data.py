@@ -1,43 +1,70 @@
-"""A recipe's data: four disjoint splits of one source, each with a fingerprint."""
+"""A recipe's data: four disjoint splits of one source, each with a fingerprint; refused or repaired as it says."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
-from sklearn.model_selection import train_test_split
+from pydantic import BaseModel, ConfigDict, Field
 
 from serve.errors import UserError
 from serve.manifest import Task
+from train.checks import check_classes, find_duplicates
+from train.repairs import Watch, parts_of, without, without_classes, without_undecodable
 from train.sources import Items, Reading, Source, load_source
+from train.sources.problems import Problem, Problems
+from train.splits import draw_sample, draw_splits
 
 SPLITS = ("train", "calibration", "validation", "test")
-_DEFAULTS = {"validation": 0.1, "test": 0.2}  # where the source has no such split of its own
+_SHARES = {"calibration": 0.1, "validation": 0.1, "test": 0.2}  # of train, where nothing else is said
+_CALIBRATION = 256  # more would not change the ranges that int8 is calibrated to
+_HASH_BYTES = 8
+
+Refuse = Literal["refuse", "drop"]
+Verdict = Literal["error", "warning", "note", "repaired"]
+
+
+class Repair(BaseModel):
+    """[data.repair]: what becomes of items that something is wrong with. Nothing is left out unless it says so."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    unreadable: Refuse = "refuse"  # rows, and images; "drop" decodes every image before the run begins
+    empty: Refuse = "refuse"  # texts
+    missing_label: Refuse = "refuse"
+    # Equal items in two splits; "drop" keeps the one in the later split, so that test and validation stay whole.
+    duplicates: Literal["refuse", "drop", "keep"] = "refuse"
+    rare_classes: Refuse = "refuse"  # of which there are fewer items than splits to be drawn
 
 
 class DataConfig(Reading):
     """[data]: the source, how it is read, and how many items (an int) or what share of them (a float) a split gets.
 
-    calibration is always drawn from train. validation and test are the source's own splits, or drawn from train too.
+    calibration is always drawn from train. Where the source has a validation or test split of its own, that is taken,
+    or a sample of it if a size is given; where it has none, they are drawn from train too.
     """
 
     source: str
-    calibration: int | float = Field(default=256, gt=0)
+    train: int | float | None = Field(default=None, gt=0)  # None: all that the others leave
+    calibration: int | float | None = Field(default=None, gt=0)  # None: 256, or 0.1 where that is less
     validation: int | float | None = Field(default=None, gt=0)  # None: the source's own; 0.1 where it has none
     test: int | float | None = Field(default=None, gt=0)  # None: the source's own; 0.2 where it has none
+    repair: Repair = Repair()
 
 
 @dataclass(frozen=True)
 class Data:
-    """Labelled items in four disjoint splits."""
+    """Labelled items in four disjoint splits; `notes` say what was left out of them, for the record."""
 
     source: str
     task: Task
     classes: tuple[str, ...]
     splits: dict[str, Items]
     fingerprints: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -46,19 +73,104 @@ class Data:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What a look at the data gave: all problems with their verdicts, and the data if it could be split at all."""
+
+    task: Task
+    classes: tuple[str, ...]
+    problems: tuple[tuple[Verdict, Problem], ...]
+    splits: Mapping[str, Items]  # the four, or the source's own where it could not be split
+    data: Data | None
+    obstacle: UserError | None = None  # why it could not be split
+
+    @property
+    def accepted(self) -> bool:
+        return self.data is not None and all(verdict != "error" for verdict, _ in self.problems)
+
+
 def load_data(config: DataConfig, seed: int, task: Task | None = None) -> Data:
     """Read the source and split it, stratified by class. The same config and seed give the same splits.
 
     Raises UserError for data that the recipe's `task` does not fit, or with a problem that the recipe does not repair.
     """
+    examined = examine(config, seed, task)
+    errors = [problem for verdict, problem in examined.problems if verdict == "error"]
+    if errors:
+        raise refusal(errors)
+    if examined.obstacle is not None:
+        raise examined.obstacle
+    assert examined.data is not None
+    return examined.data
+
+
+def examine(
+    config: DataConfig, seed: int = 0, task: Task | None = None, decode: bool = False, watch: Watch = lambda *_: None
+) -> Examined:
+    """Read, check, repair and split. `decode` looks into every image, as a recipe that drops unreadable ones does.
+
+    Raises UserError for data that cannot be read at all, or not for this `task`.
+    """
     source = load_source(config.source, config, task)
-    check_task(source, config, task)
-    splits = split(source, config, seed)
-    fingerprints = {name: fingerprint(items) for name, items in splits.items()}
-    return Data(config.source, source.task, source.classes, splits, fingerprints)
+    _check_task(source, config, task)
+    problems = Problems(source.problems)
+    if source.task == "image" and (decode or config.repair.unreadable == "drop"):
+        source = without_undecodable(source, problems, watch)
+    rare = check_classes(source, 1 + (source.validation is None) + (source.test is None), problems)
+    if len(rare) and config.repair.rare_classes == "drop":
+        source = without_classes(source, rare)
+    data, obstacle = None, None
+    if not any(verdict == "error" and problem.kind.repair is None for verdict, problem in _judged(problems, config)):
+        try:
+            data = _split_and_name(source, config, seed, problems)
+        except UserError as error:
+            obstacle = error
+    judged = _judged(problems, config)
+    if data is not None:
+        notes = tuple(f"left out: {describe(problem)}" for verdict, problem in judged if verdict == "repaired")
+        data = replace(data, notes=notes)
+    splits = data.splits if data is not None else parts_of(source)
+    return Examined(source.task, source.classes, judged, splits, data, obstacle)
 
 
-def check_task(source: Source, config: DataConfig, task: Task | None) -> None:
+def refusal(errors: list[Problem]) -> UserError:
+    """One error for all that is wrong: the first problem with its place, how many there are, what helps."""
+    first, total = errors[0], sum(problem.count for problem in errors)
+    more = f" ({total} problems in all)" if total > 1 else ""
+    return UserError(
+        f"{first.examples[0]}{more}", f"{how_to_mend(first)}; `limbeck data check` with this recipe lists all"
+    )
+
+
+def how_to_mend(problem: Problem) -> str:
+    """The hint of a problem, with the line of the recipe that repairs it where there is one."""
+    kind = problem.kind
+    return kind.hint if kind.repair is None else f'{kind.hint}, or write {kind.repair} = "drop" under [data.repair]'
+
+
+def describe(problem: Problem) -> str:
+    """A problem in a line: "2 empty texts: train.csv:17: the text is empty and 1 more"."""
+    more = f" and {problem.count - 1:,} more" if problem.count > 1 else ""
+    return f"{problem.count:,} {problem.kind.title}: {problem.examples[0]}{more}"
+
+
+def fingerprint(items: Items) -> str:
+    """Names the labels and bytes of a split, in their order."""
+    return _scan(items)[0]
+
+
+def _judged(problems: Problems, config: DataConfig) -> tuple[tuple[Verdict, Problem], ...]:
+    return tuple((_verdict(problem, config.repair), problem) for problem in problems.found())
+
+
+def _verdict(problem: Problem, repair: Repair) -> Verdict:
+    chosen = getattr(repair, problem.kind.repair) if problem.kind.repair else "refuse"
+    if problem.kind.severity != "error" or chosen == "refuse":
+        return problem.kind.severity
+    return "repaired" if chosen == "drop" else "note"
+
+
+def _check_task(source: Source, config: DataConfig, task: Task | None) -> None:
     """Refuse a recipe for images over texts, and the other way round."""
     if task not in (None, source.task):
         raise UserError(
@@ -67,45 +179,55 @@ def check_task(source: Source, config: DataConfig, task: Task | None) -> None:
         )
 
 
-def split(source: Source, config: DataConfig, seed: int) -> dict[str, Items]:
-    """The four splits: the source's own where it has them, the others drawn from its train, stratified by class."""
-    own = {"validation": source.validation, "test": source.test}
-    sizes: dict[str, int | float] = {"calibration": config.calibration}
-    for name, asked in (("validation", config.validation), ("test", config.test)):
-        if own[name] is None:
-            sizes[name] = _DEFAULTS[name] if asked is None else asked
-        elif asked is not None:
-            raise UserError(
-                f"'{config.source}' has a {name} split of its own, but data.{name} asks for another",
-                f"drop data.{name}",
-            )
-    total = len(source.items)
-    counts = {name: size if isinstance(size, int) else round(size * total) for name, size in sizes.items()}
-    _check_counts(counts, total, len(source.classes))
-    rest = np.arange(total)
-    rows: dict[str, np.ndarray] = {}
-    for name, count in counts.items():
-        labels = source.items.labels[rest]
-        rest, rows[name] = train_test_split(rest, test_size=count, stratify=labels, random_state=seed)
-    splits = {name: source.items.take(np.sort(taken)) for name, taken in {"train": rest, **rows}.items()}
-    splits.update({name: items for name, items in own.items() if items is not None})
+def _split_and_name(source: Source, config: DataConfig, seed: int, problems: Problems) -> Data:
+    splits = _split(source, config, seed)
+    scanned = {name: _scan(items) for name, items in splits.items()}
+    if config.repair.duplicates != "keep":
+        hashes = {name: hashes for name, (_, hashes) in scanned.items()}
+        leaking = find_duplicates(splits, hashes, source.classes, problems)
+        if config.repair.duplicates == "drop":
+            for name, rows in leaking.items():
+                if len(rows):
+                    splits[name] = without(splits[name], rows)
+                    scanned[name] = _scan(splits[name])
+    fingerprints = {name: mark for name, (mark, _) in scanned.items()}
+    return Data(config.source, source.task, source.classes, splits, fingerprints)
+
+
+def _split(source: Source, config: DataConfig, seed: int) -> dict[str, Items]:
+    """The source's own splits where it has them, the others drawn from its train, stratified by class."""
+    classes, total = len(source.classes), len(source.items)
+    wanted = {"calibration": config.calibration, "validation": config.validation, "test": config.test}
+    owned = {"calibration": None, "validation": source.validation, "test": source.test}
+    counts: dict[str, int] = {}
+    splits: dict[str, Items] = {}
+    for name, asked in wanted.items():
+        own = owned[name]
+        if own is None:
+            counts[name] = _default(name, total, classes) if asked is None else _number(asked, total)
+        else:
+            splits[name] = own if asked is None else draw_sample(own, _number(asked, len(own)), classes, seed, name)
+    splits.update(draw_splits(source.items, counts, classes, seed))
+    if config.train is not None:
+        splits["train"] = draw_sample(splits["train"], _number(config.train, total), classes, seed, "train")
     return {name: splits[name] for name in SPLITS}
 
 
-def _check_counts(counts: dict[str, int], total: int, classes: int) -> None:
-    left = total - sum(counts.values())
-    for name, count in {**counts, "train": left}.items():
-        if count < classes:
-            asked = ", ".join(f"{split} {size}" for split, size in counts.items())
-            raise UserError(
-                f"the {name} split would hold {max(count, 0)} of {total} items, fewer than the {classes} classes",
-                f"the recipe asks for {asked}; change [data]",
-            )
+def _default(name: str, total: int, classes: int) -> int:
+    share = max(round(_SHARES[name] * total), classes)
+    return min(share, max(_CALIBRATION, classes)) if name == "calibration" else share
 
 
-def fingerprint(items: Items) -> str:
+def _number(size: int | float, total: int) -> int:
+    return size if isinstance(size, int) else round(size * total)
+
+
+def _scan(items: Items) -> tuple[str, np.ndarray]:
+    """The fingerprint, and a hash of each item: uint64 [N]. Every item is read once."""
     digest = hashlib.sha256(items.labels.astype("<i8").tobytes())
+    hashes = bytearray()
     for content in items.content:
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)
-    return digest.hexdigest()
+        hashes += hashlib.blake2b(content, digest_size=_HASH_BYTES).digest()
+    return digest.hexdigest(), np.frombuffer(hashes, dtype="<u8")

@@ -22,6 +22,8 @@ from train.sources.base import Reading as Reading
 from train.sources.base import Source as Source
 from train.sources.csv_files import read_csv
 from train.sources.embedded import read_digits, read_mnist
+from train.sources.guess import guess_kind as guess_kind
+from train.sources.guess import guess_source as guess_source
 from train.sources.hub import read_hub
 from train.sources.image_folder import read_image_folder
 from train.sources.jsonl_files import read_jsonl
@@ -49,3 +51,8 @@ def load_source(source: str, reading: Reading | None = None, task: Task | None =
     if name not in _SOURCES:
         raise UserError(f"unknown data source '{name}' in data.source = '{source}'", did_you_mean(name, _SOURCES))
     return _SOURCES[name](where, reading or Reading(), task)
+
+
+def source_names() -> tuple[str, ...]:
+    """What a source may begin with."""
+    return tuple(_SOURCES)

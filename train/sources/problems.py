@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
@@ -33,18 +34,23 @@ class Problem:
 class Problems:
     """Collects problems by kind; keeps the first few examples of each, however many there are."""
 
-    def __init__(self) -> None:
-        self._known: dict[str, Problem] = {}
+    def __init__(self, known: Iterable[Problem] = ()) -> None:
+        self._known = {problem.kind.title: replace(problem, examples=[*problem.examples]) for problem in known}
 
     def add(self, kind: Kind, example: str, count: int = 1) -> None:
         problem = self._known.setdefault(kind.title, Problem(kind))
         problem.count += count
         if len(problem.examples) < EXAMPLES:
-            problem.examples.append(example)
+            problem.examples.append(_printable(example))
 
     def found(self) -> tuple[Problem, ...]:
         """In the order in which the kinds were first met."""
         return tuple(self._known.values())
+
+
+def _printable(text: str) -> str:
+    """Labels and cells may hold anything; nothing in them shall reach a terminal as a command."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 EMPTY_TEXT = Kind("empty texts", "error", "fill these texts in", "empty")
