@@ -1,12 +1,13 @@
-"""`builtin:NAME`: our own architectures, by name: `mlp-1200x1200`, `cnn-16x32`, `resnet20`, `wrn-16-2`.
+"""`builtin:NAME`: our own architectures, by name: `mlp-1200x1200`, `cnn-16x32`, `resnet20`, `wrn-16-2`, `textcnn`.
 
-Each takes an image size and gives a module from float [N, C, H, W] to logits [N, K].
+Each of those for images takes an image size and gives a module from float [N, C, H, W] to logits [N, K]; what is for
+texts lies in builtin_text.py.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,10 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from serve.errors import UserError, did_you_mean
-from serve.manifest import ImagePreprocessing, Task
+from serve.manifest import ImagePreprocessing, Preprocessing, Task
 from train.draft import Draft, NetworkSpec, Normalisation, Wanted
 from train.images import image_preprocessing, pixel_statistics, split_size
+from train.models import builtin_text
 from train.models.cnn import SmallCNN, SmallCNNOptions
 from train.models.mlp import MLP, MLPOptions
 from train.models.resnet import ResNetOptions, resnet, wide_resnet
@@ -67,12 +69,28 @@ FAMILIES: dict[str, Family] = {
 
 def check(name: str, options: dict[str, Any], task: Task) -> None:
     """Raise UserError unless `name` is a builtin architecture for `task` that takes `options`."""
+    if name in builtin_text.NAMES:
+        _check_task(name, "text", task, [family.example for family in FAMILIES.values()])
+        return builtin_text.check(name, options)
+    _find(name)
+    _check_task(name, "image", task, builtin_text.NAMES)
     with torch.device("meta"):  # whatever refuses to be built refuses now, not after the teacher was trained
         build_module(name, (8, 8, 1), 10, split_size(options)[0])
+    return None
+
+
+def _check_task(name: str, its: Task, task: Task, others: Sequence[str]) -> None:
+    if its != task:
+        raise UserError(
+            f"'builtin:{name}' classifies {its}s, but the recipe's task is {task}",
+            f"for {task}s there is {', '.join(f'builtin:{other}' for other in others)}",
+        )
 
 
 def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
-    """A fresh network for the images that are wanted, normalising with the statistics of the training split."""
+    """A fresh network. One for images normalises with the statistics of the training split."""
+    if name in builtin_text.NAMES:
+        return builtin_text.draft(name, options, wanted)
     options, preprocessing = image_preprocessing(options, wanted)
     mean, std = pixel_statistics(wanted.images(preprocessing))
     network = NetworkSpec(source="builtin", name=name, config=options)
@@ -80,8 +98,10 @@ def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
     return Draft(network, module, preprocessing, Normalisation(mean=mean, std=std))
 
 
-def build(network: NetworkSpec, preprocessing: ImagePreprocessing, classes: int) -> nn.Module:
+def build(network: NetworkSpec, preprocessing: Preprocessing, classes: int) -> nn.Module:
     """The architecture as its spec says, freshly initialised from torch's global generator."""
+    if not isinstance(preprocessing, ImagePreprocessing):
+        return builtin_text.build(network, classes)
     return build_module(network.name, preprocessing.shape, classes, network.config)
 
 
@@ -94,7 +114,7 @@ def _find(name: str) -> tuple[Family, re.Match[str]]:
     for family in FAMILIES.values():
         if found := re.fullmatch(family.pattern, name):
             return family, found
-    examples = [family.example for family in FAMILIES.values()]
+    examples = [*(family.example for family in FAMILIES.values()), *builtin_text.NAMES]
     raise UserError(f"unknown builtin model '{name}'", did_you_mean(name, examples))
 
 
