@@ -1,4 +1,4 @@
-"""`hf:` and `pkg:`: pretrained models in Hugging Face's format. What is particular to texts lies in hf_text.py."""
+"""`hf:` and `pkg:`: pretrained models in Hugging Face's format. What is particular to a task lies in hf_*.py."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from serve.errors import UserError
 from serve.manifest import Preprocessing, Task
 from train.draft import Draft, NetworkSpec, Wanted
-from train.models import hf_text
+from train.models import hf_images, hf_text
 from train.models.hub import Kind, resolve
 
 
@@ -37,9 +36,4 @@ def build(network: NetworkSpec, preprocessing: Preprocessing, classes: int) -> n
 
 def _of(task: Task) -> Any:
     """The module for a task: its `check`, `draft` and `build`."""
-    if task not in _TASKS:
-        raise UserError(f"hf: and pkg: models do no {task}s yet", f"tasks: {', '.join(_TASKS)}")
-    return _TASKS[task]
-
-
-_TASKS: dict[str, Any] = {"text": hf_text}
+    return {"image": hf_images, "text": hf_text}[task]
