@@ -28,7 +28,7 @@ from train.data import Data
 from train.draft import Wanted
 from train.fit import FitConfig, FitResult, Teaching, fit
 from train.inputs import Inputs, PreparedSplits
-from train.models import needs_teacher
+from train.models import needs_teacher, origin
 from train.torch_runner import TorchRunner
 
 _MEMORY_ITEMS = 32
@@ -56,7 +56,7 @@ class Stages:
     def _fit_teacher(self) -> FitResult:
         recipe = self._recipe.teacher
         config = ModelConfig(model=recipe.model, options=recipe.options)
-        inputs = {"model": config, "fit": recipe.fit}
+        inputs = {"model": config, "fit": recipe.fit, **_origin(recipe.model)}
 
         def work(folder: Path) -> FitResult:
             return self._train(new_classifier(config, self._wanted()), recipe.fit, folder)
@@ -73,6 +73,7 @@ class Stages:
             "teacher": self._run.digest(TEACHER) if student.distill or needs_teacher(student.model) else None,
             # a control, which has nothing else of the teacher, still sees the same view of the images
             "preprocessing": read_spec(self._run.path / TEACHER).preprocessing if self._data.task == "image" else None,
+            **_origin(student.model),
         }
 
         def work(folder: Path) -> FitResult:
@@ -287,6 +288,12 @@ class Stages:
 
     def _digests(self) -> dict[str, str]:
         return {variant.id: self._run.digest(_weights_stage(variant)) for variant in self._variants}
+
+
+def _origin(model: str) -> dict[str, str]:
+    """What a stage depends on where its model starts from files: the same name may lead to others tomorrow."""
+    digest = origin(model)
+    return {} if digest is None else {"origin": digest}
 
 
 def _weights_stage(variant: Variant) -> str:

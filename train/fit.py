@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
+from serve.errors import UserError
 from train.augment import AugmentConfig
 from train.classifier import Classifier, save_classifier
 from train.inputs import Inputs
@@ -33,7 +34,7 @@ class FitConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int = Field(default=20, ge=1)
+    epochs: int = Field(default=20, ge=0)  # 0: take a model that is trained already as it is
     batch_size: int = Field(default=128, ge=1)
     accumulation: int = Field(default=1, ge=1)  # micro-batches of batch_size in one update
     optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd: Nesterov momentum 0.9
@@ -59,7 +60,7 @@ class EpochRecord(BaseModel):
 class FitResult(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: list[EpochRecord]
+    epochs: list[EpochRecord]  # none where a model was taken as it is
     best_epoch: int  # the one whose weights were kept: highest validation accuracy, the earliest of equals
     params: int
     macs: int
@@ -91,8 +92,10 @@ def fit(
 
     Checkpoints lie in `folder`/checkpoints after each epoch; a call that finds some there goes on from the last
     and ends with the same weights as one that was never interrupted. They are deleted at the end.
-    Raises UserError when the loss stops being a number.
+    Raises UserError when the loss stops being a number, and where nothing is to be trained that should be.
     """
+    if config.epochs == 0:
+        return _as_it_is(classifier, folder)
     checkpoints = folder / CHECKPOINTS
     last = _last_checkpoint(checkpoints)
     # Without augmentation the teacher's answers are the same in every epoch. With it, it must see the same view as the
@@ -120,6 +123,17 @@ def fit(
     save_classifier(classifier, folder)
     shutil.rmtree(checkpoints)
     return FitResult(epochs=records, best_epoch=best.epoch, params=classifier.params, macs=classifier.macs())
+
+
+def _as_it_is(classifier: Classifier, folder: Path) -> FitResult:
+    if classifier.untrained is not None:
+        raise UserError(
+            f"fit.epochs = 0 takes '{classifier.spec.model}' as it is, but it was never trained for these data: "
+            f"{classifier.untrained}",
+            "set fit.epochs to 1 or more, or name a model that was trained for exactly the data's labels",
+        )
+    save_classifier(classifier, folder)
+    return FitResult(epochs=[], best_epoch=0, params=classifier.params, macs=classifier.macs())
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from serve.errors import UserError, did_you_mean
 from serve.manifest import Preprocessing, Task
 from train.draft import Draft, NetworkSpec, Wanted
 from train.models import builtin, huggingface, saved, teacher_layers, torchvision_zoo
+from train.models.hub import fingerprint, resolve
 
 
 class ModelSource(Protocol):
@@ -45,6 +46,14 @@ def check_model(model: str, options: dict[str, Any], task: Task) -> None:
 def needs_teacher(model: str) -> bool:
     """Whether `model` starts from the weights of the recipe's teacher."""
     return model.startswith("teacher-layers:")
+
+
+def origin(model: str) -> str | None:
+    """A hash of the files that `model` starts from; None for one that starts from none."""
+    source, name = _source(model)
+    if isinstance(source, huggingface.HuggingFace):
+        return fingerprint(resolve(source.kind, name))
+    return fingerprint(saved.folder_of(name)) if source is saved else None
 
 
 def draft_model(model: str, options: dict[str, Any], wanted: Wanted) -> Draft:

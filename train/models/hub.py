@@ -7,6 +7,7 @@ pkg:MODULE/PATH   a folder inside an installed Python package, which is not impo
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -41,6 +42,7 @@ _NOT_SAVED = (
     "transformers_version",
     "dtype",
 )
+_DECIDING = (".json", ".txt", ".model", ".safetensors")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 _HUB_SECONDS = 5.0  # for a connection; a download takes as long as it takes
 
@@ -109,6 +111,15 @@ def saved_config(model_type: str, content: dict[str, Any]) -> PretrainedConfig:
     with quiet_transformers():
         config: PretrainedConfig = AutoConfig.for_model(model_type, **content)
     return config
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 of what a model is made from: its configuration, tokenizer and safetensors."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in folder.iterdir() if file.suffix in _DECIDING and file.is_file()):
+        with file.open("rb") as content:
+            digest.update(f"{file.name}\0{hashlib.file_digest(content, 'sha256').hexdigest()}\0".encode())
+    return digest.hexdigest()
 
 
 @contextmanager
