@@ -147,6 +147,8 @@ def query_from(content: Mapping[str, Any], limits: Limits, task: Task) -> Query:
     inputs, top_k = content.get("inputs"), content.get("top_k")
     if not isinstance(inputs, list) or not inputs or not all(isinstance(text, str) for text in inputs):
         raise RequestError(422, "bad_inputs", "`inputs` is missing, empty or not a list of strings", _expected(task))
+    if isinstance(top_k, float) and top_k.is_integer():  # 3.0 is a whole number to JSON, and to our OpenAPI document
+        top_k = int(top_k)
     if top_k is not None and type(top_k) is not int:  # to isinstance, true and false are whole numbers
         raise RequestError(422, "bad_top_k", "`top_k` is not a whole number", 'expected for example {"top_k": 3}')
     _check_count(len(inputs), limits)

@@ -92,7 +92,8 @@ def _request_body(model: dict[str, Any]) -> Schema:
 
 
 def _text_content(model: dict[str, Any]) -> Schema:
-    text = {"type": "string", "maxLength": model["limits"]["max_text_chars"], "pattern": r"\S"}
+    visible = r"[^\s\u001c-\u001f\u0085]"  # what Python takes for blank, and the pattern's \s alone does not
+    text = {"type": "string", "maxLength": model["limits"]["max_text_chars"], "pattern": visible}
     example = {"inputs": ["a text", "another text"], "top_k": model["default_top_k"]}
     return {"application/json": {"schema": _json_body(model, text), "example": example}}
 

@@ -63,6 +63,7 @@ def test_order_is_kept_and_top_k_may_be_left_out() -> None:
     body, kind = multipart(*(("files", item) for item in items))
     assert _parse(kind, body) == Query(items, None)
     assert _json({"inputs": [_text(b"x")], "top_k": None}).top_k is None
+    assert _json({"inputs": [_text(b"x")], "top_k": 3.0}).top_k == 3  # one number to JSON
 
 
 def test_a_file_part_needs_no_file_name() -> None:
@@ -143,7 +144,8 @@ def test_a_text_model_takes_json_alone_and_says_how() -> None:
         (b'{"inputs": ["AAAA", 1]}', (422, "bad_inputs")),
         (b'{"inputs": [["AAAA"]]}', (422, "bad_inputs")),
         (b'{"inputs": ["AAAA"], "top_k": "3"}', (422, "bad_top_k")),
-        (b'{"inputs": ["AAAA"], "top_k": 3.0}', (422, "bad_top_k")),
+        (b'{"inputs": ["AAAA"], "top_k": 3.5}', (422, "bad_top_k")),
+        (b'{"inputs": ["AAAA"], "top_k": 1e999}', (422, "bad_top_k")),
         (b'{"inputs": ["AAAA"], "top_k": true}', (422, "bad_top_k")),
         (b'{"inputs": ["AAAA"], "topk": 3}', (422, "unknown_key")),
         (b'{"inputs": ["AAAA", "AAAA", "AAAA", "AAAA"]}', (413, "too_many_inputs")),
