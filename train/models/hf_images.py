@@ -22,6 +22,7 @@ from train.models.hf_processor import read_processor
 from train.models.hub import load_config, plain_config, quiet_transformers, saved_config
 from train.models.probe import check_input
 
+_PLAIN_ATTENTION = ("swin", "swinv2", "donut-swin")
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob")
 
 
@@ -91,10 +92,13 @@ def build(network: NetworkSpec, classes: int) -> nn.Module:
 
 
 def _settle(config: PretrainedConfig) -> None:
-    """Of the classifiers that DeiT and LeViT have, take the one without a second head for distillation."""
+    """What can be trained and exported: of DeiT's and LeViT's classifiers the one with a single head."""
     known = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.get(config.model_type)
     if isinstance(known, tuple):
         config.architectures = [known[0]]
+    # Swin's windows, under scaled_dot_product_attention, are views that torch.onnx cannot follow (torch 2.15)
+    if config.model_type in _PLAIN_ATTENTION:
+        config._attn_implementation = "eager"
 
 
 def _new_model(config: PretrainedConfig, name: str) -> nn.Module:
