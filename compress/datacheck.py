@@ -63,7 +63,8 @@ def _examine(config: DataConfig, seed: int, task: Task | None) -> Examined:
 
 def _outline(examined: Examined) -> str:
     items = sum(map(len, examined.splits.values()))
-    return f"{items:,} {examined.task}s, {len(examined.classes)} classes"
+    classes = len(examined.classes)
+    return f"{items:,} {examined.task}s, {classes} {'class' if classes == 1 else 'classes'}"
 
 
 def _table(examined: Examined) -> Table:
@@ -94,7 +95,8 @@ def _spread(counts: np.ndarray, classes: tuple[str, ...]) -> list[str]:
 
 def _print_problem(console: Console, verdict: str, problem: Problem) -> None:
     name = "left out" if verdict == "repaired" else verdict
-    console.print(f"[{_STYLES[verdict]}]{name}[/]  {problem.count:,} {escape(problem.kind.title)}", soft_wrap=True)
+    count = f": {problem.count:,}" if problem.count > 1 else ""
+    console.print(f"[{_STYLES[verdict]}]{name}[/]  {escape(problem.kind.title)}{count}", soft_wrap=True)
     for example in problem.examples:
         console.print(f"    {escape(example)}", soft_wrap=True)
     if problem.count > EXAMPLES:

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from serve.errors import UserError
+from serve.errors import InputError, UserError
 from serve.runner import Runner, scores
+from train.inputs import unreadable
 from train.sources import Items
 
 _BATCH = 64
@@ -25,8 +26,7 @@ class PredictionResult(BaseModel):
 
 def predict(runner: Runner, items: Items, file: Path) -> PredictionResult:
     """Run the bytes of `items` through `runner` and write labels, predicted labels and scores to `file`."""
-    parts = [scores(runner, items.content[start : start + _BATCH]) for start in range(0, len(items), _BATCH)]
-    answers = np.concatenate(parts)
+    answers = np.concatenate([_scores(runner, items, start) for start in range(0, len(items), _BATCH)])
     predicted = answers.argmax(axis=1)
     table = pa.table(
         {
@@ -38,6 +38,20 @@ def predict(runner: Runner, items: Items, file: Path) -> PredictionResult:
     )
     pq.write_table(table, file)
     return PredictionResult(n=len(items), errors=int((predicted != items.labels).sum()))
+
+
+def _scores(runner: Runner, items: Items, start: int) -> np.ndarray:
+    """The scores of the batch that begins at `start`. Raises UserError for an item that cannot be prepared."""
+    batch = items.content[start : start + _BATCH]
+    try:
+        return scores(runner, batch)
+    except InputError as error:
+        for row, item in enumerate(batch, start=start):
+            try:
+                scores(runner, [item])
+            except InputError as problem:
+                raise unreadable(items, row, problem) from None
+        raise error
 
 
 def read_scores(file: Path) -> np.ndarray:

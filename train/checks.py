@@ -22,8 +22,8 @@ from train.sources.problems import UNREADABLE_IMAGE, Kind, Problems
 _NEAR_EMPTY = 10  # items to learn a class from, below which we say so
 _CHUNK = 256  # images that are in memory at a time
 
-ONE_CLASS = Kind("classes", "error", "a classifier needs at least two; is label_column the right one?")
-TOO_FEW = Kind("items", "error", "a model needs dozens of items of each class")
+ONE_CLASS = Kind("only one class", "error", "a classifier needs at least two; is label_column the right one?")
+TOO_FEW = Kind("too few items", "error", "a model needs dozens of items of each class")
 NOT_IN_TRAIN = Kind("classes that train lacks", "error", "give train items of these classes, or take them out here")
 NOT_IN_SPLIT = Kind("classes that a split lacks", "warning", "nothing will be known of them there")
 RARE = Kind("classes with too few items to be split", "error", "give them more items, or merge them", "rare_classes")
@@ -40,12 +40,11 @@ def check_classes(source: Source, drawn: int, problems: Problems) -> np.ndarray:
     """Look at the classes of a source from whose train `drawn` splits are drawn; returns the rare classes."""
     sizes = np.bincount(source.items.labels, minlength=len(source.classes))
     none, needed = np.zeros(0, dtype=np.int64), drawn + 1
-    if len(source.classes) < 2:
-        names = ", ".join(f"'{name}'" for name in source.classes) or "none"
-        problems.add(ONE_CLASS, f"{_first(source.items)}: every item has the same label: {names}")
-        return none
     if len(source.items) < 2 * needed:
-        problems.add(TOO_FEW, f"{_first(source.items)}: there are {len(source.items)} items to train on in all")
+        problems.add(TOO_FEW, f"{_first(source.items)}: there are {_count(len(source.items))} to train on in all")
+        return none
+    if len(source.classes) < 2:
+        problems.add(ONE_CLASS, f"{_first(source.items)}: every item has the label '{source.classes[0]}'")
         return none
     elsewhere = _check_other_splits(source, sizes, problems)
     rare = np.array([at for at in np.flatnonzero(sizes < needed) if at not in elsewhere], dtype=np.int64)

@@ -149,9 +149,9 @@ def how_to_mend(problem: Problem) -> str:
 
 
 def describe(problem: Problem) -> str:
-    """A problem in a line: "2 empty texts: train.csv:17: the text is empty and 1 more"."""
+    """A problem in a line: "empty texts: train.csv:17: the text is empty and 1 more"."""
     more = f" and {problem.count - 1:,} more" if problem.count > 1 else ""
-    return f"{problem.count:,} {problem.kind.title}: {problem.examples[0]}{more}"
+    return f"{problem.kind.title}: {problem.examples[0]}{more}"
 
 
 def fingerprint(items: Items) -> str:

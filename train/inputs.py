@@ -158,7 +158,8 @@ def _prepare_some(items: Items, rows: np.ndarray, preparer: Preparer) -> np.ndar
 
 def unreadable(items: Items, row: int, error: InputError) -> UserError:
     """What to tell of an item that cannot be prepared."""
-    return UserError(f"{items.origins[row]}: {error.message}", error.hint)
+    hint = 'replace it, or write unreadable = "drop" under [data.repair]; `limbeck data check` finds all of them'
+    return UserError(f"{items.origins[row]}: {error.message}", hint)
 
 
 def count_threads() -> int:

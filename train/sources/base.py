@@ -5,7 +5,7 @@ N items.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serve.manifest import Task
 from train.sources.problems import Problem
+
+_BLOCK = 65_536  # rows that are listed at a time
 
 
 class Reading(BaseModel):
@@ -47,6 +49,10 @@ class Picked(Sequence[bytes]):
         if isinstance(at, slice):
             return [self._content[int(row)] for row in self._rows[at]]
         return self._content[int(self._rows[at])]
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self._rows), _BLOCK):
+            yield from map(self._content.__getitem__, self._rows[start : start + _BLOCK].tolist())
 
 
 @dataclass(frozen=True)

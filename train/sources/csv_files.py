@@ -129,14 +129,14 @@ def _add(rows: Rows, layout: _Layout, line: int, last: int, cells: list[str]) ->
     problems, origin = rows.labels.problems, f"{layout.name}:{line}"
     if len(cells) != layout.cells:
         quote = f"; the row goes on to line {last}: is a quote never closed?" if last > line else ""
-        problems.add(WRONG_CELLS, f"{origin}: {len(cells)} cells instead of {layout.cells}{quote}")
+        problems.add(WRONG_CELLS, f"{origin}: {len(cells)} instead of {layout.cells} cells{quote}")
         return
     text, label = cells[layout.text], cells[layout.label]
     try:
         content = text.encode()
         label.encode()
     except UnicodeEncodeError:
-        problems.add(WRONG_ENCODING, f"{origin}: {broken_part(text + label)}")
+        problems.add(WRONG_ENCODING, f"{origin}: {broken_part(text) or broken_part(label)}")
         return
     if text and not text.isspace():
         rows.add(content, label, line)
@@ -156,5 +156,5 @@ def _layout(look: Peek, name: str, reading: Reading) -> _Layout:
         if looks_headerless(look.rows):
             hint = f"write header = false under [data]; then {by_position}"
             raise UserError(f"{name}:1: there is no header: the first line is an item: {listed(columns)}", hint)
-    text = find_column(columns, "text_column", reading.text_column, f"{name}:1:")
-    return _Layout(name, len(first), text, find_column(columns, "label_column", reading.label_column, f"{name}:1:"))
+    text = find_column(columns, "text_column", reading.text_column, f"{name}:1")
+    return _Layout(name, len(first), text, find_column(columns, "label_column", reading.label_column, f"{name}:1"))

@@ -62,7 +62,12 @@ WRONG_CELLS = Kind(
     "unreadable",
 )
 NOT_A_ROW = Kind("rows that cannot be read", "error", "mend these rows", "unreadable")
-WRONG_ENCODING = Kind("rows in another encoding", "error", 'mend these rows, or set encoding = "cp1252"', "unreadable")
+WRONG_ENCODING = Kind(
+    "rows in another encoding",
+    "error",
+    'mend these rows, or set encoding = "cp1252" under [data] if all of the file is written so',
+    "unreadable",
+)
 UNKNOWN_LABEL = Kind(
     "labels that data.classes does not name", "error", "add them to data.classes, or mend the labels", None
 )

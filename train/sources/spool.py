@@ -12,7 +12,7 @@ import numpy as np
 
 from serve.errors import UserError
 
-_IN_MEMORY_BYTES = 64 * 1024 * 1024
+IN_MEMORY_BYTES = 64 * 1024 * 1024
 
 
 class Spool(Sequence[bytes]):
@@ -21,8 +21,7 @@ class Spool(Sequence[bytes]):
     The file has no name, so nothing is left of it however the process ends.
     """
 
-    def __init__(self, in_memory_bytes: int = _IN_MEMORY_BYTES) -> None:
-        self._limit = in_memory_bytes
+    def __init__(self) -> None:
         self._pending = bytearray()
         self._size = 0
         self._ends = array("q")
@@ -33,7 +32,7 @@ class Spool(Sequence[bytes]):
         self._pending += item
         self._size += len(item)
         self._ends.append(self._size)
-        if len(self._pending) > self._limit:
+        if len(self._pending) > IN_MEMORY_BYTES:
             self._flush()
 
     def close(self) -> Spool:
