@@ -77,6 +77,9 @@ def _limitations(report: Report, variant: Variant | None) -> list[str]:
         "Every input gets one of the labels, also one that belongs to none of them.",
         "The test labels were taken as true, and where the teacher was wrong the student was taught to be wrong.",
     ]
+    if report.task == "text" and (most := (report.preprocessing or {}).get("max_length")):
+        tokens = wording.plural(most, "token")
+        found.append(f"It reads {tokens} of a text at most; a longer one is cut, and its prediction says `truncated`.")
     return found if variant is None else [*found, *_own_limitations(variant)]
 
 

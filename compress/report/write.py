@@ -48,7 +48,7 @@ def write_payloads(report: Report, data: Data, folder: Path) -> None:
     chosen = report.variant(report.choice.id)
     items = data.splits["test"]
     answers = read_scores(folder / "predictions" / f"{chosen.id}.parquet")
-    rows = np.random.default_rng(report.run.seed).permutation(len(items))[:_PAYLOADS]
+    rows = np.random.default_rng(report.run.seed).permutation(len(items))[:_PAYLOADS].tolist()
     payloads = [
         {
             "input": _as_json(items.content[row], report.task),
