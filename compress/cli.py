@@ -69,6 +69,26 @@ def run(
 
 
 @app.command()
+def init(
+    path: Annotated[
+        Path, typer.Argument(help="A CSV, JSONL or Parquet file, a folder of these, or a folder of images.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The recipe to write.")] = Path("recipe.toml"),
+    name: Annotated[str | None, typer.Option(help="The recipe's name. [default: that of the file or folder]")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="The teacher, e.g. hf:FOLDER. [default: one that fits the data]")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the recipe if it is there.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Look at data, and write a commented recipe for it; says what it chose and why."""
+    from compress.init.write import init as write_recipe
+    from compress.init.write import say
+
+    print(say(write_recipe(path, out, name, teacher, force), out))
+
+
+@app.command()
 def report(folder: RunFolder, debug: Debug = False) -> None:
     """Write report.html, report.md and MODEL_CARD.md again from a run's report.json."""
     from compress.report.write import read_report, write_report

@@ -23,7 +23,7 @@ SUFFIXES = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
 # What is longer is a quote that was never closed. The csv module's own limit, 131,072, cuts off real documents.
 _MAX_CELL = 16 * 1024 * 1024
-_LOOK_BYTES, _LOOK_ROWS = 256 * 1024, 50
+_LOOK_BYTES, _LOOK_ROWS = 256 * 1024, 1_000
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def read_csv(where: str, reading: Reading, _: Task | None = None) -> Source:
 
 
 def peek(path: Path, reading: Reading | None = None) -> Peek:
-    """The encoding, the delimiter and up to 50 rows, from the first 256 kB. Raises UserError for what is no text."""
+    """The encoding, the delimiter and up to 1,000 rows, from the first 256 kB. Raises UserError for what is no text."""
     reading = reading or Reading()
     encoding = detect_encoding(path, reading.encoding)
     with path.open("rb") as file:

@@ -17,7 +17,7 @@ from train.sources.problems import EMPTY_TEXT, NOT_A_ROW, WRONG_ENCODING, Proble
 from train.sources.rows import Labels, Rows, make_source
 
 SUFFIXES = (".jsonl", ".ndjson")
-_LOOK_ROWS = 50
+_LOOK_ROWS = 1_000
 
 
 def read_jsonl(where: str, reading: Reading, _: Task | None = None) -> Source:
@@ -33,7 +33,7 @@ def read_jsonl(where: str, reading: Reading, _: Task | None = None) -> Source:
 
 
 def peek_jsonl(path: Path, encoding: str | None = None) -> list[dict[str, Any]]:
-    """The objects of the first 50 lines that hold one. Raises UserError for a file that is no JSON Lines."""
+    """The objects of the first 1,000 lines that hold one. Raises UserError for a file that is no JSON Lines."""
     found = []
     encoding = detect_encoding(path, encoding)
     with path.open(encoding=encoding, errors="replace") as file:
@@ -75,8 +75,8 @@ def _add(rows: Rows, origin: str, number: int, line: str, reading: Reading) -> N
         return
     try:
         row = _parse(line)
-    except ValueError as error:
-        problems.add(NOT_A_ROW, f"{origin}: not JSON: {error}")
+    except json.JSONDecodeError as error:
+        problems.add(NOT_A_ROW, f"{origin}: not JSON: {error.msg}, column {error.colno}")
         return
     if not isinstance(row, dict):
         problems.add(NOT_A_ROW, f"{origin}: expected an object, {{...}}")
@@ -99,7 +99,7 @@ def _add(rows: Rows, origin: str, number: int, line: str, reading: Reading) -> N
 
 def _parse(line: str) -> Any:
     """One line's value; numbers stay as they are written: 01.0 is no 1."""
-    return json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
+    return json.loads(line.strip(), parse_int=str, parse_float=str, parse_constant=str)
 
 
 def _written(value: Any) -> str:

