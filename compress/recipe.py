@@ -105,7 +105,8 @@ class Recipe(_Table):
 
     @model_validator(mode="after")
     def _augmentation_suits_the_task(self) -> Recipe:
-        if self.task == "text" and any(model.fit.augment.is_active for model in (self.teacher, *self.students)):
+        models: list[Teacher | Student] = [self.teacher, *self.students]
+        if self.task == "text" and any(model.fit.augment.is_active for model in models):
             raise ValueError("fit.augment moves pixels: with task = 'text' leave it out")
         return self
 

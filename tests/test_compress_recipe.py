@@ -33,6 +33,19 @@ def test_a_distilled_student_gets_a_control_that_differs_in_nothing_else() -> No
     )
 
 
+def test_pixels_of_texts_cannot_be_moved() -> None:
+    recipe = content()
+    assert recipe["teacher"]["fit"]["augment"]
+    recipe["task"] = "text"
+    for model in (recipe["teacher"], *recipe["students"]):
+        model["model"] = "builtin:textcnn"
+        model.pop("options", None)
+    with pytest.raises(UserError, match=r"fit\.augment moves pixels"):
+        parse_recipe(recipe, "test")
+    del recipe["teacher"]["fit"]["augment"]
+    assert parse_recipe(recipe, "test").task == "text"
+
+
 def test_no_control_for_a_student_without_a_teacher_or_that_wants_none() -> None:
     recipe = content()
     recipe["students"][0]["control"] = False
