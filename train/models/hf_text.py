@@ -27,6 +27,9 @@ _DROPOUTS = (
     *("dropout", "attention_dropout", "seq_classif_dropout"),  # DistilBERT
     *("resid_pdrop", "embd_pdrop", "attn_pdrop"),  # GPT-2
 )
+_TAKE_BIAS = ("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra")  # a ready mask [N, 1, 1, L]
+_HAVE_SEGMENTS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
+_FAR_BELOW = -1e4  # added to attention scores, whose softmax is then 0 in float32; fp16 can hold it
 
 
 class TextOptions(BaseModel):
@@ -45,16 +48,21 @@ class TextTransformer(nn.Module):
     the right cannot reach it and needs no mask; it finds the last token by the padding id in its configuration.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
         self.causal = hasattr(model, "score")
+        kind = model.config.model_type
+        self.takes_bias = kind in _TAKE_BIAS
+        self.has_segments = kind in _HAVE_SEGMENTS
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        if self.causal:
-            logits: torch.Tensor = self.model(input_ids=ids, use_cache=False).logits
-        else:
-            logits = self.model(input_ids=ids, attention_mask=mask).logits
+        given: dict[str, Any] = {"use_cache": False} if self.causal else {"attention_mask": mask}
+        if self.takes_bias:  # what transformers would make of the mask, in three operators instead of thirty
+            given["attention_mask"] = (1 - mask.to(torch.float32))[:, None, None, :] * _FAR_BELOW
+        if self.has_segments:  # all tokens are of the first segment, which an exporter can then fold away
+            given["token_type_ids"] = torch.zeros((1, 1), dtype=torch.int64, device=ids.device)
+        logits: torch.Tensor = self.model(input_ids=ids, **given).logits
         return logits.float()
 
 
