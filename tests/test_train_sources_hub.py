@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serve.errors import UserError
+from train.sources import guess_source, load_source
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_a_local_folder_is_read_as_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\none,a\n")
+    (tmp_path / "README.md").write_text("---\n")
+    assert load_source(f"hf:{tmp_path}").items.content[:] == [b"one"]
+    (tmp_path / "train.csv").unlink()
+    (tmp_path / "train.jsonl").write_text('{"text": "two", "label": "a"}\n')
+    assert load_source(f"hf:{tmp_path}").items.content[:] == [b"two"]
+    (tmp_path / "train.jsonl").unlink()
+    with pytest.raises(UserError, match="holds no data that can be read"):
+        load_source(f"hf:{tmp_path}")
+    with pytest.raises(UserError, match=r"no file or folder at nowhere"):
+        load_source("hf:./nowhere")
+
+
+def test_a_path_is_guessed_by_its_names(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.jsonl", "c.parquet", "d.tsv"):
+        (tmp_path / name).write_text("")
+    guessed = [guess_source(tmp_path / name).partition(":")[0] for name in ("a.csv", "b.jsonl", "c.parquet", "d.tsv")]
+    assert guessed == ["csv", "jsonl", "parquet", "csv"]
+    (tmp_path / "images/cat").mkdir(parents=True)
+    (tmp_path / "images/cat/1.jpg").write_text("")
+    (tmp_path / "images/list.csv").write_text("")
+    assert guess_source(tmp_path / "images") == f"imagefolder:{tmp_path / 'images'}"
+    (tmp_path / "e.docx").write_text("")
+    with pytest.raises(UserError, match=r"e.docx is no data set"):
+        guess_source(tmp_path / "e.docx")
+
+
+@pytest.mark.parametrize("network", ["refused", "silent"])
+def test_an_id_out_of_reach_fails_within_seconds_and_says_what_to_do(tmp_path: Path, network: str) -> None:
+    """In a process of its own, since the hub's client reads its address once. A firewall's silence must not hang it."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if network == "silent":
+            server.listen()
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        code = (
+            "import time; from train.sources import load_source; import huggingface_hub.hf_api; started = time.time()\n"
+            "try: load_source('hf:someone/reviews')\n"
+            "except Exception as error: print(type(error).__name__, error, error.hint, time.time() - started, sep='|')"
+        )
+        environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "PATH": "", "PYTHONPATH": str(ROOT)}
+        process = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=90
+        )
+    kind, message, hint, seconds = process.stdout.strip().split("|")
+    assert kind == "UserError"
+    assert "'hf:someone/reviews' is no folder here, the Hugging Face hub cannot be reached" in message
+    assert "hf download --repo-type dataset someone/reviews --local-dir DIR" in hint
+    assert float(seconds) < 15
