@@ -135,8 +135,6 @@ def test_images_that_do_not_decode_are_named_and_dropped_when_the_recipe_says_so
     for example, (name, reason) in zip(problem.examples, BROKEN.items(), strict=True):
         assert example.startswith(f"cat/{name}: ")
         assert reason in example
-    assert sum(map(len, load_data(config, 0).splits.values())) == 63  # reading alone decodes nothing
-
     data = load_data(config.model_copy(update={"repair": Repair(unreadable="drop")}), 0)
     origins = [origin for items in data.splits.values() for origin in items.origins]
     assert len(origins) == 60
@@ -144,3 +142,14 @@ def test_images_that_do_not_decode_are_named_and_dropped_when_the_recipe_says_so
     assert data.notes == (
         "left out: images that cannot be read: cat/cut.jpg: the image breaks off or is damaged and 2 more",
     )
+
+
+def test_a_broken_image_of_the_test_split_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    image_folder(tmp_path, ("train", "test"))
+    config = DataConfig(source=f"imagefolder:{tmp_path}")
+    (tmp_path / "train/cat/cut.jpg").write_bytes(jpeg(7, 64)[:-900])
+    assert len(load_data(config, 0).splits["test"]) == 24  # train's images are decoded when they are prepared
+    (tmp_path / "test/cat/cut.jpg").write_bytes(jpeg(8, 64)[:-900])
+    with pytest.raises(UserError, match=r"test/cat/cut\.jpg: the image breaks off") as refused:
+        load_data(config, 0)
+    assert "unreadable" in refused.value.hint

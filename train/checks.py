@@ -29,7 +29,7 @@ NOT_IN_SPLIT = Kind("classes that a split lacks", "warning", "nothing will be kn
 RARE = Kind("classes with too few items to be split", "error", "give them more items, or merge them", "rare_classes")
 ALL_RARE = Kind("labels that are nearly all different", "error", "is label_column the right one?")
 NEAR_EMPTY = Kind("classes that are nearly empty", "warning", f"fewer than {_NEAR_EMPTY} items to learn from")
-LEAK = Kind("items in more than one split", "error", "a model is not tested on what it was shown", "duplicates")
+LEAK = Kind("items in more than one split", "error", "take each out of all splits but one", "duplicates")
 CONFLICT = Kind("equal items with different labels", "warning", "kept as they are; one of the labels is wrong")
 REPEATED = Kind("items more than once in a split", "note", "kept as they are")
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serve.errors import UserError
 from serve.manifest import Task
-from train.checks import check_classes, find_duplicates
+from train.checks import check_classes, find_duplicates, undecodable
 from train.repairs import Watch, parts_of, without, without_classes, without_undecodable
 from train.sources import Items, Reading, Source, load_source
 from train.sources.problems import Problem, Problems
@@ -101,7 +101,17 @@ def load_data(config: DataConfig, seed: int, task: Task | None = None) -> Data:
     if examined.obstacle is not None:
         raise examined.obstacle
     assert examined.data is not None
+    _check_test_images(examined.data)
     return examined.data
+
+
+def _check_test_images(data: Data) -> None:
+    """Refuse images that do not decode in the split that is read last: training must not run first, for nothing."""
+    problems = Problems()
+    if data.task == "image":
+        undecodable(data.splits["test"], problems)
+    if problems.found():
+        raise refusal(list(problems.found()))
 
 
 def examine(
