@@ -78,6 +78,16 @@ def test_a_head_for_other_labels_is_replaced_by_a_new_one(tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.parametrize("lost", ["classifier.", "bert.pooler."])
+def test_an_own_head_whose_weights_are_missing_is_not_taken_for_trained(tmp_path: Path, lost: str) -> None:
+    folder = tiny_folder(tmp_path, labels=("neg", "pos"))
+    state = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(lost)}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=f"such as {lost}"):
+        text_classifier(f"hf:{folder}")
+
+
 def test_labels_without_names_match_numbers(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path, labels=("LABEL_0", "LABEL_1"))
     assert text_classifier(f"hf:{folder}", ("0", "1")).untrained is None

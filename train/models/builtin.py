@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from torch import nn
 
 from serve.errors import UserError, did_you_mean
@@ -22,6 +22,7 @@ from train.images import image_preprocessing, pixel_statistics, split_size
 from train.models import builtin_text
 from train.models.cnn import SmallCNN, SmallCNNOptions
 from train.models.mlp import MLP, MLPOptions
+from train.models.options import parse_options
 from train.models.resnet import ResNetOptions, resnet, wide_resnet
 
 Shape = tuple[int, int, int]  # height, width, channels
@@ -107,7 +108,7 @@ def build(network: NetworkSpec, preprocessing: Preprocessing, classes: int) -> n
 
 def build_module(name: str, shape: Shape, classes: int, options: dict[str, Any]) -> nn.Module:
     family, found = _find(name)
-    return family.build(found, shape, classes, _options(family, name, options))
+    return family.build(found, shape, classes, parse_options(family.options, name, options))
 
 
 def _find(name: str) -> tuple[Family, re.Match[str]]:
@@ -116,14 +117,3 @@ def _find(name: str) -> tuple[Family, re.Match[str]]:
             return family, found
     examples = [*(family.example for family in FAMILIES.values()), *builtin_text.NAMES]
     raise UserError(f"unknown builtin model '{name}'", did_you_mean(name, examples))
-
-
-def _options(family: Family, name: str, options: dict[str, Any]) -> BaseModel:
-    try:
-        return family.options.model_validate(options)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = str(problem["loc"][0]) if problem["loc"] else ""
-        known = list(family.options.model_fields)
-        hint = did_you_mean(key, known) if problem["type"] == "extra_forbidden" else f"options: {', '.join(known)}"
-        raise UserError(f"model '{name}' does not take option {key} = {options.get(key)!r}", hint) from None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import nn
 
-from serve.errors import UserError, did_you_mean
 from serve.manifest import TextPreprocessing
 from serve.preparer import TOKENIZER
 from train.draft import Draft, NetworkSpec, Wanted
+from train.models.options import parse_options
 from train.models.textcnn import TextCNN, TextCNNOptions
 from train.tokenizers import PAD_ID, train_tokenizer, vocabulary_size
 
@@ -28,12 +28,12 @@ class Options(TextCNNOptions):
 
 def check(name: str, options: dict[str, Any]) -> None:
     """Raise UserError unless the network takes these options."""
-    _options(name, options)
+    parse_options(Options, name, options)
 
 
 def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
     """A fresh network, for the tokens that are found in the wanted training split."""
-    chosen = _options(name, options)
+    chosen = parse_options(Options, name, options)
     texts = (item.decode("utf-8", errors="replace") for item in wanted.train.content)
     tokenizer = train_tokenizer(texts, chosen.vocabulary, chosen.lowercase)
     layers = chosen.model_dump(mode="json", include=set(TextCNNOptions.model_fields))
@@ -47,14 +47,3 @@ def build(network: NetworkSpec, classes: int) -> nn.Module:
     config = dict(network.config)
     tokens = int(config.pop(_TOKENS))
     return TextCNN(tokens, classes, TextCNNOptions.model_validate(config))
-
-
-def _options(name: str, options: dict[str, Any]) -> Options:
-    try:
-        chosen = Options.model_validate(options)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key, known = str(problem["loc"][0]), list(Options.model_fields)
-        hint = did_you_mean(key, known) if problem["type"] == "extra_forbidden" else f"options: {', '.join(known)}"
-        raise UserError(f"model '{name}' does not take option {key} = {options.get(key)!r}", hint) from None
-    return chosen

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
-from transformers import AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForImageClassification, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
-from serve.errors import UserError, did_you_mean
+from serve.errors import UserError
 from train.draft import Draft, NetworkSpec, Wanted
 from train.images import IMAGE_SIZE, image_preprocessing, split_size
 from train.models.heads import forget, head_of, matching_rows, own_labels, rename, take_rows
 from train.models.hf_processor import read_processor
 from train.models.hub import load_config, plain_config, quiet_transformers, saved_config
+from train.models.options import parse_options
+from train.models.pretrained import load_pretrained, set_dropout
 from train.models.probe import check_input
 
 _PLAIN_ATTENTION = ("swin", "swinv2", "donut-swin")
@@ -50,7 +52,7 @@ def check(folder: Path, name: str, options: dict[str, Any]) -> None:
     """Raise UserError unless the folder's architecture can classify images, prepared as ours can be."""
     rest, _ = split_size(options)
     config = load_config(folder)
-    _set_dropout(config, _options(name, rest).dropout, name)
+    set_dropout(config, _DROPOUTS, parse_options(ImageOptions, name, rest, [IMAGE_SIZE]).dropout, name)
     read_processor(folder, name)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         _new_model(config, name)
@@ -63,12 +65,13 @@ def draft(folder: Path, name: str, options: dict[str, Any], wanted: Wanted) -> D
     _, preprocessing = image_preprocessing(options, wanted, own)
     config = load_config(folder)
     has_head = any(kind.endswith("ForImageClassification") for kind in config.architectures or [])
-    _set_dropout(config, _options(name, rest).dropout, name)
+    set_dropout(config, _DROPOUTS, parse_options(ImageOptions, name, rest, [IMAGE_SIZE]).dropout, name)
     trained_for = own_labels(config)
     rows = matching_rows(config, wanted.labels) if has_head else None
     if rows is None:
         rename(config, wanted.labels)
-    model = _load(folder, config, name, new_head=rows is None)
+    _settle(config)
+    model = load_pretrained(AutoModelForImageClassification, folder, config, name, new_head=rows is None)
     if rows is None:
         forget(head_of(model))
     else:
@@ -114,59 +117,3 @@ def _new_model(config: PretrainedConfig, name: str) -> nn.Module:
                 "take one of the ViT, DeiT, Swin, ResNet, ConvNeXT or MobileNet families",
             ) from None
     return model
-
-
-def _load(folder: Path, config: PretrainedConfig, name: str, new_head: bool) -> PreTrainedModel:
-    """The model with the folder's weights; a head that is new, and a pooler, may be missing among them."""
-    _settle(config)
-    with quiet_transformers():
-        try:
-            model, report = AutoModelForImageClassification.from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"cannot read the weights of '{name}': {str(error).splitlines()[0]}", "copy the model's folder again"
-            ) from None
-    head = {key for key, parameter in model.named_parameters() if _is_part(parameter, head_of(model))}
-    odd = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
-    missing = sorted(key for key in odd - (head if new_head else set()) if ".pooler." not in key)
-    if missing:
-        raise UserError(
-            f"the weights in {folder} are not those of the model that its config.json describes: "
-            f"{len(missing)} are missing or of another size, such as {missing[0]}",
-            "copy config.json and model.safetensors from the same model",
-        )
-    loaded: PreTrainedModel = model
-    return loaded
-
-
-def _is_part(parameter: nn.Parameter, module: nn.Module) -> bool:
-    return any(parameter is own for own in module.parameters())
-
-
-def _set_dropout(config: PretrainedConfig, dropout: float | None, name: str) -> None:
-    if dropout is None:
-        return
-    known = [option for option in _DROPOUTS if hasattr(config, option)]
-    if not known:
-        raise UserError(f"'{name}' has no dropout", "drop options.dropout")
-    for option in known:
-        setattr(config, option, dropout)
-
-
-def _options(name: str, options: dict[str, Any]) -> ImageOptions:
-    try:
-        return ImageOptions.model_validate(options)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key, known = str(problem["loc"][0]), [*ImageOptions.model_fields, IMAGE_SIZE]
-        hint = did_you_mean(key, known) if problem["type"] == "extra_forbidden" else f"options: {', '.join(known)}"
-        raise UserError(f"model '{name}' does not take option {key} = {options.get(key)!r}", hint) from None

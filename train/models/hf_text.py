@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PretrainedConfig
 
-from serve.errors import UserError, did_you_mean
+from serve.errors import UserError
 from serve.manifest import TextPreprocessing
 from serve.preparer import TOKENIZER
 from train.draft import Draft, NetworkSpec, Wanted
 from train.models.heads import forget, head_of, matching_rows, own_labels, rename, take_rows
 from train.models.hub import load_config, plain_config, quiet_transformers, saved_config
+from train.models.options import parse_options
+from train.models.pretrained import load_pretrained, set_dropout
 
 _MAX_LENGTH = 128
 _DROPOUTS = (
@@ -68,23 +70,25 @@ class TextTransformer(nn.Module):
 
 def check(folder: Path, name: str, options: dict[str, Any]) -> None:
     """Raise UserError unless the folder's architecture can classify texts and takes these options."""
-    chosen = _options(name, options)
-    with torch.device("meta"):
-        _length(chosen, _new_model(load_config(folder), name), name)
+    chosen = parse_options(TextOptions, name, options)
+    config = load_config(folder)
+    set_dropout(config, _DROPOUTS, chosen.dropout, name)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        _length(chosen, _new_model(config, name), name)
 
 
 def draft(folder: Path, name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
     """The model of a folder with a head for the wanted labels: its own where it has exactly these, else a new one."""
-    chosen = _options(name, options)
+    chosen = parse_options(TextOptions, name, options)
     config = load_config(folder)
     tokenizer = _tokenizer(folder, name)
     pad_id = _pad_id(config, tokenizer, name)
-    _set_dropout(config, chosen.dropout)
+    set_dropout(config, _DROPOUTS, chosen.dropout, name)
     rows = matching_rows(config, wanted.labels) if _has_head(config) else None
     own = own_labels(config)
     if rows is None:
         rename(config, wanted.labels)
-    model = _load(folder, config, name)
+    model = load_pretrained(AutoModelForSequenceClassification, folder, config, name, new_head=rows is None)
     config = model.config  # a copy
     if rows is None:
         forget(head_of(model))
@@ -119,37 +123,6 @@ def _new_model(config: PretrainedConfig, name: str) -> nn.Module:
                 "take an encoder (BERT, MiniLM, DistilBERT, RoBERTa) or a decoder of the GPT-2 family",
             ) from None
     return model
-
-
-def _load(folder: Path, config: PretrainedConfig, name: str) -> PreTrainedModel:
-    """The model with the folder's weights; only its head, and a pooler, may be missing among them."""
-    with quiet_transformers():
-        try:
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"cannot read the weights of '{name}': {str(error).splitlines()[0]}", "copy the model's folder again"
-            ) from None
-    body = f"{model.base_model_prefix}."
-    odd = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
-    missing = sorted(key for key in odd if key.startswith(body) and ".pooler." not in key)
-    if missing:
-        raise UserError(
-            f"the weights in {folder} are not those of the model that its config.json describes: "
-            f"{len(missing)} are missing or of another size, such as {missing[0]}",
-            "copy config.json and model.safetensors from the same model",
-        )
-    loaded: PreTrainedModel = model
-    return loaded
 
 
 def _tokenizer(folder: Path, name: str) -> Any:
@@ -193,12 +166,6 @@ def _pad_id(config: PretrainedConfig, tokenizer: Any, name: str) -> int:
     return int(pad_id)
 
 
-def _set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
-    for name in _DROPOUTS:
-        if dropout is not None and hasattr(config, name):
-            setattr(config, name, dropout)
-
-
 def _has_head(config: PretrainedConfig) -> bool:
     return any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
 
@@ -230,13 +197,3 @@ def _positions(model: nn.Module) -> int | None:
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     limit = getattr(model.config, "max_position_embeddings", None)
     return limit if isinstance(limit, int) else None
-
-
-def _options(name: str, options: dict[str, Any]) -> TextOptions:
-    try:
-        return TextOptions.model_validate(options)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key, known = str(problem["loc"][0]), list(TextOptions.model_fields)
-        hint = did_you_mean(key, known) if problem["type"] == "extra_forbidden" else f"options: {', '.join(known)}"
-        raise UserError(f"model '{name}' does not take option {key} = {options.get(key)!r}", hint) from None

@@ -12,7 +12,7 @@ from types import MethodType
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torchvision import models
 from torchvision.models.mnasnet import MNASNet
@@ -22,7 +22,8 @@ from torchvision.transforms._presets import ImageClassification
 from serve.errors import UserError, did_you_mean
 from serve.manifest import ImagePreprocessing, Task
 from train.draft import Draft, NetworkSpec, Normalisation, Wanted
-from train.images import image_preprocessing, split_size
+from train.images import IMAGE_SIZE, image_preprocessing, split_size
+from train.models.options import parse_options
 from train.models.probe import check_input
 from train.models.torchvision_weights import check_weights, read_weights, take_weights
 
@@ -46,7 +47,7 @@ def check(name: str, options: dict[str, Any], task: Task) -> None:
         raise UserError(f"'torchvision:{name}' classifies images, the recipe's task is {task}", "name a text model")
     _check_name(name)
     rest, size = split_size(options)
-    chosen = _options(name, rest)
+    chosen = parse_options(ZooOptions, f"torchvision:{name}", rest, [IMAGE_SIZE])
     with _without_weights(name):
         _network(name, _config(chosen), size or _own_size(name), 10)
     if chosen.weights is not None:
@@ -56,7 +57,7 @@ def check(name: str, options: dict[str, Any], task: Task) -> None:
 def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
     """The network with a head for the wanted labels, prepared and normalised as its weights were, or would be."""
     rest, _ = split_size(options)
-    chosen = _options(name, rest)
+    chosen = parse_options(ZooOptions, f"torchvision:{name}", rest, [IMAGE_SIZE])
     weights = None if chosen.weights is None else read_weights(name, chosen.weights)
     preset = (weights and weights.preset) or models.get_model_weights(name).DEFAULT.transforms()
     _, preprocessing = image_preprocessing(options, wanted, preprocessing_of(preset, name))
@@ -166,14 +167,3 @@ def _side(name: str, size: tuple[int, int]) -> int:
     if size[0] != size[1]:
         raise UserError(f"'torchvision:{name}' takes squares, not {size[1]}x{size[0]}", "for example image_size = 224")
     return size[0]
-
-
-def _options(name: str, options: dict[str, Any]) -> ZooOptions:
-    try:
-        return ZooOptions.model_validate(options)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = str(problem["loc"][0])
-        known = [*ZooOptions.model_fields, "image_size"]
-        hint = did_you_mean(key, known) if problem["type"] == "extra_forbidden" else f"options: {', '.join(known)}"
-        raise UserError(f"model 'torchvision:{name}' does not take option {key} = {options.get(key)!r}", hint) from None

@@ -1,0 +1,26 @@
+"""A model's `options`, as a recipe gives them, checked against those that the model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from serve.errors import UserError, did_you_mean
+
+Options = TypeVar("Options", bound=BaseModel)
+
+
+def parse_options(kind: type[Options], model: str, options: Mapping[str, Any], others: Sequence[str] = ()) -> Options:
+    """`options` as `kind`. `others` are what `model` takes besides, to be named in errors.
+
+    Raises UserError, with the name that may have been meant, for an option that is unknown or has no such value.
+    """
+    try:
+        return kind.model_validate(options)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key, known = str(problem["loc"][0]), [*kind.model_fields, *others]
+        hint = did_you_mean(key, known) if problem["type"] == "extra_forbidden" else f"options: {', '.join(known)}"
+        raise UserError(f"model '{model}' does not take option {key} = {options.get(key)!r}", hint) from None
