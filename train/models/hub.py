@@ -44,7 +44,7 @@ _NOT_SAVED = (
 )
 _DECIDING = (".json", ".txt", ".model", ".safetensors")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
-_HUB_SECONDS = 5.0  # for a connection; a download takes as long as it takes
+_HUB_SECONDS = 4.0  # for an answer; a download takes as long as it takes
 
 
 def resolve(kind: Kind, name: str, weights: bool = True) -> Path:
@@ -170,16 +170,16 @@ def _local_or_hub(name: str, weights: bool) -> Path:
 def _from_hub(name: str, weights: bool) -> Path:
     """A model of the hub, once; what is in the cache is taken where the hub is out of reach."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     patterns = _FETCHED + (_WEIGHTS if weights else [])
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns, etag_timeout=_HUB_SECONDS))
+        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=not _reachable(name)))
     except GatedRepoError:
         problem, hint = "needs its licence accepted", f"accept it on https://huggingface.co/{name} and set HF_TOKEN"
     except RepositoryNotFoundError:
         problem, hint = "is not on the hub", "check the spelling; a private model needs HF_TOKEN"
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, RuntimeError):
+    except Exception:  # every HTTP library that the hub's client has used has errors of its own
         cache = os.environ.get("HF_HOME", "~/.cache/huggingface")
         problem = f"is no folder here, the Hugging Face hub cannot be reached, and {cache} does not hold it"
         hint = (
@@ -187,3 +187,17 @@ def _from_hub(name: str, weights: bool) -> Path:
             "or set HF_HOME to a cache that holds it"
         )
     raise UserError(f"the model 'hf:{name}' {problem}", hint)
+
+
+def _reachable(name: str) -> bool:
+    """Does the hub answer? Asked first: `snapshot_download` waits for minutes for a hub that never does."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        HfApi().model_info(name, timeout=_HUB_SECONDS)
+    except (GatedRepoError, RepositoryNotFoundError):
+        raise
+    except Exception:
+        return False
+    return True
