@@ -46,5 +46,9 @@ def _control(variant: Variant, by_id: dict[str, Variant]) -> list[str]:
     if control is None or variant.role != "student":
         return []
     gain = control.errors - variant.errors
-    outcome = "earned nothing measurable" if gain == 0 else f"{'earned' if gain > 0 else 'cost'} {abs(gain)} errors"
-    return [f"Distillation {outcome} for {variant.name}: {variant.errors} errors against {control.errors} alone."]
+    outcome = "earned nothing measurable" if gain == 0 else f"{'earned' if gain > 0 else 'cost'} {_errors(abs(gain))}"
+    return [f"Distillation {outcome} for {variant.name}: {_errors(variant.errors)} against {control.errors} alone."]
+
+
+def _errors(count: int) -> str:
+    return "1 error" if count == 1 else f"{count} errors"

@@ -142,7 +142,13 @@ def _data_info(data: Data) -> schema.DataInfo:
         name: schema.SplitInfo(size=len(items), fingerprint=data.fingerprints[name])
         for name, items in data.splits.items()
     }
-    return schema.DataInfo(source=data.source, labels=list(data.classes), splits=splits, fingerprint=data.fingerprint)
+    return schema.DataInfo(
+        source=data.source,
+        labels=list(data.classes),
+        splits=splits,
+        fingerprint=data.fingerprint,
+        notes=list(data.notes),
+    )
 
 
 def _sentence(chosen: schema.Variant, base: schema.Variant, accept: Accept, data: Data) -> str:
@@ -152,8 +158,27 @@ def _sentence(chosen: schema.Variant, base: schema.Variant, accept: Accept, data
     points = chosen.metric_drop_points
     change = f"loses {points:.2f} points of {metric}" if points >= 0 else f"gains {-points:.2f} points of {metric}"
     interval = f"95 % interval of the drop {low:+.2f} to {high:+.2f}, {len(data.splits['test']):,} test items"
-    size, speed = base.size_bytes / chosen.size_bytes, chosen.speedup
-    gains = f"{chosen.id} is {size:.1f}x smaller and {speed:.1f}x faster than the teacher and {change} ({interval})"
+    size = _times(base.size_bytes / chosen.size_bytes, "smaller", "larger")
+    speed = _times(chosen.speedup, "faster", "slower")
+    gains = f"{chosen.id} is {size} and {speed} than the teacher and {change} ({interval})"
     if chosen.verdict == "accepted":
-        return f"Accepted: {gains}, within the margin of {accept.max_drop_points:g}."
-    return f"Not accepted: {gains}, but {'; '.join(chosen.reasons)}."
+        return f"Accepted: {gains}, within the margin of {accept.max_drop_points:g}.{_warning(base)}"
+    return f"Not accepted: {gains}, but {'; '.join(chosen.reasons)}.{_warning(base)}"
+
+
+def _times(ratio: float, above: str, below: str) -> str:
+    """A ratio as a reader says it, "4.0x smaller": never "1.0x smaller" or "0.5x faster"."""
+    if 0.95 <= ratio < 1.05:
+        return f"no {above}"
+    return f"{ratio:.1f}x {above}" if ratio > 1 else f"{1 / ratio:.1f}x {below}"
+
+
+def _warning(base: schema.Variant) -> str:
+    """What a margin cannot see: a teacher that has learned nothing is easily equalled."""
+    commonest = max(base.per_class, key=lambda score: score.n)
+    if base.n - base.errors > commonest.n:
+        return ""
+    return (
+        f" Beware: the teacher itself has {base.errors:,} of {base.n:,} wrong, no better than always answering "
+        f"'{commonest.label}' ({base.n - commonest.n:,} wrong): it has learned too little to teach anything."
+    )

@@ -62,6 +62,7 @@ def hostile(report: Report) -> None:
     report.run.name = report.run.command = report.data.source = HOSTILE[0]
     report.verdict, report.choice.reason, report.teacher_licence = HOSTILE[1], HOSTILE[7], HOSTILE[6]
     report.advice = list(HOSTILE)
+    report.data.notes = list(HOSTILE)
     report.run.hardware = {HOSTILE[0]: HOSTILE[1]}
     report.training = dict.fromkeys(HOSTILE, report.training["teacher"])
     for variant, text in zip(report.variants, HOSTILE, strict=False):

@@ -60,6 +60,7 @@ def test_what_distillation_earned_is_counted_in_errors_of_the_control() -> None:
 
     assert sentences(30, 42) == ["Distillation earned 12 errors for student: 30 errors against 42 alone."]
     assert sentences(42, 30) == ["Distillation cost 12 errors for student: 42 errors against 30 alone."]
+    assert sentences(1, 2) == ["Distillation earned 1 error for student: 1 error against 2 alone."]
     assert sentences(30, 30) == ["Distillation earned nothing measurable for student: 30 errors against 30 alone."]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -197,3 +198,35 @@ def test_what_was_measured_stands_in_the_report(data: Data) -> None:
         name: len(items) for name, items in data.splits.items()
     }
     assert found.data.fingerprint == data.fingerprint
+    assert found.data.notes == []
+
+
+def test_what_was_left_out_of_the_data_stands_in_the_report(data: Data) -> None:
+    noted = replace(data, notes=("left out: empty texts: a.csv:17: the text is empty",))
+    found = report(noted, SMALL, [evidence(data, SMALL, TEACHER_WRONG)])
+    assert found.data.notes == ["left out: empty texts: a.csv:17: the text is empty"]
+
+
+@pytest.mark.parametrize(
+    ("ms", "size_bytes", "words"),
+    [
+        (5.1, 4_010_000, "no smaller and no faster than the teacher"),
+        (10.0, 8_000_000, "2.0x larger and 2.0x slower than the teacher"),
+    ],
+)
+def test_the_sentence_never_calls_a_model_once_smaller(data: Data, ms: float, size_bytes: int, words: str) -> None:
+    found = report(data, SMALL, [evidence(data, SMALL, TEACHER_WRONG, ms, size_bytes)])
+    assert f"small-fp32 is {words} and loses 0.00 points" in found.verdict
+
+
+def test_a_teacher_that_only_guesses_is_told_beside_the_verdict(data: Data) -> None:
+    labels = data.splits["test"].labels
+    commonest = int(np.bincount(labels).argmax())
+    wrong = np.flatnonzero(labels != commonest)
+    choice = Choice(id=SMALL.id, reason="The fastest.", ranking=[])
+    limits = Accept(max_drop_points=2.0)
+    for wrongs, told in ((wrong, True), (wrong[1:], False)):
+        base = replace(teacher(data), scores=evidence(data, SMALL, wrongs).scores)
+        found = assemble(make_report().run, limits, data, choice, [base, evidence(data, SMALL, wrongs)], seed=0)
+        assert found.selected == "small-fp32"
+        assert (f"no better than always answering '{commonest}' ({len(wrong)} wrong)" in found.verdict) == told

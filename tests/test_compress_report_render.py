@@ -200,6 +200,25 @@ def test_missing_evidence_is_named() -> None:
     )
 
 
+def test_what_was_left_out_of_the_data_is_told_everywhere() -> None:
+    report = make_report()
+    rendered = (render_html, render_markdown, render_model_card)
+    assert not any("left out" in render(report) for render in rendered)
+    report.data.notes = ["left out: images that cannot be read: dog/2.jpg: <b>broken</b>", "left out: empty texts"]
+    for render in rendered:
+        text = render(report)
+        assert "dog/2.jpg" in text
+        assert "left out: empty texts" in text
+        assert "<b>broken" not in text
+
+
+def test_a_model_as_large_as_the_teacher_is_not_called_once_smaller() -> None:
+    report = make_report()
+    assert report.selected
+    report.variant(report.selected).size_bytes = report.variant(BASELINE).size_bytes + 10
+    assert "**equal**" in next(line for line in render_markdown(report).splitlines() if line.startswith("| Size"))
+
+
 def test_students_stand_beside_their_controls() -> None:
     report = make_report()
     student, control = report.variant("resnet8-fp32"), report.variant("resnet8-alone-fp32")

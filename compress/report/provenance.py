@@ -35,6 +35,11 @@ def splits_table(report: Report) -> Table:
     return table("Disjoint splits, each named by a hash of its items and labels", columns, rows)
 
 
+def data_notes(report: Report) -> list[str]:
+    """What was left out of the data, a sentence each."""
+    return [" ".join(wording.clean(note).split()) for note in report.data.notes]
+
+
 def fingerprint(text: str) -> str:
     return wording.clean(text)[:_FINGERPRINT]
 

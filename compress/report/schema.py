@@ -21,6 +21,7 @@ class DataInfo(_Part):
     labels: list[str]
     splits: dict[str, SplitInfo]  # train, calibration, validation, test
     fingerprint: str
+    notes: list[str] = []  # what was left out of the source, and why
 
 
 class Constraints(_Part):

@@ -69,7 +69,9 @@ def _figures(report: Report, variant: Variant) -> tuple[Figure, ...]:
 
 
 def _times(ratio: float | None, above: str, below: str) -> tuple[str, str]:
-    """A ratio as a reader says it: never "0.5× smaller"."""
+    """A ratio as a reader says it: never "0.5× smaller" or "1.0× faster"."""
+    if ratio is not None and 0.95 <= ratio < 1.05:
+        return "equal", ""
     if ratio is not None and 0 < ratio < 1:
         return wording.ratio(1 / ratio), below
     return wording.ratio(ratio), above

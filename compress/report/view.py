@@ -48,6 +48,7 @@ class View:
     curves: list[tuple[str, Markup]]
     source: str
     splits: Table
+    data_notes: list[str]
     class_names: list[str]
     run_facts: list[tuple[str, str]]
     command: str
@@ -82,6 +83,7 @@ def view(report: Report) -> View:
         curves=_curves(report),
         source=report.data.source,
         splits=provenance.splits_table(report),
+        data_notes=provenance.data_notes(report),
         class_names=provenance.class_names(report),
         run_facts=provenance.run_facts(report),
         command=provenance.command(report),
