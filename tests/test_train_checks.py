@@ -150,6 +150,18 @@ def test_what_was_dropped_changes_the_fingerprints_of_its_split_alone(tmp_path: 
     assert (same["train"], same["validation"], same["test"]) == (False, False, True)
 
 
+@pytest.mark.parametrize("copy", ["train", "validation"])
+def test_a_split_of_which_duplicates_leave_nothing_is_refused(tmp_path: Path, copy: str) -> None:
+    test = [*rows("a", 20, 100), *rows("b", 20, 100)]
+    own = {"train": [*rows("a", 30), *rows("b", 30)], "validation": [*rows("a", 9, 50), *rows("b", 9, 50)]}
+    source = table(
+        tmp_path, **{**own, copy: test[:20] if copy == "validation" else [*own["train"][:30], *test]}, test=test
+    )
+    with pytest.raises(UserError, match=f"is left in {copy}") as refused:
+        load(source, repair={"duplicates": "drop"})
+    assert "copies of each other" in refused.value.hint
+
+
 def test_a_recipe_for_images_over_texts_is_refused(tmp_path: Path) -> None:
     source = table(tmp_path, data=[*rows("a", 20), *rows("b", 20)])
     with pytest.raises(UserError, match="holds texts, but the recipe's task is 'image'") as error:

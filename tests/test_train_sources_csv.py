@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -250,6 +251,14 @@ def test_what_memory_does_not_hold_is_read_from_disk(tmp_path: Path, monkeypatch
     assert list(source.items.take(source.items.labels.nonzero()[0]).content) == [
         text for at, text in enumerate(texts) if at % 3
     ]
+
+
+def test_a_disk_that_takes_a_part_at_a_time_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.sources.spool.IN_MEMORY_BYTES", 100)
+    whole = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, place: whole(file, bytes(data)[:7], place))
+    rows = [f"text number {at},{at % 3}" for at in range(40)]
+    assert read(written(tmp_path, rows)).items.content[:] == [row.partition(",")[0].encode() for row in rows]
 
 
 @pytest.mark.shared

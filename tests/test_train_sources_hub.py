@@ -20,6 +20,8 @@ def test_a_local_folder_is_read_as_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "train.csv").unlink()
     (tmp_path / "train.jsonl").write_text('{"text": "two", "label": "a"}\n')
     assert load_source(f"hf:{tmp_path}").items.content[:] == [b"two"]
+    (tmp_path / "LICENSE.txt").write_text("no table, though a .txt named alone is read as one\n")
+    assert load_source(f"hf:{tmp_path}").items.content[:] == [b"two"]
     (tmp_path / "train.jsonl").unlink()
     with pytest.raises(UserError, match="holds no data that can be read"):
         load_source(f"hf:{tmp_path}")

@@ -34,16 +34,18 @@ def test_lines_with_problems_are_named(tmp_path: Path) -> None:
         '{"text": "x"}',
         '{"text": "x", "label": ["a", "b"]}',
         '{"text": "\\ud83d", "label": "a"}',
+        '{"text": "x", "label": "\\ud83d"}',
     ]
     source = load_source(written(tmp_path, lines))
     found = {problem.kind.title: problem.examples for problem in source.problems}
     assert found["empty texts"] == ["data.jsonl:4: the text is empty", "data.jsonl:5: the text is empty"]
     assert found["missing labels"] == ["data.jsonl:6: there is no label", "data.jsonl:7: there is no label"]
-    cut, array, several, half = found["rows that cannot be read"]
+    cut, array, several, half, label = found["rows that cannot be read"]
     assert cut.startswith("data.jsonl:2: not JSON: Unterminated string starting at, column 10")
     assert array.startswith("data.jsonl:3: expected an object")
     assert several == """data.jsonl:8: 'label' is not one value but ["a", "b"]"""
     assert half.startswith("data.jsonl:9: half a surrogate pair")
+    assert label.startswith("data.jsonl:10: half a surrogate pair")
     assert source.items.content[:] == [b"fine"]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,12 @@ def test_texts_with_class_names_from_the_metadata(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("labels", "classes"),
-    [([10, 9, None], ("9", "10")), (["01", "x", None], ("01", "x")), ([True, False, None], ("false", "true"))],
+    [
+        ([10, 9, None], ("9", "10")),
+        ([1.0, 0.5, math.nan], ("0.5", "1.0")),
+        (["01", "x", None], ("01", "x")),
+        ([True, False, None], ("false", "true")),
+    ],
 )
 def test_labels_without_names_stay_as_they_are(tmp_path: Path, labels: list[Any], classes: tuple[str, ...]) -> None:
     source = load_source(written(tmp_path / "data.parquet", {"text": ["a", "b", "c"], "label": labels}))

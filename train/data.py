@@ -196,12 +196,23 @@ def _split_and_name(source: Source, config: DataConfig, seed: int, problems: Pro
         hashes = {name: hashes for name, (_, hashes) in scanned.items()}
         leaking = find_duplicates(splits, hashes, source.classes, problems)
         if config.repair.duplicates == "drop":
-            for name, rows in leaking.items():
-                if len(rows):
-                    splits[name] = without(splits[name], rows)
-                    scanned[name] = _scan(splits[name])
+            for name in (name for name, rows in leaking.items() if len(rows)):
+                splits[name] = without(splits[name], leaking[name])
+                scanned[name] = _scan(splits[name])
+                _check_rest(name, splits[name], source.classes)
     fingerprints = {name: mark for name, (mark, _) in scanned.items()}
     return Data(config.source, source.task, source.classes, splits, fingerprints)
+
+
+def _check_rest(name: str, left: Items, classes: tuple[str, ...]) -> None:
+    """Refuse a split that lost so much with its duplicates that it cannot do its part."""
+    lost = np.flatnonzero(np.bincount(left.labels, minlength=len(classes)) == 0)
+    if len(left) == 0 or (name == "train" and len(lost)):
+        what = f"no item of class '{classes[lost[0]]}'" if len(left) else "nothing"
+        raise UserError(
+            f"without the items that are in other splits as well, {what} is left in {name}",
+            "the splits are copies of each other: give the source other ones, or have them drawn from one file",
+        )
 
 
 def _split(source: Source, config: DataConfig, seed: int) -> dict[str, Items]:

@@ -14,26 +14,26 @@ from train.sources.paths import is_stray
 _BY_SUFFIX = {
     **dict.fromkeys(parquet_files.SUFFIXES, "parquet"),
     **dict.fromkeys(csv_files.SUFFIXES, "csv"),
-    ".txt": "csv",
     **dict.fromkeys(jsonl_files.SUFFIXES, "jsonl"),
     **dict.fromkeys(image_folder.SUFFIXES, "imagefolder"),
 }
+_OF_A_FILE = {**_BY_SUFFIX, ".txt": "csv"}  # in a folder that is README.txt, or a licence
 _LOOKED_AT = 10_000  # files of a folder; enough to meet the first image of a very large one
 
 
 def guess_kind(path: Path) -> str:
     """ "csv", "jsonl", "parquet" or "imagefolder". Raises UserError for what is none of them."""
     if path.is_file():
-        kind = _BY_SUFFIX.get(path.suffix.lower())
+        kind = _OF_A_FILE.get(path.suffix.lower())
         if kind is not None and kind != "imagefolder":
             return kind
         raise UserError(
             f"{path} is no data set that can be read", f"expected a folder, or a file ending in {', '.join(_tables())}"
         )
     kinds = {_BY_SUFFIX.get(Path(name).suffix.lower()) for name in itertools.islice(_files(path), _LOOKED_AT)}
-    for kind in ("parquet", "csv", "jsonl", "imagefolder"):
-        # A table beside images is often a list of them; images in folders by class are the data then.
-        if kind in kinds and (kind == "parquet" or "imagefolder" not in kinds or kind == "imagefolder"):
+    # A CSV beside images is often a list of them; the images in their folders are the data then.
+    for kind in ("parquet", "imagefolder", "csv", "jsonl"):
+        if kind in kinds:
             return kind
     raise UserError(
         f"{path} holds no data that can be read", f"expected images, or files ending in {', '.join(_tables())}"

@@ -89,12 +89,14 @@ def _add(rows: Rows, origin: str, number: int, line: str, reading: Reading) -> N
     if text is None or not str(text).strip():
         problems.add(EMPTY_TEXT, f"{origin}: the text is empty")
         return
+    name = None if label is None else _written(label)
     try:
         content = _written(text).encode()
+        (name or "").encode()
     except UnicodeEncodeError:
-        problems.add(NOT_A_ROW, f"{origin}: half a surrogate pair, \\ud800 to \\udfff, in the text")
+        problems.add(NOT_A_ROW, f"{origin}: half a surrogate pair, \\ud800 to \\udfff")
         return
-    rows.add(content, None if label is None else _written(label), number)
+    rows.add(content, name, number)
 
 
 def _parse(line: str) -> Any:

@@ -97,7 +97,7 @@ def _read_file(file: pq.ParquetFile, name: str, task: Task, reading: Reading, ro
             for value, label in values:
                 row += 1
                 add(rows, f"{name}:{row}", row, value, _label(label, names))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{name} is damaged after row {row}: {error}", "write it again") from None
 
 
@@ -120,8 +120,8 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _label(value: Any, names: Sequence[str] | None) -> str | None:
-    """The label as a name; -1 is how Hugging Face's data sets write that there is none."""
-    if value is None or (names is not None and value == -1):
+    """The label as a name; -1 is how Hugging Face's data sets write that there is none, NaN how pandas does."""
+    if value is None or value != value or (names is not None and value == -1):
         return None
     if names is not None and isinstance(value, int) and 0 <= value < len(names):
         return names[value]

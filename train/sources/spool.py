@@ -61,7 +61,10 @@ class Spool(Sequence[bytes]):
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(prefix="limbeck-", buffering=0)  # noqa: SIM115  # lives as long as this
-            os.pwrite(self._file.fileno(), self._pending, self._size - len(self._pending))
+            rest, place = memoryview(self._pending), self._size - len(self._pending)
+            while rest:  # a disk that is nearly full takes a part first, and only then says that it is full
+                written = os.pwrite(self._file.fileno(), rest, place)
+                rest, place = rest[written:], place + written
         except OSError as error:
             raise UserError(
                 f"no room for the data in {tempfile.gettempdir()}: {error.strerror}",
