@@ -143,3 +143,12 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
     weights = [model.network.layers[2].weight for model in (one, two, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_batch_norm_never_sees_a_single_image(tmp_path: Path) -> None:
+    """Its deviation over one image and a map of one pixel would be that of one number: torch refuses."""
+    config = FitConfig(epochs=1, batch_size=8)
+    train = image_inputs(IMAGES[:25], TARGETS[:25])
+    student = new("torchvision:shufflenet_v2_x0_5", image_size=32)
+    result = fit(student, config, train, image_inputs(IMAGES[:4], TARGETS[:4]), 5, tmp_path)
+    assert len(result.epochs) == 1

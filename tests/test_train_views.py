@@ -6,7 +6,7 @@ from helpers import image_inputs
 from torch.utils.data import DataLoader
 
 from train.augment import AugmentConfig, augment
-from train.views import EpochSampler, View, as_batch
+from train.views import EpochSampler, View, as_batch, items_of_epoch
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1), dtype=np.uint8)
 LABELS = np.arange(50)
@@ -39,6 +39,20 @@ def test_the_loader_gets_whole_batches_of_the_epochs_view() -> None:
         seen = torch.cat([batch["inputs"] for batch in batches]).numpy()
         assert (seen == augment(IMAGES[rows], AugmentConfig(shift=1), 4, epoch, rows)).all()
         assert rows.tolist() == order(4, epoch)
+
+
+def test_one_item_too_many_for_whole_batches_is_left_out_in_turn() -> None:
+    norm, plain = torch.nn.Sequential(torch.nn.BatchNorm2d(3)), torch.nn.Linear(2, 2)
+    assert [items_of_epoch(total, 7, norm) for total in (48, 49, 50, 1)] == [48, 49, 49, 1]
+    assert items_of_epoch(50, 7, plain) == items_of_epoch(50, 1, norm) == 50
+    sampler = EpochSampler(view(), 4, 7, items=49)
+    assert len(sampler) == 49
+    left_out = set()
+    for epoch in range(5):
+        sampler.set_epoch(epoch)
+        assert list(sampler) == order(4, epoch)[:49]  # the batches before it stay as they are
+        left_out |= {*range(50)} - {*sampler}
+    assert len(left_out) > 1
 
 
 def test_evaluation_sees_the_items_as_they_are() -> None:

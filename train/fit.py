@@ -21,7 +21,7 @@ from train.classifier import Classifier, save_classifier
 from train.inputs import Inputs
 from train.losses import DistillConfig
 from train.trainer import ClassifierTrainer
-from train.views import View, WorkerError
+from train.views import View, WorkerError, items_of_epoch
 
 CHECKPOINTS = "checkpoints"
 _TEACHER_BATCH = 256
@@ -103,7 +103,9 @@ def fit(
     taught = None if teaching is None or config.augment.is_active else _answers(teaching)
     trainer = ClassifierTrainer(
         model=classifier,
-        args=_arguments(config, train, seed, checkpoints, last),
+        args=_arguments(
+            config, train, items_of_epoch(len(train), config.batch_size, classifier), seed, checkpoints, last
+        ),
         train_dataset=View(train, config.augment, seed, taught),
         eval_dataset=View(validation, AugmentConfig(), seed),
         callbacks=_callbacks(config, on_epoch),
@@ -180,13 +182,16 @@ def _patience_is_over(config: FitConfig, state: TrainerState) -> bool:
     return config.patience is not None and records[-1].epoch - _best(records).epoch >= config.patience
 
 
-def _arguments(config: FitConfig, train: Inputs, seed: int, checkpoints: Path, last: Path | None) -> TrainingArguments:
+def _arguments(
+    config: FitConfig, train: Inputs, items: int, seed: int, checkpoints: Path, last: Path | None
+) -> TrainingArguments:
+    """Our settings in transformers' words; `items` of `train` are seen in an epoch."""
     epochs = config.epochs
     if last is not None:  # training may have ended there, and only what comes after it was cut off
         state = TrainerState.load_from_json(str(last / _STATE))
         if _patience_is_over(config, state):
             epochs = len(epoch_records(state))
-    updates = -(-len(train) // (config.batch_size * config.accumulation)) * config.epochs
+    updates = -(-items // (config.batch_size * config.accumulation)) * config.epochs
     return TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=epochs,

@@ -13,7 +13,7 @@ from transformers import EvalPrediction, Trainer
 from serve.errors import UserError
 from train.classifier import Classifier
 from train.losses import DistillConfig, cross_entropy, distillation
-from train.views import Batch, EpochSampler, View, as_batch
+from train.views import Batch, EpochSampler, View, as_batch, items_of_epoch
 
 
 class ClassifierTrainer(Trainer):
@@ -74,7 +74,9 @@ class ClassifierTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> EpochSampler:
         view = self.train_dataset
         assert isinstance(view, View)
-        return EpochSampler(view, self.args.seed, self.args.per_device_train_batch_size)
+        assert self.model is not None
+        batch_size = self.args.per_device_train_batch_size
+        return EpochSampler(view, self.args.seed, batch_size, items_of_epoch(len(view), batch_size, self.model))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the training seconds of the epoch to its loss, where a checkpoint keeps them."""

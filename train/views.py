@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from serve.errors import UserError
@@ -73,24 +75,35 @@ class EpochSampler(Sampler[int]):
     """A shuffle that depends on (seed, epoch) alone, so that a resumed run sees the same order.
 
     Texts of like length share a batch, since a batch is as long as its longest text. The loader tells a sampler its
-    epoch before it draws from it; the view's augmentation follows.
+    epoch before it draws from it; the view's augmentation follows. An epoch has its `items` of the view, another
+    choice each time where they are not all of them.
     """
 
-    def __init__(self, view: View, seed: int, batch_size: int) -> None:
+    def __init__(self, view: View, seed: int, batch_size: int, items: int | None = None) -> None:
         self.view, self.seed, self.batch_size = view, seed, batch_size
+        self.items = len(view) if items is None else items
 
     def set_epoch(self, epoch: int) -> None:
         self.view.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.view)
+        return self.items
 
     def __iter__(self) -> Iterator[int]:
         generator = np.random.default_rng((self.seed, self.view.epoch))
-        order = generator.permutation(len(self.view))
+        order = generator.permutation(len(self.view))[: self.items]
         if self.view.inputs.lengths is not None:
             order = _by_length(order, self.view.inputs.lengths, self.batch_size, generator)
         return iter(order.tolist())
+
+
+def items_of_epoch(total: int, batch_size: int, network: nn.Module) -> int:
+    """All items; one less where it would be a batch of its own and batch norm, which needs a deviation, is to see it.
+
+    That one is another in each epoch. Every other recipe sees each item in each epoch.
+    """
+    lone = total > batch_size > 1 and total % batch_size == 1
+    return total - int(lone and any(isinstance(module, _BatchNorm) for module in network.modules()))
 
 
 def _by_length(order: np.ndarray, lengths: np.ndarray, batch_size: int, generator: np.random.Generator) -> np.ndarray:
