@@ -11,8 +11,10 @@ from helpers import colored
 from typer.testing import CliRunner
 
 from compress.cli import app
+from compress.drops import smallest_margin_points
 from compress.init.look import look, script
 from compress.init.plan import MINILM, plan
+from compress.init.write import summary
 from compress.recipe import Recipe, load_recipe
 from serve.errors import UserError
 from train.data import Data, load_data
@@ -153,7 +155,46 @@ def test_a_wanted_teacher_is_taken_and_english_alone_gets_the_english_encoder(tm
     findings = look(file)
     assert findings.text is not None
     assert findings.text.mostly == "CJK"
-    assert plan(findings, "x").teacher.model == "builtin:textcnn" != MINILM
+    made = plan(findings, "x").teacher
+    assert made.model == "builtin:textcnn" != MINILM
+    assert made.why.startswith("100% of the letters are not Latin, and no pretrained model")
+
+
+def test_letters_without_spaces_between_words_are_counted_one_by_one(tmp_path: Path) -> None:
+    """Counted as one word each, long Chinese texts would be cut to the shortest input that a teacher gets."""
+    file = tmp_path / "data.csv"
+    rows = [f"{'这家餐厅的菜很好吃' * 20}{at},{at % 2}\n" for at in range(80)]
+    file.write_text("text,label\n" + "".join(rows), encoding="utf-8")
+    findings = look(file)
+    assert "180 characters (median), 180 at most, mostly CJK letters" in summary(findings)
+    assert plan(findings, "x", "hf:some/folder").teacher.options == {"max_length": 256}
+
+
+def test_a_column_called_label_is_the_label_even_with_many_classes(tmp_path: Path) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text("text,label\n" + "".join(f"text {at} word{at % 200},class {at % 200}\n" for at in range(330)))
+    with pytest.raises(UserError, match="330 items have 200 labels"):
+        look(file)
+
+
+def test_small_data_gets_small_batches_and_is_told_what_a_margin_takes(tmp_path: Path) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text(table(rows=120))
+    made = plan(look(file), "x", "builtin:textcnn")
+    assert made.teacher.fit["batch_size"] == 8
+    assert made.margin.value > smallest_margin_points(36)
+    assert "with 36 test items" in made.margin.why
+    needed = int(made.margin.why.rpartition(" ")[2])
+    assert 1.5 * smallest_margin_points(needed) <= 2.0 < 1.5 * smallest_margin_points(needed - 20)
+
+
+def test_photographs_are_timed_less_often(tmp_path: Path) -> None:
+    for name, red in (("cats", 200), ("dogs", 20)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for at in range(24):
+            (tmp_path / "photos" / name / f"{at}.png").write_bytes(colored(red, at, 0, (80, 90 + at)))
+    recipe = written(tmp_path, tmp_path / "photos")
+    assert (recipe.evaluate.batch_sizes, recipe.evaluate.latency_samples) == ((1, 8), 300)
 
 
 def test_letters_are_told_by_their_writing_system() -> None:

@@ -143,13 +143,14 @@ def examine(
     return Examined(source.task, source.classes, judged, splits, data, obstacle)
 
 
-def refusal(errors: list[Problem]) -> UserError:
-    """One error for all that is wrong: the first problem with its place, how many there are, what helps."""
+def refusal(errors: list[Problem], check: str = "limbeck data check RECIPE") -> UserError:
+    """One error for all that is wrong: the first problem with its place, how many there are, what helps.
+
+    `check` is the command that lists every problem.
+    """
     first, total = errors[0], sum(problem.count for problem in errors)
     more = f" ({total} problems in all)" if total > 1 else ""
-    return UserError(
-        f"{first.examples[0]}{more}", f"{how_to_mend(first)}; `limbeck data check` with this recipe lists all"
-    )
+    return UserError(f"{first.examples[0]}{more}", f"{how_to_mend(first)}; `{check}` lists all that is wrong")
 
 
 def how_to_mend(problem: Problem) -> str:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 CALIBRATION_BINS = 15
 
@@ -34,6 +33,8 @@ class Metrics:
 
 def measure(scores: np.ndarray, labels: np.ndarray) -> Metrics:
     """Metrics of `scores` float32 [N, K] against `labels` int64 [N]."""
+    from torchmetrics.functional.classification import multiclass_calibration_error  # takes seconds to import
+
     classes = np.arange(scores.shape[1])
     predicted = scores.argmax(axis=1)
     errors = int((predicted != labels).sum())

@@ -35,8 +35,9 @@ def guess_columns(columns: Mapping[str, Sequence[str]]) -> tuple[Guess, Guess]:
 
 def _label(columns: Mapping[str, Sequence[str]]) -> Guess:
     few = {name: cells for name, cells in columns.items() if 0 < len(set(cells)) <= _limit(cells)}
-    if named := _by_name(few, _LABEL_NAMES):
-        return Guess(named, f"by its name; {_count(few[named])}")
+    repeated = {name: cells for name, cells in columns.items() if 0 < len(set(cells)) < len(cells)}
+    if named := _by_name(few, _LABEL_NAMES) or _by_name(repeated, _LABEL_NAMES[:1]):
+        return Guess(named, f"by its name; {_count(columns[named])}")
     if not few:
         raise UserError(
             "no column looks like a label: in each, almost every row is different",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import statistics
 import unicodedata
 from collections import Counter
@@ -32,13 +33,18 @@ class Reason:
 
 @dataclass(frozen=True)
 class TextFacts:
-    words: float  # median
+    words: float  # median; a letter of a script without spaces counts as a word
     longest: int  # words of the longest
     scripts: dict[str, float]  # share of the letters: "LATIN", "CJK", "CYRILLIC"
 
     @property
     def mostly(self) -> str:
         return max(self.scripts, key=lambda name: self.scripts[name], default="none")
+
+    @property
+    def script_name(self) -> str:
+        """The same as a sentence has it: "Latin", "CJK"."""
+        return self.mostly if self.mostly == "CJK" else self.mostly.capitalize()
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def look(path: Path) -> Findings:
     examined = examine(DataConfig(source=kind.source, repair=repair, **reading), decode=True)
     errors = [problem for verdict, problem in examined.problems if verdict == "error"]
     if errors:
-        raise refusal(errors)
+        raise refusal(errors, f"limbeck data check {shlex.quote(str(path))}")
     if examined.obstacle is not None:
         raise examined.obstacle
     own = {"validation": source.validation, "test": source.test}
@@ -98,7 +104,10 @@ def _found(examined: Examined, repair: str) -> str:
     mended = [
         problem for verdict, problem in examined.problems if verdict == "repaired" and problem.kind.repair == repair
     ]
-    return "; ".join(f"{problem.count:,} {problem.kind.title}, first {problem.examples[0]}" for problem in mended)
+    return "; ".join(
+        f"{problem.kind.title}: {problem.examples[0]}" + (f", and {more:,} more" if (more := problem.count - 1) else "")
+        for problem in mended
+    )
 
 
 def _keys(kind: Format) -> dict[str, Reason]:
@@ -119,11 +128,16 @@ def _sample(items: Items) -> list[bytes]:
 
 def _text_facts(items: Items) -> TextFacts:
     texts = [content.decode() for content in _sample(items)]
-    words = [len(text.split()) for text in texts]
+    words = [_words(text) for text in texts]
     letters = Counter(script(letter) for text in texts for letter in text[:1000] if letter.isalpha())
     total = sum(letters.values())
     shares = {name: round(count / total, 3) for name, count in letters.most_common(5)}
     return TextFacts(statistics.median(words), max(words), shares)
+
+
+def _words(text: str) -> int:
+    spaceless = sum(script(letter) == "CJK" for letter in text if ord(letter) > 0xE00 and letter.isalpha())
+    return max(len(text.split()), spaceless)
 
 
 def script(letter: str) -> str:

