@@ -14,6 +14,7 @@ from serve.manifest import Precision, Task
 from train.classifier import ModelConfig
 from train.data import DataConfig
 from train.fit import FitConfig
+from train.images import IMAGE_SIZE
 from train.losses import DistillConfig
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -101,6 +102,17 @@ class Recipe(_Table):
         for student in self.students:
             if student.role == "control" and student.distill is not None:
                 raise ValueError(f"student '{student.name}' is a control, so it cannot have [students.distill]")
+        return self
+
+    @model_validator(mode="after")
+    def _images_have_one_size(self) -> Recipe:
+        size = self.teacher.options.get(IMAGE_SIZE)
+        for student in self.students:
+            if self.task == "image" and student.options.get(IMAGE_SIZE, size) != size:
+                raise ValueError(
+                    f"student '{student.name}' has an {IMAGE_SIZE} of its own, but students see what the teacher sees: "
+                    f"set it under [teacher.options]"
+                )
         return self
 
     @model_validator(mode="after")

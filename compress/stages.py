@@ -11,7 +11,7 @@ import numpy as np
 from compress.assemble import Evidence
 from compress.choose import Measured, choose
 from compress.console import Console
-from compress.environment import DECIDING, hardware, versions
+from compress.environment import DECIDING, EXPORTING, hardware, versions
 from compress.latency import LatencyResult, count_rounds, measure_latency, reference_point
 from compress.memory import MemoryResult, measure_memory
 from compress.packaging import PackageResult, is_batch_invariant, make_package
@@ -56,7 +56,7 @@ class Stages:
     def _fit_teacher(self) -> FitResult:
         recipe = self._recipe.teacher
         config = ModelConfig(model=recipe.model, options=recipe.options)
-        inputs = {"model": config, "fit": recipe.fit, **_origin(recipe.model)}
+        inputs = {"model": config, "fit": recipe.fit, **_origin(config)}
 
         def work(folder: Path) -> FitResult:
             return self._train(new_classifier(config, self._wanted()), recipe.fit, folder)
@@ -73,7 +73,7 @@ class Stages:
             "teacher": self._run.digest(TEACHER) if student.distill or needs_teacher(student.model) else None,
             # a control, which has nothing else of the teacher, still sees the same view of the images
             "preprocessing": read_spec(self._run.path / TEACHER).preprocessing if self._data.task == "image" else None,
-            **_origin(student.model),
+            **_origin(config),
         }
 
         def work(folder: Path) -> FitResult:
@@ -123,6 +123,7 @@ class Stages:
             "fp32": fp32 and self._run.digest(fp32),
             "precision": variant.precision,
             "role": variant.role,
+            "exporters": versions(EXPORTING),
         }
 
         def work(folder: Path) -> PackageResult:
@@ -181,8 +182,12 @@ class Stages:
             variant.id: (variant.runtime, self._run.path / _weights_stage(variant)) for variant in self._variants
         }
         items = self._data.splits["validation"].content[:_MEMORY_ITEMS]
-        inputs = {"variants": self._digests()}
-        return self._stage("memory", inputs, MemoryResult, lambda _: measure_memory(folders, items))
+        inputs = {"variants": self._digests(), "hardware": hardware()}
+
+        def work(_: Path) -> MemoryResult:
+            return measure_memory(folders, items)
+
+        return self._stage("memory", inputs, MemoryResult, work, splits=("validation",))
 
     # -- decide --------------------------------------------------------------------------------------------------
 
@@ -290,10 +295,10 @@ class Stages:
         return {variant.id: self._run.digest(_weights_stage(variant)) for variant in self._variants}
 
 
-def _origin(model: str) -> dict[str, str]:
-    """What a stage depends on where its model starts from files: the same name may lead to others tomorrow."""
-    digest = origin(model)
-    return {} if digest is None else {"origin": digest}
+def _origin(config: ModelConfig) -> dict[str, str]:
+    """What a stage depends on where its model starts from files or is defined by a library."""
+    found = origin(config.model, config.options)
+    return {} if found is None else {"origin": found}
 
 
 def _weights_stage(variant: Variant) -> str:

@@ -46,6 +46,15 @@ def test_pixels_of_texts_cannot_be_moved() -> None:
     assert parse_recipe(recipe, "test").task == "text"
 
 
+def test_a_student_cannot_see_images_of_another_size_than_its_teacher() -> None:
+    recipe = content()
+    recipe["students"][0].setdefault("options", {})["image_size"] = 16
+    with pytest.raises(UserError, match=r"'small' has an image_size of its own"):
+        parse_recipe(recipe, "test")
+    recipe["teacher"].setdefault("options", {})["image_size"] = 16
+    assert parse_recipe(recipe, "test").students[0].options["image_size"] == 16
+
+
 def test_no_control_for_a_student_without_a_teacher_or_that_wants_none() -> None:
     recipe = content()
     recipe["students"][0]["control"] = False

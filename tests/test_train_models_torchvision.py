@@ -16,6 +16,7 @@ from serve.errors import UserError
 from serve.images import prepare_image
 from serve.manifest import ImagePreprocessing
 from train.classifier import Classifier, load_classifier, save_classifier
+from train.models import origin
 from train.models.torchvision_zoo import check, preprocessing_of
 
 LABELS = tuple("abc")
@@ -233,3 +234,22 @@ def test_named_weights_bring_their_own_preprocessing_and_leave_out_their_head(
     assert classifier.spec.preprocessing.resize_to == round(232 / 224 * 64)  # type: ignore[union-attr]
     assert torch.equal(classifier.network.state_dict()["features.0.0.weight"], state["features.0.0.weight"])
     assert "1000 other labels" in str(classifier.untrained)
+
+
+def test_what_a_model_starts_from_is_told_apart_by_the_content_of_its_weights(tmp_path: Path) -> None:
+    file = tmp_path / "own.safetensors"
+    found = []
+    for value in (0.0, 1.0, 0.0):
+        save_file({"weight": torch.full((1,), value)}, file)
+        found.append(origin("torchvision:resnet18", {"weights": str(file), "image_size": 64}))
+    assert found[0] == found[2] != found[1]
+    assert origin("torchvision:resnet18", {}) == origin("torchvision:vgg11", {"weights": "DEFAULT"}) != found[0]
+    assert origin("builtin:resnet8", {}) is None
+
+
+def test_a_head_that_is_a_convolution_keeps_its_order_or_is_refused(tmp_path: Path) -> None:
+    save_classifier(new("squeezenet1_1"), tmp_path / "teacher")
+    model = f"run:{tmp_path}"
+    assert image_classifier(IMAGES, LABELS, model=model).untrained is None
+    with pytest.raises(UserError, match="has its labels in another order"):
+        image_classifier(IMAGES, ("c", "a", "b"), model=model)

@@ -84,9 +84,8 @@ def _size(option: Any) -> tuple[int, int]:
 
 def _resized(own: ImagePreprocessing | None, size: tuple[int, int]) -> ImagePreprocessing:
     """As `own` prepares, at another size; else the shorter side is scaled and the middle is cut out."""
-    if (
-        own is None
-    ):  # torchvision's classifiers scale the shorter side to 256 and cut out 224; this keeps all of a square
+    if own is None:
+        # torchvision's classifiers scale the shorter side to 256 and cut out 224; this keeps all of a square
         changes = {"resize": "shorter-side", "resize_to": max(size), "crop": "center", "size": size}
         return ImagePreprocessing.model_validate({"color": "RGB", **changes})
     if own.resize_to is None:

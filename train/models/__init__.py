@@ -1,6 +1,6 @@
 """Where networks come from, by the prefix of a recipe's `model`: builtin:NAME, hf:ID-OR-DIR, run:DIR and so on.
 
-A source knows how to `check` a name early, to make a `draft` of a new classifier, and to `build` a saved one again.
+A source knows how to `check` a name early and to make a `draft` of a new classifier; `build` makes a saved one again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from serve.errors import UserError, did_you_mean
 from serve.manifest import Preprocessing, Task
 from train.draft import Draft, NetworkSpec, Wanted
 from train.models import builtin, huggingface, saved, teacher_layers, torchvision_zoo
-from train.models.hub import fingerprint, resolve
 
 
 class ModelSource(Protocol):
@@ -25,6 +24,9 @@ class ModelSource(Protocol):
     def draft(self, name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
         """A new classifier's network. Random weights come from torch's global generator."""
 
+    def origin(self, name: str, options: dict[str, Any]) -> str | None:
+        """What a draft depends on besides name, options and teacher, as a hash or a version; None: nothing."""
+
 
 SOURCES: dict[str, ModelSource] = {
     "builtin": builtin,
@@ -33,6 +35,12 @@ SOURCES: dict[str, ModelSource] = {
     "run": saved,
     "teacher-layers": teacher_layers,
     "torchvision": torchvision_zoo,
+}
+# A draft of `run:` or `teacher-layers:` is of the source that its weights once came from, so fewer know how to build.
+_BUILDERS: dict[str, Any] = {
+    "builtin": builtin.build,
+    "torchvision": torchvision_zoo.build,
+    "transformers": huggingface.build,
 }
 _EXAMPLES = ("builtin:mlp-800x800", "hf:path/to/folder")
 
@@ -48,12 +56,13 @@ def needs_teacher(model: str) -> bool:
     return model.startswith("teacher-layers:")
 
 
-def origin(model: str) -> str | None:
-    """A hash of the files that `model` starts from; None for one that starts from none."""
+def origin(model: str, options: dict[str, Any]) -> str | None:
+    """The files that `model` starts from, as a hash, or the library that defines it: the same name may mean another
+
+    model tomorrow. None where there is neither.
+    """
     source, name = _source(model)
-    if isinstance(source, huggingface.HuggingFace):
-        return fingerprint(resolve(source.kind, name))
-    return fingerprint(saved.folder_of(name)) if source is saved else None
+    return source.origin(name, options)
 
 
 def draft_model(model: str, options: dict[str, Any], wanted: Wanted) -> Draft:
@@ -73,10 +82,3 @@ def _source(model: str) -> tuple[ModelSource, str]:
         hint = f"for example {', '.join(_EXAMPLES)}" if not name else did_you_mean(prefix, SOURCES)
         raise UserError(f"unknown kind of model in '{model}'", hint)
     return SOURCES[prefix], name
-
-
-_BUILDERS: dict[str, Any] = {
-    "builtin": builtin.build,
-    "torchvision": torchvision_zoo.build,
-    "transformers": huggingface.build,
-}

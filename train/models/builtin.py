@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -97,6 +98,11 @@ def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
     network = NetworkSpec(source="builtin", name=name, config=options)
     module = build(network, preprocessing, len(wanted.labels))
     return Draft(network, module, preprocessing, Normalisation(mean=mean, std=std))
+
+
+def origin(name: str, options: dict[str, Any]) -> str | None:
+    """The library that learns a text model's tokenizer; the networks are a part of limbeck."""
+    return f"tokenizers {version('tokenizers')}" if name in builtin_text.NAMES else None
 
 
 def build(network: NetworkSpec, preprocessing: Preprocessing, classes: int) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import nn
 from serve.manifest import Preprocessing, Task
 from train.draft import Draft, NetworkSpec, Wanted
 from train.models import hf_images, hf_text
-from train.models.hub import Kind, resolve
+from train.models.hub import Kind, fingerprint, resolve
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class HuggingFace:
     def draft(self, name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
         """The pretrained network, with a head for the wanted labels."""
         return _of(wanted.task).draft(resolve(self.kind, name), f"{self.kind}:{name}", options, wanted)
+
+    def origin(self, name: str, options: dict[str, Any]) -> str:
+        """A hash of the folder's configuration, tokenizer and weights."""
+        return fingerprint(resolve(self.kind, name))
 
 
 def build(network: NetworkSpec, preprocessing: Preprocessing, classes: int) -> nn.Module:

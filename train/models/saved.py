@@ -11,6 +11,7 @@ from serve.errors import UserError
 from serve.manifest import Task
 from train.draft import Draft, Wanted
 from train.models.heads import head_of, take_rows
+from train.models.hub import fingerprint
 from train.sources import expand
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
     return Draft(spec.network, found.network, spec.preprocessing, spec.normalisation, found.files, None)
 
 
+def origin(name: str, options: dict[str, Any]) -> str:
+    """A hash of the trained model's files."""
+    return fingerprint(folder_of(name))
+
+
 def folder_of(name: str) -> Path:
     """The folder of the trained model that `run:NAME` names."""
     folder = expand(name)
@@ -72,7 +78,7 @@ def _check_labels(spec: ClassifierSpec, wanted: Wanted, name: str) -> None:
 
 
 def _reorder(network: nn.Module, rows: list[int], name: str) -> None:
-    head = head_of(network)
-    if head.out_features != len(rows):
+    linear = any(isinstance(module, nn.Linear) for module in network.modules())  # SqueezeNet scores by a convolution
+    if not linear or (head := head_of(network)).out_features != len(rows):
         raise UserError(f"'run:{name}' has its labels in another order than the data", "train it on these data")
     take_rows(head, rows)

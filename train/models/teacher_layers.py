@@ -48,6 +48,10 @@ def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
     return Draft(network, module, spec.preprocessing, spec.normalisation, teacher.files, untrained)
 
 
+def origin(name: str, options: dict[str, Any]) -> None:
+    """Nothing besides the teacher."""
+
+
 def spread(count: int, total: int) -> list[int]:
     """`count` of `total` layers, the first and the last among them: 3 of 6 gives 0, 2, 5."""
     return [round(float(at)) for at in np.linspace(0, total - 1, count)]
@@ -84,7 +88,7 @@ def _layers(network: NetworkSpec, model: str) -> tuple[str, int]:
                 return key, int(network.config[key])
     raise UserError(
         f"the teacher '{model}' has no transformer layers to take",
-        "teacher-layers:N needs a BERT, DistilBERT, RoBERTa, GPT-2 or ViT teacher ; name a student of its own",
+        "teacher-layers:N needs a BERT, DistilBERT, RoBERTa, GPT-2 or ViT teacher; name a student of its own",
     )
 
 

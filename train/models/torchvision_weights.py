@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +44,14 @@ def check_weights(name: str, weights: str) -> None:
         _file(weights)
     else:
         _entry(name, weights)
+
+
+def hash_weights(weights: str) -> list[str]:
+    """The sha256 of a file of weights; none for an entry, whose own hash is checked when it is fetched."""
+    if not _is_path(weights):
+        return []
+    with _file(weights).open("rb") as content:
+        return [hashlib.file_digest(content, "sha256").hexdigest()]
 
 
 def read_weights(name: str, weights: str) -> ZooWeights:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.metadata import version
 from types import MethodType
 from typing import Any
 
@@ -25,7 +26,7 @@ from train.draft import Draft, NetworkSpec, Normalisation, Wanted
 from train.images import IMAGE_SIZE, image_preprocessing, split_size
 from train.models.options import parse_options
 from train.models.probe import check_input
-from train.models.torchvision_weights import check_weights, read_weights, take_weights
+from train.models.torchvision_weights import check_weights, hash_weights, read_weights, take_weights
 
 _OTHER_TASKS = ("detection", "segmentation", "video", "quantization", "optical_flow")
 _AUXILIARY = ("googlenet", "inception_v3")  # they have extra heads for training, which we leave off
@@ -72,6 +73,12 @@ def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
         untrained = take_weights(module, heads, weights, wanted.labels)
     normalisation = Normalisation(mean=tuple(preset.mean), std=tuple(preset.std))
     return Draft(network, module, preprocessing, normalisation, untrained=untrained)
+
+
+def origin(name: str, options: dict[str, Any]) -> str:
+    """The library, which defines the network and what its weights' names mean; a hash of weights from a file."""
+    weights = parse_options(ZooOptions, f"torchvision:{name}", split_size(options)[0]).weights
+    return " ".join(["torchvision", version("torchvision"), *([] if weights is None else hash_weights(weights))])
 
 
 def build(network: NetworkSpec, preprocessing: ImagePreprocessing, classes: int) -> nn.Module:
