@@ -203,12 +203,12 @@ def test_missing_evidence_is_named() -> None:
 def test_what_was_left_out_of_the_data_is_told_everywhere() -> None:
     report = make_report()
     rendered = (render_html, render_markdown, render_model_card)
-    assert not any("left out" in render(report) for render in rendered)
+    assert not any("Left out" in render(report) for render in rendered)
     report.data.notes = ["left out: images that cannot be read: dog/2.jpg: <b>broken</b>", "left out: empty texts"]
     for render in rendered:
         text = render(report)
         assert "dog/2.jpg" in text
-        assert "left out: empty texts" in text
+        assert "Left out: empty texts." in text
         assert "<b>broken" not in text
 
 

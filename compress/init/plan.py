@@ -197,7 +197,7 @@ def _image_models(train: int, findings: Findings, teacher: str | None) -> tuple[
         "small",
         "builtin:resnet8",
         "a small residual network; it sees what the teacher sees",
-        {"width": 32},
+        {"width": 16},
         fit,
         distill,
     )

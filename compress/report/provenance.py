@@ -37,7 +37,7 @@ def splits_table(report: Report) -> Table:
 
 def data_notes(report: Report) -> list[str]:
     """What was left out of the data, a sentence each."""
-    return [" ".join(wording.clean(note).split()) for note in report.data.notes]
+    return [wording.sentence(" ".join(wording.clean(note).split())) for note in report.data.notes]
 
 
 def fingerprint(text: str) -> str:
