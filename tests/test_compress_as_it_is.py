@@ -69,8 +69,9 @@ def test_a_model_that_was_never_trained_is_refused(folder: Path, tmp_path: Path)
         with pytest.raises(UserError, match=f"never trained for these data: .*{why}"):
             run_content(recipe_of(tmp_path, model), tmp_path / "run")
     other = tiny_folder(tmp_path / "other", labels=("a", "b"))
-    with pytest.raises(UserError, match="its head is for the labels a, b, the data has neg, pos"):
+    with pytest.raises(UserError, match="its head is for the labels a, b, the data has neg, pos") as refused:
         run_content(recipe_of(tmp_path, f"hf:{other}"), tmp_path / "run")
+    assert "id2label in config.json" in refused.value.hint
 
 
 def test_a_run_is_checked_before_anything_is_trained(tmp_path: Path) -> None:

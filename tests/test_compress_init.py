@@ -188,6 +188,15 @@ def test_small_data_gets_small_batches_and_is_told_what_a_margin_takes(tmp_path:
     assert 1.5 * smallest_margin_points(needed) <= 2.0 < 1.5 * smallest_margin_points(needed - 20)
 
 
+def test_a_wanted_builtin_teacher_gets_no_students_out_of_its_layers(tmp_path: Path) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text(table())
+    recipe = written(tmp_path, file, "--teacher", "builtin:textcnn")
+    assert recipe.teacher.model == "builtin:textcnn"
+    assert {student.model for student in recipe.students} == {"builtin:textcnn"}
+    assert recipe.teacher.fit.learning_rate == recipe.students[0].fit.learning_rate
+
+
 def test_photographs_are_timed_less_often(tmp_path: Path) -> None:
     for name, red in (("cats", 200), ("dogs", 20)):
         (tmp_path / "photos" / name).mkdir(parents=True)

@@ -132,7 +132,8 @@ def _as_it_is(classifier: Classifier, folder: Path) -> FitResult:
         raise UserError(
             f"fit.epochs = 0 takes '{classifier.spec.model}' as it is, but it was never trained for these data: "
             f"{classifier.untrained}",
-            "set fit.epochs to 1 or more, or name a model that was trained for exactly the data's labels",
+            "set fit.epochs to 1 or more, or name a model whose id2label in config.json is exactly the data's labels "
+            "(where only the names differ, rename them there)",
         )
     save_classifier(classifier, folder)
     return FitResult(epochs=[], best_epoch=0, params=classifier.params, macs=classifier.macs())

@@ -131,6 +131,8 @@ def _text_models(findings: Findings, train: int, teacher: str | None) -> tuple[M
         cnn_fit,
         distill,
     )
+    if teacher is not None and teacher.startswith("builtin:"):
+        return Model("teacher", teacher, "as you asked", {}, cnn_fit), [narrow]
     if teacher is None and not (latin and installed):
         others = "" if latin else f"{1 - findings.text.scripts.get('LATIN', 0):.0%} of the letters are not Latin, and "
         why = (
