@@ -51,16 +51,16 @@ def test_a_tuned_model_is_measured_quantized_and_packaged_as_it_is(folder: Path,
     again = run_content(recipe_of(tmp_path, f"hf:{folder}"), tmp_path / "run")
     assert again.console.redone == set()
 
-    from_run = run_content(recipe_of(tmp_path, f"run:{tmp_path / 'run'}"), tmp_path / "second")
+    from_run = run_content(recipe_of(tmp_path, f"run:{tmp_path / 'run'}"), tmp_path / "second", memory=False)
     assert from_run.report.variants[0].accuracy == ran.report.variants[0].accuracy
 
 
 def test_other_weights_under_the_same_name_are_noticed(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "model", labels=("pos", "neg"), layers=1)
     recipe = recipe_of(tmp_path, f"hf:{folder}") | {"quantize": {"precisions": ["fp32"]}}
-    run_content(recipe, tmp_path / "run")
+    run_content(recipe, tmp_path / "run", memory=False)
     tiny_folder(tmp_path / "model", labels=("neg", "pos"), layers=1)
-    assert "teacher" in run_content(recipe, tmp_path / "run").console.redone
+    assert "teacher" in run_content(recipe, tmp_path / "run", memory=False).console.redone
 
 
 def test_a_model_that_was_never_trained_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def ran(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
         "evaluate": {"batch_sizes": [1], "latency_samples": 20},
         "accept": {"max_drop_points": 90.0},
     }
-    return run_content(recipe, tmp_path_factory.mktemp("run") / "run")
+    return run_content(recipe, tmp_path_factory.mktemp("run") / "run", memory=False)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,20 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
-from tiny_run import PACKAGES, VARIANTS, Ran, Recorder, content, package_ids, run_content, scores, weights
+from tiny_run import (
+    PACKAGES,
+    VARIANTS,
+    Ran,
+    Recorder,
+    content,
+    made_up_memory,
+    package_ids,
+    run_content,
+    scores,
+    weights,
+)
 
 from compress import stages
-from compress.memory import MemoryResult
 from compress.recipe import parse_recipe
 from compress.report.schema import Choice, Report
 from compress.rundir import open_run
@@ -33,11 +42,7 @@ SMALL = ("small-fp32", "small-fp16", "small-int8-dynamic", "small-int8-static")
 @pytest.fixture
 def copy(tiny: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the finished run, to be run again; memory is made up, since each variant costs a process."""
-
-    def made_up(variants: Mapping[str, Any], items: Sequence[bytes]) -> MemoryResult:
-        return MemoryResult(peak_rss_mb=dict.fromkeys(variants, 100.0))
-
-    monkeypatch.setattr(stages, "measure_memory", made_up)
+    monkeypatch.setattr(stages, "measure_memory", made_up_memory)
     return Path(shutil.copytree(tiny.folder, tmp_path / "run"))
 
 

@@ -102,9 +102,9 @@ def test_it_learns_chinese_from_a_file_to_served_answers(tmp_path: Path) -> None
         "task": "text",
         "data": {"source": f"csv:{CHINESE}", "calibration": 8, "validation": 8, "test": 12},
         "teacher": {"model": "builtin:textcnn", "options": network, "fit": fit},
-        "students": [{"name": "small", "model": "builtin:textcnn", "options": {**network, "filters": 8}, "fit": fit}],
+        "students": [],
     }
-    ran = run_content(recipe, tmp_path / "run")
+    ran = run_content(recipe, tmp_path / "run", memory=False)
     by_id = {variant.id: variant for variant in ran.report.variants}
     assert by_id["teacher-torch"].accuracy >= 0.75
     for precision in ("fp32", "fp16", "int8-dynamic", "int8-static"):
