@@ -109,7 +109,7 @@ def test_a_size_asked_of_an_own_split_is_a_sample_of_it(monkeypatch: pytest.Monk
     assert sizes == {"train": 10, "calibration": 4, "validation": 4, "test": 20}
     assert set(data.splits["test"].content) < set(own.content)
     assert np.bincount(data.splits["test"].labels).tolist() == [10, 10]
-    with pytest.raises(UserError, match="data.test asks for 41 items, but there are 40"):
+    with pytest.raises(UserError, match=r"data.test asks for 41 items, but there are 40"):
         load_data(config.model_copy(update={"test": 41}), seed=0)
 
 
