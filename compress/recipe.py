@@ -16,6 +16,7 @@ from train.data import DataConfig
 from train.fit import FitConfig
 from train.images import IMAGE_SIZE
 from train.losses import DistillConfig
+from train.models import needs_teacher
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 TEACHER = "teacher"
@@ -113,6 +114,19 @@ class Recipe(_Table):
                     f"student '{student.name}' has an {IMAGE_SIZE} of its own, but students see what the teacher sees: "
                     f"set it under [teacher.options]"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _layers_are_those_of_a_transformer(self) -> Recipe:
+        if needs_teacher(self.teacher.model):
+            raise ValueError(f"'{self.teacher.model}' is a student of some teacher, so it cannot be the teacher")
+        without_layers = self.teacher.model.startswith(("builtin:", "torchvision:"))
+        taking = next((student for student in self.students if needs_teacher(student.model)), None)
+        if taking is not None and without_layers:
+            raise ValueError(
+                f"student '{taking.name}' is made of its teacher's layers, but '{self.teacher.model}' is no "
+                "transformer of the hf: or pkg: kind"
+            )
         return self
 
     @model_validator(mode="after")

@@ -55,6 +55,22 @@ def test_a_student_cannot_see_images_of_another_size_than_its_teacher() -> None:
     assert parse_recipe(recipe, "test").students[0].options["image_size"] == 16
 
 
+@pytest.mark.parametrize(
+    ("teacher", "student", "message"),
+    [
+        ("builtin:cnn-8", "teacher-layers:2", "'small' is made of its teacher's layers, but 'builtin:cnn-8' is no"),
+        ("teacher-layers:2", "builtin:cnn-8", "'teacher-layers:2' is a student of some teacher"),
+    ],
+)
+def test_layers_come_from_a_teacher_that_has_some(teacher: str, student: str, message: str) -> None:
+    recipe = content()
+    for model, name in ((recipe["teacher"], teacher), (recipe["students"][0], student)):
+        model["model"] = name
+        model.pop("options", None)
+    with pytest.raises(UserError, match=message):
+        parse_recipe(recipe, "test")
+
+
 def test_no_control_for_a_student_without_a_teacher_or_that_wants_none() -> None:
     recipe = content()
     recipe["students"][0]["control"] = False
