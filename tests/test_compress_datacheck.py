@@ -100,4 +100,5 @@ def test_many_classes_fit_into_the_table(tmp_path: Path) -> None:
     code, out = check(written(tmp_path, rows))
     assert code == 0
     assert "smallest class" in out
-    assert max(map(len, out.splitlines())) <= 100
+    _, *table = out.splitlines()  # the first line names the file, however long its path
+    assert max(map(len, table)) <= 100
