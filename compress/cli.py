@@ -116,15 +116,16 @@ def serve(
 def verify(
     folder: RunFolder,
     url: Annotated[str | None, typer.Option(help="A running server. [default: one is started]")] = None,
+    variant: Annotated[str | None, typer.Option(help="Which package. [default: the run's selection]")] = None,
     debug: Debug = False,
 ) -> None:
     """Replay the whole test split over HTTP: every label equal, every score within 1e-5.
 
-    Goes through JSON, multipart and raw bodies. Exit code 3: something differed.
+    Goes through every kind of body that the server takes. Exit code 3: something differed.
     """
     from compress.verify import verify_run
 
-    if not verify_run(folder, url):
+    if not verify_run(folder, url, variant):
         raise typer.Exit(NOTHING_MET)
 
 

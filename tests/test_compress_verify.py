@@ -59,6 +59,19 @@ def test_a_run_without_a_selection_has_nothing_to_verify(copy: Path) -> None:
     assert "run it again" in error.value.hint
 
 
+def test_any_package_of_a_run_can_be_verified_also_where_nothing_was_selected(tiny: Ran, copy: Path) -> None:
+    spoil(copy / "report.json", lambda report: report.update(selected=None))
+    other = next(
+        variant
+        for variant in tiny.report.variants
+        if variant.package_id is not None and variant.id != tiny.report.selected
+    )
+    assert verify_run(copy, None, other.id)
+    with pytest.raises(UserError, match="has no package 'small-fp3'") as error:
+        verify_run(copy, None, "small-fp3")
+    assert "small-fp32" in error.value.hint
+
+
 @pytest.mark.parametrize("change", [{"seed": 4}, {"data": {"source": "digits", "test": 0.25}}], ids=["split", "size"])
 def test_other_data_than_was_measured_is_refused_before_anything_is_served(
     copy: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
