@@ -21,6 +21,10 @@ class Console:
     def say(self, text: str) -> None:
         self._rich.print(escape(text), soft_wrap=True)
 
+    def detail(self, text: str) -> None:
+        """Something of note within a stage."""
+        self._rich.print(f"  [dim]{escape(text)}[/]", soft_wrap=True)
+
     def stage(self, name: str, state: str, seconds: float) -> None:
         """A stage's line: when it starts, when it is done, or that nothing changed since last time."""
         if state == "started":

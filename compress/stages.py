@@ -90,8 +90,9 @@ class Stages:
         self, classifier: Classifier, config: FitConfig, folder: Path, teaching: Teaching | None = None
     ) -> FitResult:
         train, validation = self._inputs("train", classifier), self._inputs("validation", classifier)
+        say = self._console.detail
         with self._console.epochs() as on_epoch:
-            return fit(classifier, config, train, validation, self._recipe.seed, folder, teaching, on_epoch)
+            return fit(classifier, config, train, validation, self._recipe.seed, folder, teaching, on_epoch, say)
 
     def _wanted(self, teacher: Classifier | None = None) -> Wanted:
         data = self._data

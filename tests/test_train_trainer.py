@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -152,3 +153,21 @@ def test_batch_norm_never_sees_a_single_image(tmp_path: Path) -> None:
     student = new("torchvision:shufflenet_v2_x0_5", image_size=32)
     result = fit(student, config, train, image_inputs(IMAGES[:4], TARGETS[:4]), 5, tmp_path)
     assert len(result.epochs) == 1
+
+
+def test_bf16_multiplies_in_bf16_teacher_too_and_leaves_plain_fp32_behind(tmp_path: Path) -> None:
+    teacher, student = new("builtin:cnn-4", seed=9), new("builtin:cnn-4")
+    seen: dict[tuple[str, bool], set[torch.dtype]] = defaultdict(set)
+    for name, model in (("teacher", teacher), ("student", student)):
+        first = next(module for module in model.modules() if isinstance(module, torch.nn.Conv2d))
+        first.register_forward_hook(lambda module, _, output, name=name: seen[name, module.training].add(output.dtype))
+    config = FitConfig(epochs=2, batch_size=32, precision="bf16", augment=AugmentConfig(shift=1))
+    said: list[str] = []
+    result = fit(student, config, TRAIN, VALIDATION, 5, tmp_path, Teaching(teacher, DISTILL, TRAIN), say=said.append)
+    assert seen["teacher", False] == seen["student", True] == {torch.bfloat16}
+    assert (result.precision, said) == ("bf16", ["training in bf16: as the recipe says"])
+    assert all(parameter.dtype == torch.float32 for parameter in student.parameters())
+    seen.clear()
+    ours = student.eval()(torch.from_numpy(IMAGES))
+    assert seen["student", False] == {torch.float32}  # no autocast is left on it: it is exported as it is
+    assert torch.equal(ours, load_classifier(tmp_path)(torch.from_numpy(IMAGES)))

@@ -67,9 +67,9 @@ class ClassifierTrainer(Trainer):
         if "taught" in inputs:
             return inputs["taught"]
         assert self._teacher is not None
-        with torch.no_grad():
+        with torch.no_grad(), self.accelerator.autocast():
             logits: torch.Tensor = self._teacher(inputs["inputs"])
-        return logits
+        return logits.float()
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> EpochSampler:
         view = self.train_dataset

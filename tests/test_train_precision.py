@@ -1,0 +1,55 @@
+"""Which arithmetic training takes, and that what it leaves behind is plain fp32."""
+
+import pytest
+import torch
+from torch import nn
+
+from serve.errors import UserError
+from train import precision
+from train.precision import choose_arithmetic
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+LARGE = 40_000_000
+
+
+def with_instructions(monkeypatch: pytest.MonkeyPatch, **capabilities: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+
+
+def test_bf16_is_taken_where_the_processor_has_it_and_the_model_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_instructions(monkeypatch, avx512_bf16=True)
+    assert choose_arithmetic("auto", nn.Conv2d(3, 3, 3), LARGE, CPU).precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("network", "macs", "capabilities", "reason"),
+    [
+        (nn.Conv2d(3, 3, 3), LARGE, {"avx2": True}, "no bf16 instructions"),
+        (nn.Linear(784, 10), 7_840, {"amx_bf16": True}, "7,840 multiplications"),
+        (nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)), LARGE, {"amx_bf16": True}, "depthwise"),
+    ],
+)
+def test_fp32_is_kept_where_bf16_would_not_pay(
+    monkeypatch: pytest.MonkeyPatch, network: nn.Module, macs: int, capabilities: dict[str, bool], reason: str
+) -> None:
+    with_instructions(monkeypatch, **capabilities)
+    arithmetic = choose_arithmetic("auto", network, macs, CPU)
+    assert arithmetic.precision == "fp32"
+    assert reason in arithmetic.why
+
+
+def test_a_gpu_with_bf16_takes_it_for_depthwise_networks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
+    assert choose_arithmetic("auto", nn.Conv2d(4, 4, 3, groups=4), LARGE, GPU).precision == "bf16"
+
+
+def test_a_wish_is_granted_whatever_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_instructions(monkeypatch)
+    assert choose_arithmetic("bf16", nn.Linear(2, 2), 4, CPU) == precision.Arithmetic("bf16", "as the recipe says")
+    assert choose_arithmetic("fp32", nn.Conv2d(3, 3, 3), LARGE, GPU).precision == "fp32"
+    assert choose_arithmetic("fp16", nn.Linear(2, 2), 4, GPU).precision == "fp16"
+
+
+def test_fp16_on_a_processor_is_refused() -> None:
+    with pytest.raises(UserError, match="needs a GPU"):
+        choose_arithmetic("fp16", nn.Linear(2, 2), 4, CPU)
