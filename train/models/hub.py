@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from serve.errors import UserError
+from train.hub import fetch
 from train.sources import expand
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ _NOT_SAVED = (
 )
 _DECIDING = (".json", ".txt", ".model", ".safetensors")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
-_HUB_SECONDS = 4.0  # for an answer; a download takes as long as it takes
 
 
 def resolve(kind: Kind, name: str, weights: bool = True) -> Path:
@@ -164,40 +163,4 @@ def _local_or_hub(name: str, weights: bool) -> Path:
         return folder
     if name.startswith((".", "/", "~", "$")) or not _HUB_ID.fullmatch(name):
         raise UserError(f"'hf:{name}': no folder {folder}", "give a folder with config.json, or an id as org/name")
-    return _from_hub(name, weights)
-
-
-def _from_hub(name: str, weights: bool) -> Path:
-    """A model of the hub, once; what is in the cache is taken where the hub is out of reach."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    patterns = _FETCHED + (_WEIGHTS if weights else [])
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=not _reachable(name)))
-    except GatedRepoError:
-        problem, hint = "needs its licence accepted", f"accept it on https://huggingface.co/{name} and set HF_TOKEN"
-    except RepositoryNotFoundError:
-        problem, hint = "is not on the hub", "check the spelling; a private model needs HF_TOKEN"
-    except Exception:  # every HTTP library that the hub's client has used has errors of its own
-        cache = os.environ.get("HF_HOME", "~/.cache/huggingface")
-        problem = f"is no folder here, the Hugging Face hub cannot be reached, and {cache} does not hold it"
-        hint = (
-            f"where there is a network: hf download {name} --local-dir DIR; then write 'hf:DIR', "
-            "or set HF_HOME to a cache that holds it"
-        )
-    raise UserError(f"the model 'hf:{name}' {problem}", hint)
-
-
-def _reachable(name: str) -> bool:
-    """Does the hub answer? Asked first: `snapshot_download` waits for minutes for a hub that never does."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    try:
-        HfApi().model_info(name, timeout=_HUB_SECONDS)
-    except (GatedRepoError, RepositoryNotFoundError):
-        raise
-    except Exception:
-        return False
-    return True
+    return fetch("model", name, _FETCHED + (_WEIGHTS if weights else []))
