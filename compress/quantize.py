@@ -21,6 +21,7 @@ from onnxruntime.quantization import (
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from compress.export import normalisation_nodes, quiet
+from compress.quantize_transformer import OUTPUT_IN_FLOAT, WEIGHTED, products_of_activations, quantize_embeddings
 from serve.errors import LimbeckError
 from serve.manifest import Precision
 from train.inputs import Inputs
@@ -59,8 +60,12 @@ def _dynamic(model: onnx.ModelProto) -> bytes:
 
 
 def _static(model: onnx.ModelProto, calibration: Inputs) -> bytes:
-    """QDQ, weights int8 per channel, activations uint8 (signed ones fall back to fp32 on x86), min-max ranges."""
+    """QDQ, weights int8 per channel, activations uint8 (signed ones fall back to fp32 on x86), min-max ranges.
+
+    Of a graph with attention, only what `quantize_transformer` names.
+    """
     reader = _Reader(calibration, model.graph.input[0].name)
+    attention = products_of_activations(model)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "model.onnx"
         quantize_static(
@@ -72,11 +77,17 @@ def _static(model: onnx.ModelProto, calibration: Inputs) -> bytes:
             weight_type=QuantType.QInt8,
             per_channel=True,
             calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=normalisation_nodes(model),
+            op_types_to_quantize=list(WEIGHTED) if attention else None,
+            nodes_to_exclude=normalisation_nodes(model) + attention,
+            extra_options={"OpTypesToExcludeOutputQuantization": list(OUTPUT_IN_FLOAT)} if attention else None,
         )
         if reader.read != len(calibration):  # Olive#2609: 30 of 128 samples, and nobody was told
             raise LimbeckError(f"the quantizer read {reader.read} of {len(calibration)} calibration items")
-        return target.read_bytes()
+        content = target.read_bytes()
+    if not attention:
+        return content
+    quantized: bytes = quantize_embeddings(onnx.load_from_string(content)).SerializeToString()
+    return quantized
 
 
 class _Reader(CalibrationDataReader):
