@@ -7,7 +7,15 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from serve.errors import UserError, did_you_mean
 from serve.manifest import Precision, Task
@@ -15,7 +23,7 @@ from train.classifier import ModelConfig
 from train.data import DataConfig
 from train.fit import FitConfig
 from train.images import IMAGE_SIZE
-from train.losses import DistillConfig
+from train.distill import DistillConfig
 from train.models import needs_teacher
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -72,6 +80,8 @@ class Evaluate(_Table):
 class Accept(_Table):
     metric: str = "accuracy"  # or "macro_f1", "recall:LABEL"
     max_drop_points: float = Field(gt=0, le=100)
+    # What the drop is counted from, in percent of the metric; absent: the teacher's own, item by item.
+    target_percent: float | None = Field(default=None, gt=0, le=100)
     max_p95_ms: float | None = Field(default=None, gt=0)
     max_size_mb: float | None = Field(default=None, gt=0)  # 1 MB is 1,000,000 bytes
     prefer: Literal["latency", "size"] = "latency"
@@ -81,6 +91,14 @@ class Accept(_Table):
         if self.metric not in ("accuracy", "macro_f1") and not self.metric.startswith("recall:"):
             raise ValueError(f"unknown metric '{self.metric}': expected accuracy, macro_f1 or recall:LABEL")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_a_target_as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """No target leaves no trace: a choice that was made before there were targets still counts as the same."""
+        fields: dict[str, Any] = dump(self)
+        if self.target_percent is None:
+            fields.pop("target_percent", None)
+        return fields
 
 
 class Recipe(_Table):
@@ -132,8 +150,9 @@ class Recipe(_Table):
     @model_validator(mode="after")
     def _augmentation_suits_the_task(self) -> Recipe:
         models: list[Teacher | Student] = [self.teacher, *self.students]
-        if self.task == "text" and any(model.fit.augment.is_active for model in models):
-            raise ValueError("fit.augment moves pixels: with task = 'text' leave it out")
+        unfit = sorted({name for model in models for name in model.fit.augment.unfit_for(self.task)})
+        if unfit:
+            raise ValueError(f"fit.augment cannot do {', '.join(unfit)} with task = '{self.task}': leave it out")
         return self
 
     def with_controls(self) -> Recipe:

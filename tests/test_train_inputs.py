@@ -16,7 +16,8 @@ from serve.manifest import ImagePreprocessing
 from serve.preparer import new_preparer
 from train import fit as fit_module
 from train import inputs as inputs_module
-from train.augment import AugmentConfig, augment
+from train.augment import AugmentConfig
+from train.augment.images import augment_images as augment
 from train.classifier import Classifier
 from train.fit import FitConfig, FitResult, fit
 from train.images import of_one_size, pixel_statistics

@@ -11,8 +11,8 @@ from helpers import image_classifier, image_inputs
 from serve.errors import UserError
 from train.augment import AugmentConfig
 from train.classifier import Classifier, load_classifier
+from train.distill import DistillConfig
 from train.fit import FitConfig, FitResult, Teaching, fit
-from train.losses import DistillConfig
 
 GENERATOR = np.random.default_rng(0)
 LABELS = tuple("abcd")

@@ -5,7 +5,8 @@ import torch
 from helpers import image_inputs
 from torch.utils.data import DataLoader
 
-from train.augment import AugmentConfig, augment
+from train.augment import AugmentConfig
+from train.augment.images import augment_images as augment
 from train.views import EpochSampler, View, as_batch, items_of_epoch
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1), dtype=np.uint8)

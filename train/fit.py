@@ -18,8 +18,9 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from serve.errors import UserError
 from train.augment import AugmentConfig
 from train.classifier import Classifier, save_classifier
-from train.inputs import Inputs
-from train.losses import DistillConfig
+from train.distill import DistillConfig
+from train.distill.lesson import Lesson
+from train.inputs import Inputs, TextInputs
 from train.precision import Arithmetic, Wish, choose_arithmetic
 from train.trainer import ClassifierTrainer
 from train.views import View, WorkerError, items_of_epoch
@@ -107,7 +108,9 @@ def fit(
     last = _last_checkpoint(checkpoints)
     # Without augmentation the teacher's answers are the same in every epoch. With it, it must see the same view as the
     # student ("consistent teaching", Beyer et al. 2021, arXiv 2106.05237), so it is asked for each batch.
-    taught = None if teaching is None or config.augment.is_active else _answers(teaching)
+    fixed = teaching is not None and not config.augment.is_active and not teaching.config.features
+    taught = _answers(teaching) if teaching is not None and fixed else None
+    lesson = None if teaching is None else Lesson(classifier, None if fixed else teaching.teacher, teaching.config)
     trainer = ClassifierTrainer(
         model=classifier,
         args=_arguments(
@@ -119,12 +122,11 @@ def fit(
             checkpoints,
             last,
         ),
-        train_dataset=View(train, config.augment, seed, taught),
+        train_dataset=View(train, config.augment, seed, taught, _as_the_teacher(train, teaching)),
         eval_dataset=View(validation, AugmentConfig(), seed),
         callbacks=_callbacks(config, on_epoch),
         optimizer_cls_and_kwargs=_optimizer(config),
-        teacher=None if teaching is None or taught is not None else teaching.teacher,
-        distill=None if teaching is None else teaching.config,
+        lesson=lesson,
         label_smoothing=config.label_smoothing,
     )
     trainer.remove_callback(PrinterCallback)  # it prints each log; `on_epoch` tells them better
@@ -135,6 +137,8 @@ def fit(
     records = epoch_records(trainer.state)
     best = _best(records)
     trainer.accelerator.unwrap_model(classifier, keep_fp32_wrapper=False)  # off with autocast: it is exported next
+    if lesson is not None:
+        lesson.end()
     classifier.to("cpu")
     save_classifier(classifier, folder)
     shutil.rmtree(checkpoints)
@@ -146,6 +150,13 @@ def fit(
         precision=arithmetic.precision,
         precision_why=arithmetic.why,
     )
+
+
+def _as_the_teacher(train: Inputs, teaching: Teaching | None) -> Inputs | None:
+    """The training split as the teacher prepares it, where that is another way than the student's."""
+    if teaching is None or not isinstance(train, TextInputs) or not isinstance(teaching.train, TextInputs):
+        return None
+    return teaching.train if teaching.train.fingerprint() != train.fingerprint() else None
 
 
 def _device() -> torch.device:

@@ -68,7 +68,7 @@ class TextInputs:
 
     def __init__(self, items: Items, preparer: Preparer) -> None:
         self.labels = items.labels
-        self._preparer = preparer
+        self._items, self._preparer = items, preparer
         self._ids = [_prepare_some(items, np.array([row]), preparer) for row in range(len(items))]
         self.lengths = np.array([ids.shape[1] for ids in self._ids])
 
@@ -77,6 +77,18 @@ class TextInputs:
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         return self._preparer.join([self._ids[row] for row in rows])
+
+    def texts(self, rows: np.ndarray) -> list[str]:
+        """These rows as they were written, to make other texts of."""
+        return [self._items.content[int(row)].decode() for row in rows]
+
+    def tokenize(self, texts: list[str]) -> np.ndarray:
+        """Texts that are made from the split's own, as one batch of ids int64 [N, L]."""
+        return self._preparer.prepare([text.encode() for text in texts])
+
+    def fingerprint(self) -> str:
+        """Equal for splits that are prepared in the same way."""
+        return self._preparer.fingerprint()
 
     def workers(self, batch_size: int) -> int:
         return 0

@@ -11,29 +11,21 @@ from torch.utils.data import Dataset
 from transformers import EvalPrediction, Trainer
 
 from serve.errors import UserError
-from train.classifier import Classifier
-from train.losses import DistillConfig, cross_entropy, distillation
+from train.distill.lesson import Lesson
+from train.losses import cross_entropy
 from train.views import Batch, EpochSampler, View, as_batch, items_of_epoch
 
 
 class ClassifierTrainer(Trainer):
     """Trains a `Classifier` on a `View`.
 
-    A teacher, in eval mode, sees the same augmented batches as the student; without one, the view brings its logits.
+    A teacher sees the same augmented batches as the student, unless the view brings its logits.
     """
 
-    def __init__(
-        self,
-        *,
-        teacher: Classifier | None,
-        distill: DistillConfig | None,
-        label_smoothing: float,
-        **arguments: Any,
-    ) -> None:
+    def __init__(self, *, lesson: Lesson | None, label_smoothing: float, **arguments: Any) -> None:
         collator: Any = as_batch  # Trainer's annotation knows only item by item collation
         super().__init__(data_collator=collator, compute_metrics=_accuracy, **arguments)
-        self._distill, self._label_smoothing = distill, label_smoothing
-        self._teacher = None if teacher is None else teacher.to(self.args.device).eval().requires_grad_(False)
+        self._lesson, self._label_smoothing = lesson and lesson.to(self.args.device), label_smoothing
         # Our losses are sums divided by the items of the whole update, so Trainer must count them and not divide again.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -58,25 +50,27 @@ class ClassifierTrainer(Trainer):
 
     def _loss(self, logits: torch.Tensor, inputs: Batch) -> torch.Tensor:
         """The recipe's loss, summed over the batch; evaluation scores against the labels alone."""
-        if self._distill is None or not logits.requires_grad:
-            return cross_entropy(logits, inputs["labels"], self._label_smoothing)
-        return distillation(logits, self._taught(inputs), inputs["labels"], self._distill, self._label_smoothing)
+        labels = inputs["labels"]
+        if self._lesson is None or not logits.requires_grad:
+            return cross_entropy(logits, labels, self._label_smoothing)
+        return self._lesson.loss(logits, self._taught(inputs), inputs["inputs"], labels, self._label_smoothing)
 
     def _taught(self, inputs: Batch) -> torch.Tensor:
         """The teacher's logits for this very view, asked now unless they were known in advance."""
+        assert self._lesson is not None
         if "taught" in inputs:
             return inputs["taught"]
-        assert self._teacher is not None
-        with torch.no_grad(), self.accelerator.autocast():
-            logits: torch.Tensor = self._teacher(inputs["inputs"])
-        return logits.float()
+        with self.accelerator.autocast():
+            return self._lesson.answers(inputs.get("teacher_inputs", inputs["inputs"]))
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> EpochSampler:
         view = self.train_dataset
         assert isinstance(view, View)
         assert self.model is not None
         batch_size = self.args.per_device_train_batch_size
-        return EpochSampler(view, self.args.seed, batch_size, items_of_epoch(len(view), batch_size, self.model))
+        items = items_of_epoch(len(view), batch_size, self.model)
+        # texts of like length go into one update, however it is cut into micro-batches
+        return EpochSampler(view, self.args.seed, batch_size * self.args.gradient_accumulation_steps, items)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the training seconds of the epoch to its loss, where a checkpoint keeps them."""

@@ -12,11 +12,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from serve.errors import UserError
-from train.augment import AugmentConfig, augment
-from train.inputs import Inputs
+from train.augment import AugmentConfig
+from train.augment.images import augment_images
+from train.augment.texts import augment_text
+from train.inputs import Inputs, TextInputs
 
-# inputs uint8 [N, H, W, C] or int64 [N, L], labels int64 [N], and, where the teacher answered in advance,
-# taught float32 [N, K], its logits
+# inputs uint8 [N, H, W, C] or int64 [N, L], labels int64 [N]; where the teacher answered in advance, taught float32
+# [N, K], its logits; where it has a tokenizer of its own, teacher_inputs int64 [N, L'], the same texts for it
 Batch = dict[str, torch.Tensor]
 _GROUP = 50  # batches that are sorted by length together
 
@@ -28,9 +30,15 @@ class View(Dataset[Batch]):
     """
 
     def __init__(
-        self, inputs: Inputs, augmentation: AugmentConfig, seed: int, taught: np.ndarray | None = None
+        self,
+        inputs: Inputs,
+        augmentation: AugmentConfig,
+        seed: int,
+        taught: np.ndarray | None = None,
+        teacher_inputs: Inputs | None = None,
     ) -> None:
         self.inputs, self.augmentation, self.seed, self.taught = inputs, augmentation, seed, taught
+        self.teacher_inputs = teacher_inputs
         # in memory that a loader's workers share, so that one which lives longer than an epoch sees the next
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -47,11 +55,25 @@ class View(Dataset[Batch]):
 
     def __getitems__(self, indices: list[int]) -> Batch:
         rows = np.asarray(indices)
-        values = augment(self._gather(rows), self.augmentation, self.seed, self.epoch, rows)
-        batch = {"inputs": torch.from_numpy(values), "labels": torch.from_numpy(self.inputs.labels[rows])}
+        batch = {name: torch.from_numpy(values) for name, values in self._see(rows).items()}
+        batch["labels"] = torch.from_numpy(self.inputs.labels[rows])
         if self.taught is not None:
             batch["taught"] = torch.from_numpy(self.taught[rows])
         return batch
+
+    def _see(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """These rows as model and teacher see them in this epoch."""
+        if not (self.augmentation.is_active and isinstance(self.inputs, TextInputs)):
+            images = augment_images(self._gather(rows), self.augmentation, self.seed, self.epoch, rows)
+            return {"inputs": images}
+        texts = [
+            augment_text(text, self.augmentation, self.seed, self.epoch, int(row))
+            for row, text in zip(rows, self.inputs.texts(rows), strict=True)
+        ]
+        seen = {"inputs": self.inputs.tokenize(texts)}
+        if isinstance(self.teacher_inputs, TextInputs):
+            seen["teacher_inputs"] = self.teacher_inputs.tokenize(texts)
+        return seen
 
     def _gather(self, rows: np.ndarray) -> np.ndarray:
         try:
@@ -74,9 +96,9 @@ class WorkerError(Exception):
 class EpochSampler(Sampler[int]):
     """A shuffle that depends on (seed, epoch) alone, so that a resumed run sees the same order.
 
-    Texts of like length share a batch, since a batch is as long as its longest text. The loader tells a sampler its
-    epoch before it draws from it; the view's augmentation follows. An epoch has its `items` of the view, another
-    choice each time where they are not all of them.
+    Texts of like length share a batch of `batch_size`, since a batch is as long as its longest text. The loader tells
+    a sampler its epoch before it draws from it; the view's augmentation follows. An epoch has its `items` of the view,
+    another choice each time where they are not all of them.
     """
 
     def __init__(self, view: View, seed: int, batch_size: int, items: int | None = None) -> None:

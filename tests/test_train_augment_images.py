@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from train.augment import AugmentConfig, augment, uniform
+from train.augment import AugmentConfig
+from train.augment.draws import uniform
+from train.augment.images import augment_images as augment
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (400, 6, 9, 3), dtype=np.uint8)
 INDEX = np.arange(400)

@@ -1,0 +1,160 @@
+"""What a student is taught from inside its teacher, on every family of transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from text_models import FAMILIES, TEXTS, text_classifier, tiny_folder
+
+from serve.errors import UserError
+from train.augment import AugmentConfig
+from train.classifier import Classifier, load_classifier
+from train.distill import DistillConfig, FeatureConfig
+from train.distill.inside import look_inside
+from train.distill.lesson import Lesson
+from train.fit import FitConfig, FitResult, Teaching, fit
+from train.inputs import TextInputs
+from train.sources import Items
+
+ALL = ("hidden-states", "attention", "relations")
+
+
+def config(*losses: str, layers: str = "all", **changes: float) -> DistillConfig:
+    features = tuple(FeatureConfig(loss=loss, weight=2.0, layers=layers) for loss in losses)  # type: ignore[arg-type]
+    return DistillConfig(**{"temperature": 2.0, "alpha": 0.5, **changes}, features=features)
+
+
+def pair(folder: Path, family: str = "bert", layers: int = 2) -> tuple[Classifier, Classifier]:
+    teacher = text_classifier(f"hf:{tiny_folder(folder, family, layers=4)}")
+    return text_classifier(f"teacher-layers:{layers}", teacher=teacher), teacher.eval()
+
+
+def loss(student: Classifier, teacher: Classifier, settings: DistillConfig) -> float:
+    """The loss of one batch, in eval mode so that dropout does not blur it."""
+    lesson = Lesson(student, teacher, settings)
+    inputs, labels = torch.from_numpy(student.preparer().prepare(TEXTS)), torch.zeros(len(TEXTS), dtype=torch.int64)
+    logits = student.eval()(inputs)
+    found = lesson.loss(logits, lesson.answers(inputs), inputs, labels, 0.0).item()
+    lesson.end()
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("feature", ALL)
+def test_a_student_that_is_its_teacher_has_no_loss_inside(tmp_path: Path, family: str, feature: str) -> None:
+    same, teacher = pair(tmp_path, family, layers=4)
+    other, _ = pair(tmp_path, family, layers=2)
+    assert loss(same, teacher, config(feature)) == pytest.approx(loss(same, teacher, config()), abs=1e-5)
+    assert loss(other, teacher, config(feature)) > loss(other, teacher, config()) + 1e-3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_queries_and_keys_are_those_of_the_models_own_attention(tmp_path: Path, family: str) -> None:
+    from train.distill.encoders import scores
+
+    _, teacher = pair(tmp_path, family)
+    teacher.network.model.set_attn_implementation("eager")
+    inside = look_inside(teacher)
+    ids = torch.from_numpy(teacher.preparer().prepare(TEXTS[:1]))
+    with torch.no_grad():
+        output = teacher.network.model(input_ids=ids, output_attentions=True, output_hidden_states=True)
+    for layer in range(4):
+        ours = scores(inside.vectors("query", layer), inside.vectors("key", layer), inside.heads)
+        if family == "gpt2":
+            ours = ours.masked_fill(torch.ones_like(ours).triu(1) > 0, -1e9)
+        assert torch.allclose(ours.softmax(dim=3), output.attentions[layer], atol=1e-5)
+        if layer < 3:  # what transformers returns as the last may have passed a norm after the layers
+            assert torch.equal(inside.hidden(layer), output.hidden_states[layer + 1].float())
+    inside.taps.close()
+
+
+def test_the_last_layer_alone_can_be_compared(tmp_path: Path) -> None:
+    student, teacher = pair(tmp_path)
+    base = loss(student, teacher, config())
+    every, last = (loss(student, teacher, config("hidden-states", layers=layers)) - base for layers in ("all", "last"))
+    single, _ = pair(tmp_path, layers=1)
+    assert 0 < last != every > 0
+    assert loss(single, teacher, config("hidden-states", layers="last")) == pytest.approx(
+        loss(single, teacher, config("hidden-states"))
+    )
+
+
+def inputs(classifier: Classifier, repeat: int = 4) -> TextInputs:
+    labels = np.arange(len(TEXTS) * repeat) % 2
+    items = Items(list(TEXTS) * repeat, labels)
+    return TextInputs(items, classifier.preparer())
+
+
+def taught(
+    folder: Path, student: Classifier, teacher: Classifier, settings: DistillConfig, **fitting: object
+) -> FitResult:
+    train = inputs(student)
+    options = {"epochs": 2, "batch_size": 4, "precision": "fp32", "learning_rate": 1e-3, **fitting}
+    return fit(student, FitConfig(**options), train, train, 3, folder, Teaching(teacher, settings, inputs(teacher)))  # type: ignore[arg-type]
+
+
+def test_training_brings_the_hidden_states_nearer_and_leaves_no_trace(tmp_path: Path) -> None:
+    student, teacher = pair(tmp_path / "models")
+    before = loss(student, teacher, config("hidden-states")) - loss(student, teacher, config())
+    taught(tmp_path / "out", student, teacher, config("hidden-states"), epochs=30, learning_rate=5e-3)
+    after = loss(student, teacher, config("hidden-states")) - loss(student, teacher, config())
+    assert after < 0.7 * before
+    assert set(student.state_dict()) == set(load_classifier(tmp_path / "out").state_dict())
+    assert not any(module._forward_hooks for module in [*student.modules(), *teacher.modules()])
+
+
+def test_a_narrower_student_learns_through_a_projection_that_is_thrown_away(tmp_path: Path) -> None:
+    teacher = text_classifier(f"hf:{tiny_folder(tmp_path / 'teacher', hidden_size=32)}")
+    student = text_classifier(f"hf:{tiny_folder(tmp_path / 'student', hidden_size=16)}")
+    names = set(student.state_dict())
+    seen: set[str] = set()
+    student.register_forward_pre_hook(lambda module, _: seen.update(name for name, _ in module.named_children()))
+    taught(tmp_path / "out", student, teacher, config("hidden-states", "relations"))
+    assert "projections" in seen
+    assert set(student.state_dict()) == set(load_classifier(tmp_path / "out").state_dict()) == names
+
+
+@pytest.mark.parametrize("features", [(), ("hidden-states", "relations", "attention")])
+def test_accumulation_does_not_change_the_update_whatever_is_padded(tmp_path: Path, features: tuple[str, ...]) -> None:
+    results = []
+    for batch_size, accumulation in ((8, 1), (2, 4)):
+        student, teacher = pair(tmp_path / f"models{batch_size}")
+        for module in student.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        options = {"optimizer": "sgd", "learning_rate": 0.01, "epochs": 1, "warmup": 0.0}
+        folder = tmp_path / f"out{batch_size}"
+        taught(folder, student, teacher, config(*features), batch_size=batch_size, accumulation=accumulation, **options)
+        results.append(student.state_dict())
+    assert all(torch.allclose(one, results[1][name], atol=1e-5) for name, one in results[0].items())
+
+
+def test_models_that_prepare_differently_and_models_without_layers_are_refused(tmp_path: Path) -> None:
+    _, teacher = pair(tmp_path)
+    cnn = text_classifier("builtin:textcnn")
+    with pytest.raises(UserError, match="in different ways"):
+        Lesson(cnn, teacher, config("relations"))
+    with pytest.raises(UserError, match="no transformer layers"):
+        Lesson(cnn, cnn, config("relations"))
+
+
+def test_a_teacher_with_a_tokenizer_of_its_own_is_asked_about_the_same_augmented_texts(tmp_path: Path) -> None:
+    _, teacher = pair(tmp_path / "models")
+    student = text_classifier("builtin:textcnn")
+    seen: list[torch.Tensor] = []
+    teacher.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    augment = AugmentConfig(delete=0.3, swap=0.3)
+    taught(tmp_path / "out", student, teacher, config(), augment=augment)
+    batches = 2 * -(-len(TEXTS) * 4 // 4)
+    assert len(seen) == batches
+    known = {tuple(row.tolist()) for row in torch.cat([pad(batch) for batch in seen])}
+    plain = {tuple(row.tolist()) for row in pad(torch.from_numpy(teacher.preparer().prepare(TEXTS)))}
+    assert len(known) > len(plain)  # other views in each epoch
+    assert all(max(row) < teacher.network.model.config.vocab_size for row in known)
+
+
+def pad(ids: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.pad(ids, (0, 64 - ids.shape[1]))
