@@ -11,5 +11,5 @@ import torch.nn.functional as F
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
-    """Sum of -log p(label) over logits [N, K] and labels int64 [N]."""
+    """Sum of -log p(label) over logits [N, K] and labels int64 [N], or the share of each class in an item [N, K]."""
     return F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="sum")

@@ -50,7 +50,7 @@ class ClassifierTrainer(Trainer):
 
     def _loss(self, logits: torch.Tensor, inputs: Batch) -> torch.Tensor:
         """The recipe's loss, summed over the batch; evaluation scores against the labels alone."""
-        labels = inputs["labels"]
+        labels = inputs.get("targets", inputs["labels"])
         if self._lesson is None or not logits.requires_grad:
             return cross_entropy(logits, labels, self._label_smoothing)
         return self._lesson.loss(logits, self._taught(inputs), inputs["inputs"], labels, self._label_smoothing)
