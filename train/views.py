@@ -17,9 +17,9 @@ from train.augment.images import augment_images
 from train.augment.texts import augment_text
 from train.inputs import Inputs, TextInputs
 
-# inputs uint8 [N, H, W, C] or int64 [N, L], labels int64 [N]. Where items were mixed, targets float32 [N, K], how much
-# each has of a class. Where the teacher answered in advance, taught float32 [N, K], its logits; where it has a tokenizer
-# of its own, teacher_inputs int64 [N, L'], the same texts for it.
+# inputs uint8 [N, H, W, C] or int64 [N, L], labels int64 [N]. Where items were mixed, targets float32 [N, K]: how much
+# each has of a class. Where the teacher answered in advance, taught float32 [N, K]: its logits. Where it has a
+# tokenizer of its own, teacher_inputs int64 [N, L']: the same texts for it.
 Batch = dict[str, torch.Tensor]
 _GROUP = 50  # batches that are sorted by length together
 
