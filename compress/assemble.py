@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from compress.advice import advise
-from compress.choose import limit_problems
-from compress.drops import measure_drop, share_drop
+from compress.choose import problems_of
+from compress.drops import judged_drop, share_drop
 from compress.latency import reference_point
 from compress.packaging import PackageResult
 from compress.recipe import Accept
 from compress.report import schema
+from compress.sentence import verdict_sentence
 from compress.statistics import accuracy_interval, mcnemar
 from compress.variants import BASELINE, parents
 from compress.variants import Variant as Plan
@@ -53,7 +54,7 @@ def assemble(
         baseline=BASELINE,
         choice=choice,
         selected=chosen.id if held else None,
-        verdict=_sentence(chosen, variants[0], accept, data),
+        verdict=verdict_sentence(chosen, variants[0], accept),
         advice=advise(variants),
         training={item.plan.model: _epochs(item.fit) for item in evidence},
         variants=variants,
@@ -72,11 +73,11 @@ def _variant(item: Evidence, base: Evidence, accept: Accept, data: Data, seed: i
     metrics = measure(item.scores, labels)
     ours, theirs = item.scores.argmax(axis=1), base.scores.argmax(axis=1)
     drop = share_drop(ours == labels, theirs == labels)
-    metric_drop = measure_drop(accept.metric, item.scores, base.scores, labels, data.classes, seed)
+    metric_drop = judged_drop(accept, item.scores, base.scores, labels, data.classes, seed)
     assert drop.lost is not None
     assert drop.gained is not None
     reference, own = reference_point(base.latency), reference_point(item.latency)
-    reasons = [] if item.plan.id == BASELINE else _reasons(metric_drop.high, accept, own, item.size_bytes)
+    reasons = [] if item.plan.id == BASELINE else problems_of(accept, metric_drop.high, own, item.size_bytes)
     return schema.Variant(
         id=item.plan.id,
         name=item.plan.model,
@@ -115,16 +116,6 @@ def _variant(item: Evidence, base: Evidence, accept: Accept, data: Data, seed: i
 _SHARED_METRICS = ("n", "errors", "accuracy", "macro_f1", "macro_precision", "macro_recall", "ece")
 
 
-def _reasons(upper: float, accept: Accept, own: schema.Latency, size_bytes: int) -> list[str]:
-    reasons = []
-    if upper > accept.max_drop_points:
-        reasons.append(
-            f"the drop in {accept.metric} could be up to {upper:.2f} points (97.5 % limit), "
-            f"over the margin of {accept.max_drop_points:g}"
-        )
-    return reasons + limit_problems(accept, own, size_bytes)
-
-
 def _per_class(metrics: Metrics, classes: tuple[str, ...]) -> list[schema.ClassScore]:
     rows = zip(classes, metrics.support, metrics.precision, metrics.recall, metrics.f1, strict=True)
     return [
@@ -148,37 +139,4 @@ def _data_info(data: Data) -> schema.DataInfo:
         splits=splits,
         fingerprint=data.fingerprint,
         notes=list(data.notes),
-    )
-
-
-def _sentence(chosen: schema.Variant, base: schema.Variant, accept: Accept, data: Data) -> str:
-    """The verdict, in one sentence that carries its own interval."""
-    low, high = chosen.metric_drop_points_ci95
-    metric = accept.metric.replace("_", " ")
-    points = chosen.metric_drop_points
-    change = f"loses {points:.2f} points of {metric}" if points >= 0 else f"gains {-points:.2f} points of {metric}"
-    interval = f"95 % interval of the drop {low:+.2f} to {high:+.2f}, {len(data.splits['test']):,} test items"
-    size = _times(base.size_bytes / chosen.size_bytes, "smaller", "larger")
-    speed = _times(chosen.speedup, "faster", "slower")
-    gains = f"{chosen.id} is {size} and {speed} than the teacher and {change} ({interval})"
-    if chosen.verdict == "accepted":
-        return f"Accepted: {gains}, within the margin of {accept.max_drop_points:g}.{_warning(base)}"
-    return f"Not accepted: {gains}, but {'; '.join(chosen.reasons)}.{_warning(base)}"
-
-
-def _times(ratio: float, above: str, below: str) -> str:
-    """A ratio as a reader says it, "4.0x smaller": never "1.0x smaller" or "0.5x faster"."""
-    if 0.95 <= ratio < 1.05:
-        return f"no {above}"
-    return f"{ratio:.1f}x {above}" if ratio > 1 else f"{1 / ratio:.1f}x {below}"
-
-
-def _warning(base: schema.Variant) -> str:
-    """What a margin cannot see: a teacher that has learned nothing is easily equalled."""
-    commonest = max(base.per_class, key=lambda score: score.n)
-    if base.n - base.errors > commonest.n:
-        return ""
-    return (
-        f" Beware: the teacher itself has {base.errors:,} of {base.n:,} wrong, no better than always answering "
-        f"'{commonest.label}' ({base.n - commonest.n:,} wrong): it has learned too little to teach anything."
     )

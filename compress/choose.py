@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compress.drops import Drop, measure_drop
+from compress.drops import Drop, judged_drop, spoken
 from compress.recipe import Accept
 from compress.report.schema import Candidate, Choice, Latency
-from compress.statistics import drop_interval
 from compress.variants import Variant
 from serve.errors import UserError
 
@@ -41,31 +40,32 @@ def choose(
 
     A candidate is eligible when its drop on validation, with the interval that a test split of `test_size` items will
     have, stays within the margin, and when it meets the limits on latency and size. Where none is, the nearest is
-    chosen, so that there is something to report; it will most likely fail.
+    chosen, so that there is something to report; it will most likely fail. The validation split is often the smaller
+    one: judging by its own, wider interval would reject what test accepts.
     """
     if not candidates:
         raise UserError("there is nothing to choose from", "add [[students]] or a precision to the recipe")
     ranking = []
     for candidate in candidates:
-        drop = measure_drop(accept.metric, candidate.scores, baseline, labels, classes, seed)
-        ranking.append(_judge(accept, candidate, drop, test_size))
+        drop = judged_drop(accept, candidate.scores, baseline, labels, classes, seed)
+        # Of the items of one label, too, test has that many times as many as validation.
+        ranking.append(_judge(accept, candidate, drop, drop.projected_upper(test_size / len(labels))))
     eligible = [row for row in ranking if row.eligible]
     if eligible:
         best = _best(accept, eligible)
         reason = _why(accept, best, eligible, len(ranking))
     else:
         best = min(ranking, key=lambda row: (row.drop_points_upper, row.total_p50_ms))
-        reason = f"no candidate was eligible on validation; {best.id} has the lowest upper limit of the drop"
+        nearest = "the lowest upper limit of the drop"
+        if accept.target_percent is not None:
+            nearest = f"the highest lower limit of {spoken(accept.metric)}"
+        reason = f"no candidate was eligible on validation; {best.id} has {nearest}"
     ranking.sort(key=lambda row: (row.id != best.id, not row.eligible, row.total_p50_ms))
     return Choice(id=best.id, reason=reason, ranking=ranking)
 
 
-def _judge(accept: Accept, candidate: Measured, drop: Drop, test_size: int) -> Candidate:
-    upper = _projected_upper(drop, test_size)
-    problems = []
-    if upper > accept.max_drop_points:
-        problems.append(f"the drop could be up to {upper:.2f} points, over the margin of {accept.max_drop_points:g}")
-    problems += limit_problems(accept, candidate.latency, candidate.size_bytes)
+def _judge(accept: Accept, candidate: Measured, drop: Drop, upper: float) -> Candidate:
+    problems = problems_of(accept, upper, candidate.latency, candidate.size_bytes)
     return Candidate(
         id=candidate.variant.id,
         eligible=not problems,
@@ -78,6 +78,12 @@ def _judge(accept: Accept, candidate: Measured, drop: Drop, test_size: int) -> C
     )
 
 
+def problems_of(accept: Accept, upper: float, latency: Latency, size_bytes: int) -> list[str]:
+    """What breaks the margin or another limit; `upper` is the upper 97.5 % limit of the judged drop, in points."""
+    over = [_over_the_margin(accept, upper)] if upper > accept.max_drop_points else []
+    return over + limit_problems(accept, latency, size_bytes)
+
+
 def limit_problems(accept: Accept, latency: Latency, size_bytes: int) -> list[str]:
     """What breaks the limits on latency (p95 at batch 1, 1 thread) and size; empty when nothing does."""
     problems = []
@@ -88,15 +94,14 @@ def limit_problems(accept: Accept, latency: Latency, size_bytes: int) -> list[st
     return problems
 
 
-def _projected_upper(drop: Drop, test_size: int) -> float:
-    """Upper 97.5 % limit of the drop, in points, if test shows the same rates as validation on `test_size` items.
-
-    The validation split is often the smaller one; judging by its own, wider interval would reject what test accepts.
-    """
-    if drop.lost is None or drop.gained is None:  # not a share of items: scale the bootstrap's half-width
-        return drop.points + (drop.high - drop.points) * (drop.n / test_size) ** 0.5
-    share = test_size / drop.n
-    return 100 * drop_interval(drop.lost * share, drop.gained * share, test_size)[1]
+def _over_the_margin(accept: Accept, upper: float) -> str:
+    metric, margin, target = spoken(accept.metric), accept.max_drop_points, accept.target_percent
+    if target is None:
+        return f"the drop in {metric} could be up to {upper:.2f} points (97.5 % limit), over the margin of {margin:g}"
+    return (
+        f"{metric} could be as low as {target - upper:.2f} % (97.5 % limit), under the target of {target:g} % less "
+        f"the margin of {margin:g}"
+    )
 
 
 def _why(accept: Accept, best: Candidate, eligible: list[Candidate], total: int) -> str:

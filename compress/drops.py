@@ -1,19 +1,25 @@
-"""The drop of the recipe's metric against the baseline, paired item by item, in points (1 point is 0.01)."""
+"""The drop of the recipe's metric, in points (1 point is 0.01): from the baseline item by item, or from a target.
+
+N items, K classes.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from compress.statistics import bootstrap_drop, drop_interval
+from compress.recipe import Accept
+from compress.statistics import accuracy_interval, bootstrap_drop, drop_interval
 from serve.errors import UserError, did_you_mean
 from train.metrics import macro_f1
 
 
 @dataclass(frozen=True)
 class Drop:
-    """`points` is baseline minus variant: positive is a loss. `low`, `high` are its 95 % limits."""
+    """`points` is baseline (or target) minus variant: positive is a loss. `low`, `high` are its 95 % limits."""
 
     points: float
     low: float
@@ -21,6 +27,26 @@ class Drop:
     n: int
     lost: int | None = None  # discordant items, where the metric is a share of items
     gained: int | None = None
+    right: int | None = None  # right items, where a share of items is held against a target
+    target: float | None = None  # in percent; None where the drop is from the baseline
+
+    def projected_upper(self, share: float) -> float:
+        """Upper 97.5 % limit of the drop if the same rates are met on `share` times as many items."""
+        n = self.n * share
+        if self.target is not None and self.right is not None:
+            return self.target - 100 * accuracy_interval(self.right * share, n)[0]
+        if self.lost is not None and self.gained is not None:
+            return 100 * drop_interval(self.lost * share, self.gained * share, n)[1]
+        return self.points + (self.high - self.points) * share**-0.5  # no share of items: scale the half-width
+
+
+def judged_drop(
+    accept: Accept, scores: np.ndarray, baseline: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], seed: int
+) -> Drop:
+    """The drop that the recipe's margin is about: from its target where it states one, else from the baseline."""
+    if accept.target_percent is None:
+        return measure_drop(accept.metric, scores, baseline, labels, classes, seed)
+    return measure_shortfall(accept.metric, accept.target_percent, scores, labels, classes, seed)
 
 
 def measure_drop(
@@ -29,7 +55,12 @@ def measure_drop(
     """Drop of `metric` from `baseline` scores to `scores`, both float32 [N, K], on the same items."""
     ours, theirs = scores.argmax(axis=1), baseline.argmax(axis=1)
     if metric == "macro_f1":
-        return _macro_f1_drop(ours, theirs, labels, len(classes), seed)
+        k = len(classes)
+
+        def drop(rows: np.ndarray) -> float:
+            return 100 * (macro_f1(theirs[rows], labels[rows], k) - macro_f1(ours[rows], labels[rows], k))
+
+        return _bootstrapped(drop, len(labels), seed)
     rows = metric_rows(metric, labels, classes)
     return share_drop(ours[rows] == labels[rows], theirs[rows] == labels[rows])
 
@@ -40,6 +71,26 @@ def share_drop(ours_right: np.ndarray, theirs_right: np.ndarray) -> Drop:
     lost, gained = int((theirs_right & ~ours_right).sum()), int((ours_right & ~theirs_right).sum())
     low, high = drop_interval(lost, gained, n)
     return Drop(100 * (lost - gained) / n, 100 * low, 100 * high, n, lost, gained)
+
+
+def measure_shortfall(
+    metric: str, target: float, scores: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], seed: int
+) -> Drop:
+    """How far `metric` of `scores`, float32 [N, K], is below `target` (percent): a target is known, so one sample.
+
+    Wilson's interval for accuracy and recall, the bootstrap's for macro F1.
+    """
+    ours = scores.argmax(axis=1)
+    if metric == "macro_f1":
+
+        def shortfall(rows: np.ndarray) -> float:
+            return target - 100 * macro_f1(ours[rows], labels[rows], len(classes))
+
+        return _bootstrapped(shortfall, len(labels), seed, target)
+    rows = metric_rows(metric, labels, classes)
+    n, right = int(rows.sum()), int((ours[rows] == labels[rows]).sum())
+    low, high = accuracy_interval(right, n)
+    return Drop(target - 100 * right / n, target - 100 * high, target - 100 * low, n, right=right, target=target)
 
 
 def metric_rows(metric: str, labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
@@ -57,18 +108,49 @@ def metric_rows(metric: str, labels: np.ndarray, classes: tuple[str, ...]) -> np
     return np.ones(len(labels), dtype=bool)
 
 
+def spoken(metric: str) -> str:
+    """A recipe's metric as a sentence says it."""
+    return "macro f1" if metric == "macro_f1" else metric
+
+
 def smallest_margin_points(n: int) -> float:
-    """The upper limit of the drop when not one of `n` items is lost: no smaller margin can ever be met."""
+    """The upper limit of the drop when not one of `n` items is lost: no smaller margin can ever be met.
+
+    It is also how far Wilson's lower limit stays below 100 % when all `n` are right: 100 z^2 / (n + z^2) both times.
+    """
     return 100 * drop_interval(0, 0, n)[1]
 
 
-def _macro_f1_drop(ours: np.ndarray, theirs: np.ndarray, labels: np.ndarray, classes: int, seed: int) -> Drop:
-    def drop(rows: np.ndarray) -> float:
-        return 100 * (macro_f1(theirs[rows], labels[rows], classes) - macro_f1(ours[rows], labels[rows], classes))
+def check_margin(accept: Accept, n: int) -> None:
+    """Raise UserError for what `n` test items of the metric can never show, whatever is trained."""
+    margin, target, smallest = accept.max_drop_points, accept.target_percent, smallest_margin_points(n)
+    if target is None and margin < smallest:
+        raise UserError(
+            f"accept.max_drop_points = {margin:g} contradicts a test split of {n} items: without a single item lost, "
+            f"the 97.5 % limit of the drop is still {smallest:.2f} points",
+            f"allow at least {_up(smallest):.2f} points, or test on more items",
+        )
+    if target is not None and target - margin > 100 - smallest:
+        raise UserError(
+            f"accept.target_percent = {target:g} less max_drop_points = {margin:g} contradicts a test split of {n} "
+            f"items: without a single error, the 97.5 % limit of the {accept.metric} is only {100 - smallest:.2f} %",
+            f"lower the target, allow at least {_up(target - 100 + smallest):.2f} points, or test on more items",
+        )
 
-    points = drop(np.arange(len(labels)))
-    low, high = bootstrap_drop(drop, len(labels), seed)
-    # Where hardly an item differs, every resample says the same and the bootstrap collapses to false certainty.
-    # No interval is narrower than the one that a share of the same n items has when no item differs.
-    floor = smallest_margin_points(len(labels))
-    return Drop(points, min(low, points - floor), max(high, points + floor), len(labels))
+
+def _up(points: float) -> float:
+    """Rounded up to what is printed, so that what a hint names is enough."""
+    return math.ceil(100 * points) / 100
+
+
+def _bootstrapped(drop: Callable[[np.ndarray], float], n: int, seed: int, target: float | None = None) -> Drop:
+    """`drop`, a function of rows int64 [N], with its bootstrap interval; below a `target` it ends at 0 and 100 %."""
+    points = drop(np.arange(n))
+    low, high = bootstrap_drop(drop, n, seed)
+    # Where hardly an item differs, or all are right, every resample says the same and the bootstrap collapses to false
+    # certainty. No interval is narrower than the one that a share of the same n items has then.
+    floor = smallest_margin_points(n)
+    low, high = min(low, points - floor), max(high, points + floor)
+    if target is not None:
+        low, high = max(low, target - 100), min(high, target)
+    return Drop(points, low, high, n, target=target)

@@ -13,14 +13,13 @@ import torch
 
 from compress.assemble import assemble
 from compress.console import Console
-from compress.drops import metric_rows, smallest_margin_points
+from compress.drops import check_margin, metric_rows
 from compress.environment import git_commit, hardware, versions
 from compress.recipe import Recipe
 from compress.report.schema import Report, RunInfo
 from compress.report.write import write_payloads, write_report
 from compress.rundir import RunDir, open_run
 from compress.stages import Stages
-from serve.errors import UserError
 from train.data import Data, load_data
 
 
@@ -32,7 +31,7 @@ def run(recipe: Recipe, folder: Path, console: Console, command: str | None = No
     data = load_data(recipe.data, recipe.seed, recipe.task)
     for note in data.notes:
         console.say(note)
-    check_margin(recipe, data)
+    check_margin(recipe.accept, int(metric_rows(recipe.accept.metric, data.splits["test"].labels, data.classes).sum()))
     about = describe(recipe, data, command)
     with open_run(folder, about, console.stage) as rundir:
         stages = Stages(recipe, data, rundir, console)
@@ -49,19 +48,6 @@ def run(recipe: Recipe, folder: Path, console: Console, command: str | None = No
         write_report(report, folder)
         stages.forget_removed()
     return report
-
-
-def check_margin(recipe: Recipe, data: Data) -> None:
-    """Refuse, before anything is trained, a margin that not even a perfect copy of the teacher could meet."""
-    rows = metric_rows(recipe.accept.metric, data.splits["test"].labels, data.classes)
-    n, margin = int(rows.sum()), recipe.accept.max_drop_points
-    smallest = smallest_margin_points(n)
-    if margin < smallest:
-        raise UserError(
-            f"accept.max_drop_points = {margin:g} contradicts a test split of {n} items: without a single item lost, "
-            f"the 97.5 % limit of the drop is still {smallest:.2f} points",
-            f"allow at least {smallest:.2f} points, or test on more items",
-        )
 
 
 def describe(recipe: Recipe, data: Data, command: str | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,10 +16,12 @@ CONFIDENCE = 0.95  # two-sided; each limit is a one-sided 97.5 % limit
 _Z = float(norm.ppf(0.5 + CONFIDENCE / 2))
 
 
-def accuracy_interval(right: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (Wilson 1927)."""
-    interval = binomtest(right, n).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
+def accuracy_interval(right: float, n: float) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share (Wilson 1927, JASA 22:209). Counts may be fractional, for projections."""
+    z2, share = _Z * _Z, right / n
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def drop_interval(lost: float, gained: float, n: float) -> tuple[float, float]:
@@ -57,7 +60,7 @@ def mcnemar(lost: int, gained: int) -> float:
 
 
 def bootstrap_drop(metric: Callable[[np.ndarray], float], n: int, seed: int, rounds: int = 2000) -> tuple[float, float]:
-    """95 % percentile interval of `metric`, a function of resampled rows int64 [n]; paired, since rows are shared."""
+    """95 % percentile interval of `metric`, a function of resampled rows int64 [n], shared by what it compares."""
     generator = np.random.default_rng(seed)
     values = [metric(generator.integers(0, n, n)) for _ in range(rounds)]
     low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])

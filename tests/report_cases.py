@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from report_factory import make_report
+from report_factory import make_report, make_report_with_target
 
 from compress.report.schema import Report
 
@@ -24,8 +24,8 @@ HOSTILE = [
 ]
 
 
-def edited(change: Callable[[Report], None], **options: object) -> Report:
-    report = make_report(**options)
+def edited(change: Callable[[Report], None], make: Callable[..., Report] = make_report, **options: object) -> Report:
+    report = make(**options)
     change(report)
     return report
 
@@ -85,6 +85,12 @@ CASES = {
     "not finite": edited(not_finite),
     "collapsed": edited(collapsed),
     "one epoch": edited(lambda report: report.training.update({"teacher": report.training["teacher"][:1], "none": []})),
+    "target": make_report_with_target(),
+    "target, failed": make_report_with_target(95.0, accepted=False),
+    "target, none could be chosen": edited(
+        lambda report: setattr(report.choice, "id", "nobody"), make_report_with_target, accepted=False
+    ),
+    "target, not finite": edited(not_finite, make_report_with_target),
     "hostile": edited(hostile, labels=HOSTILE),
     "hostile, failed": edited(hostile, labels=HOSTILE, accepted=False),
     "bare": edited(

@@ -97,6 +97,17 @@ def make_report(
     return _report(list(labels), variants, accepted, margin)
 
 
+def make_report_with_target(target: float = 90.0, **options: object) -> Report:
+    """The same, judged against `target` percent accuracy; the verdicts and the choice stay as they were drawn."""
+    report = make_report(**options)
+    report.constraints.target_percent = target
+    for variant in report.variants:
+        low, high = variant.accuracy_ci95
+        variant.metric_drop_points = target - 100 * variant.accuracy
+        variant.metric_drop_points_ci95 = (target - 100 * high, target - 100 * low)
+    return report
+
+
 def _answers(rng: random.Random, source: list[int], truth: list[int], rate: float, classes: int) -> list[int]:
     """`source` with a share `rate` of the answers changed, most of them to a neighbouring class or to the truth."""
     changed = []

@@ -230,3 +230,66 @@ def test_a_teacher_that_only_guesses_is_told_beside_the_verdict(data: Data) -> N
         found = assemble(make_report().run, limits, data, choice, [base, evidence(data, SMALL, wrongs)], seed=0)
         assert found.selected == "small-fp32"
         assert (f"no better than always answering '{commonest}' ({len(wrong)} wrong)" in found.verdict) == told
+
+
+@pytest.mark.parametrize(
+    ("wrong", "standing"), [(60, "1.00 points above"), (65, "0.00 points above"), (70, "1.00 points below")]
+)
+def test_with_a_target_the_sentence_says_where_the_choice_stands_to_it(data: Data, wrong: int, standing: str) -> None:
+    found = report(data, SMALL, [evidence(data, SMALL, range(wrong))], target_percent=87.0, max_drop_points=5.0)
+    low, high = (100 * end for end in found.variant("small-fp32").accuracy_ci95)
+    assert found.selected == "small-fp32"
+    assert found.verdict == (
+        "Accepted: small-fp32 is 4.0x smaller and 5.0x faster than the teacher and has "
+        f"{100 - wrong / 5:.2f} % accuracy, {standing} the target of 87 % (95 % interval of the accuracy "
+        f"{low:.2f} to {high:.2f} %, 500 test items), within the margin of 5."
+    )
+
+
+def test_a_target_that_is_missed_is_named_with_the_limit_that_misses_it(data: Data) -> None:
+    found = report(data, SMALL, [evidence(data, SMALL, range(60))], target_percent=87.0, max_drop_points=1.0)
+    variant = found.variant("small-fp32")
+    assert (found.selected, variant.verdict) == (None, "rejected")
+    low = f"{100 * variant.accuracy_ci95[0]:.2f} % (97.5 % limit)"
+    assert variant.reasons == [f"accuracy could be as low as {low}, under the target of 87 % less the margin of 1"]
+    assert found.verdict.endswith(f", but {variant.reasons[0]}.")
+
+
+def test_a_target_changes_what_is_judged_and_none_of_the_paired_evidence(data: Data) -> None:
+    small = evidence(data, SMALL, range(60))
+    by_teacher = report(data, SMALL, [small], max_drop_points=5.0)
+    by_target = report(data, SMALL, [small], max_drop_points=5.0, target_percent=87.0)
+    judged = {"metric_drop_points", "metric_drop_points_ci95", "verdict", "reasons"}
+    before, after = by_teacher.variant("small-fp32"), by_target.variant("small-fp32")
+    assert before.model_dump(exclude=judged) == after.model_dump(exclude=judged)
+    assert (before.metric_drop_points, after.metric_drop_points) == pytest.approx((10.0, -1.0))
+    assert (before.verdict, after.verdict) == ("rejected", "accepted")
+    assert (by_teacher.constraints.target_percent, by_target.constraints.target_percent) == (None, 87.0)
+
+
+def test_the_upper_limit_decides_with_a_target_too(data: Data) -> None:
+    small = evidence(data, SMALL, range(60))
+    lower = 100 * report(data, SMALL, [small]).variant("small-fp32").accuracy_ci95[0]
+    for target, verdict in ((lower + 1.99, "accepted"), (lower + 2.01, "rejected")):
+        found = report(data, SMALL, [small], target_percent=target, max_drop_points=2.0)
+        assert found.variant("small-fp32").verdict == verdict
+
+
+def test_a_labels_recall_has_a_target_over_its_own_items(data: Data) -> None:
+    threes = np.flatnonzero(data.splits["test"].labels == data.classes.index("3"))
+    accept: dict[str, Any] = {"metric": "recall:3", "max_drop_points": 40.0, "target_percent": 90.0}
+    found = report(data, SMALL, [evidence(data, SMALL, threes[:6])], **accept)
+    reached = 100 * (len(threes) - 6) / len(threes)
+    assert f"has {reached:.2f} % recall:3, " in found.verdict
+    assert f"{len(threes)} test items of this label)" in found.verdict
+
+
+def test_a_target_that_naming_one_class_would_meet_is_told(data: Data) -> None:
+    labels = data.splits["test"].labels
+    commonest = int(np.bincount(labels).argmax())
+    share = 100 * float((labels == commonest).mean())
+    small = evidence(data, SMALL, range(60))
+    for target, told in ((share + 1.9, True), (share + 2.1, False)):
+        found = report(data, SMALL, [small], target_percent=target, max_drop_points=2.0)
+        assert found.selected == "small-fp32"
+        assert (f"Beware: always answering '{commonest}' has {share:.2f} % accuracy" in found.verdict) == told

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from compress.choose import Measured, choose, limit_problems
 from compress.drops import smallest_margin_points
 from compress.recipe import Accept
 from compress.report.schema import Choice, Latency
-from compress.statistics import drop_interval
+from compress.statistics import accuracy_interval, drop_interval
 from compress.variants import Variant
 from serve.errors import UserError
 
@@ -101,3 +103,36 @@ def test_the_recipes_own_metric_decides() -> None:
 def test_nothing_to_choose_from_is_a_user_error() -> None:
     with pytest.raises(UserError, match="nothing to choose from"):
         chosen(ACCEPT)
+
+
+def test_a_target_makes_eligible_what_the_teacher_would_not() -> None:
+    """40 of 400 wrong: 10 points below the teacher, and at the target."""
+    near, far = candidate("near", lost=40, ms=2), candidate("far", lost=80, ms=1)
+    assert not any(row.eligible for row in chosen(Accept(max_drop_points=4), near, far).ranking)
+    choice = chosen(Accept(max_drop_points=4, target_percent=90), near, far)
+    assert [(row.id, row.eligible) for row in choice.ranking] == [("near-fp32", True), ("far-fp32", False)]
+    row = choice.ranking[0]
+    assert row.drop_points == pytest.approx(0.0)
+    assert row.drop_points_upper == pytest.approx(90 - 100 * accuracy_interval(360, 400)[0])
+    assert re.fullmatch(
+        r"accuracy could be as low as 75\.\d\d % \(97\.5 % limit\), under the target of 90 % less the margin of 4",
+        choice.ranking[1].why,
+    )
+
+
+def test_a_target_is_judged_at_the_size_of_the_test_split() -> None:
+    accept, at_target = Accept(max_drop_points=1, target_percent=90), candidate("student", lost=40)
+    small, large = chosen(accept, at_target), chosen(accept, at_target, test_size=10_000)
+    assert (small.ranking[0].eligible, large.ranking[0].eligible) == (False, True)
+    assert large.ranking[0].drop_points_upper == pytest.approx(90 - 100 * accuracy_interval(9000, 10_000)[0])
+    assert "the highest lower limit of accuracy" in small.reason
+
+
+@pytest.mark.parametrize("target", [None, 97.0])
+def test_a_labels_recall_is_projected_to_the_items_that_test_has_of_it(target: float | None) -> None:
+    """Half of the items are even, in a test split of any size."""
+    accept = Accept(metric="recall:even", max_drop_points=50, target_percent=target)
+    row = chosen(accept, candidate("student", lost=12), test_size=4 * N).ranking[0]
+    n, lost = 4 * N / 2, 4 * 6
+    expected = drop_interval(lost, 0, n)[1] if target is None else 0.97 - accuracy_interval(n - lost, n)[0]
+    assert row.drop_points_upper == pytest.approx(100 * expected)

@@ -81,6 +81,13 @@ WRONG = {
     "splits too large": ("data.calibration=1500", "the train split would hold 0 of 1797 items", "1500"),
     "margin too small": ("accept.max_drop_points=0.5", "contradicts a test split of 539 items", "at least 0.71 points"),
     "no margin": ("accept.max_drop_points=0", "accept.max_drop_points: .* greater than 0, got 0", "config schema"),
+    "target too high": (
+        "accept={target_percent = 99.9, max_drop_points = 0.5}",
+        "target_percent = 99.9 less max_drop_points = 0.5 contradicts a test split of 539 items: .* only 99.29 %",
+        "allow at least 0.61 points",
+    ),
+    "no target": ("accept.target_percent=0", "accept.target_percent: .* greater than 0, got 0", "config schema"),
+    "target over 100": ("accept.target_percent=101", "less than or equal to 100, got 101", "config schema"),
     "unknown label": ("accept.metric=recall:ten", "there is no label 'ten'", "known: 0, 1"),
     "unknown metric": ("accept.metric=acuracy", "unknown metric 'acuracy'", ""),
     "two models of one name": ("students.small.name=teacher", "two models are called 'teacher'", ""),

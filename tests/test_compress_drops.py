@@ -3,8 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compress.drops import measure_drop, metric_rows, share_drop, smallest_margin_points
-from compress.statistics import drop_interval
+from compress.drops import (
+    Drop,
+    check_margin,
+    judged_drop,
+    measure_drop,
+    measure_shortfall,
+    metric_rows,
+    share_drop,
+    smallest_margin_points,
+)
+from compress.recipe import Accept
+from compress.statistics import accuracy_interval, drop_interval
 from serve.errors import UserError
 
 CLASSES = ("cat", "dog")
@@ -69,3 +79,85 @@ def test_the_smallest_margin_is_what_a_perfect_copy_leaves_open(n: int, points: 
     assert smallest_margin_points(n) == pytest.approx(points, rel=0.02)
     perfect = np.ones(n, dtype=bool)
     assert share_drop(perfect, perfect).high == smallest_margin_points(n)
+
+
+def shortfall(right: int, n: int, target: float, metric: str = "accuracy") -> Drop:
+    """Of a variant that has the first `right` of `n` items of alternating labels right."""
+    labels = np.arange(n) % 2
+    answers = np.where(np.arange(n) < right, labels, 1 - labels)
+    return measure_shortfall(metric, target, scores(*answers), labels, CLASSES, seed=0)
+
+
+def test_the_shortfall_is_what_wilsons_interval_leaves_below_the_target() -> None:
+    drop = shortfall(430, 500, target=87.0)
+    low, high = accuracy_interval(430, 500)
+    assert drop.points == pytest.approx(1.0)
+    assert (drop.low, drop.high) == (87 - 100 * high, 87 - 100 * low)
+    assert (drop.n, drop.right, drop.target, drop.lost) == (500, 430, 87.0, None)
+
+
+def test_a_variant_above_the_target_has_a_negative_shortfall() -> None:
+    drop = shortfall(480, 500, target=87.0)
+    assert drop.points == pytest.approx(-9.0)
+    assert drop.low < drop.points < drop.high < 0
+
+
+def test_the_shortfall_of_recall_counts_that_labels_items() -> None:
+    drop = measure_shortfall("recall:cat", 80.0, OURS, LABELS, CLASSES, seed=0)
+    assert (drop.n, drop.right, drop.points) == (4, 2, 30.0)
+    assert drop.high == 80 - 100 * accuracy_interval(2, 4)[0]
+
+
+def test_the_shortfall_of_macro_f1_is_bootstrapped() -> None:
+    drop = shortfall(430, 500, target=87.0, metric="macro_f1")
+    # In two classes as frequent and as often mistaken, macro F1 is the accuracy; so is nearly its interval.
+    assert drop.points == pytest.approx(1.0)
+    share = shortfall(430, 500, target=87.0)
+    assert (drop.low, drop.high) == pytest.approx((share.low, share.high), abs=0.4)
+
+
+@pytest.mark.parametrize("right", [0, 500])
+def test_a_bootstrap_without_spread_is_no_surer_than_a_share(right: int) -> None:
+    drop, share = shortfall(right, 500, 87.0, "macro_f1"), shortfall(right, 500, 87.0)
+    assert (drop.low, drop.high) == pytest.approx((share.low, share.high))
+    assert drop.high - drop.low > 0.7
+
+
+def test_the_target_is_what_is_judged_where_there_is_one() -> None:
+    against_teacher = judged_drop(Accept(max_drop_points=5), OURS, BASE, LABELS, CLASSES, seed=0)
+    assert against_teacher == measure_drop("accuracy", OURS, BASE, LABELS, CLASSES, seed=0)
+    targeted = Accept(max_drop_points=5, target_percent=75)
+    against_target = judged_drop(targeted, OURS, BASE, LABELS, CLASSES, seed=0)
+    assert against_target == measure_shortfall("accuracy", 75, OURS, LABELS, CLASSES, seed=0)
+    assert against_target == judged_drop(targeted, OURS, 1 - BASE, LABELS, CLASSES, seed=0)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "recall:cat", "macro_f1"])
+def test_a_projection_to_the_same_size_changes_nothing_and_to_more_items_is_surer(metric: str) -> None:
+    drop = shortfall(430, 500, 87.0, metric)
+    assert drop.projected_upper(1.0) == pytest.approx(drop.high)
+    assert drop.points < drop.projected_upper(9.0) < drop.high < drop.projected_upper(0.5)
+
+
+def test_a_projection_is_what_the_larger_split_then_measures() -> None:
+    assert shortfall(430, 500, 87.0).projected_upper(10.0) == pytest.approx(shortfall(4300, 5000, 87.0).high)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+@pytest.mark.parametrize(("n", "target", "margin"), [(500, 99.5, 0.2), (360, 100.0, 1.0)])
+def test_a_target_is_refused_if_and_only_if_without_an_error_it_is_still_not_shown(
+    n: int, target: float, margin: float, metric: str
+) -> None:
+    best = shortfall(n, n, target, metric).high
+    assert best > margin
+    with pytest.raises(UserError, match="contradicts a test split") as refused:
+        check_margin(Accept(metric=metric, max_drop_points=margin, target_percent=target), n)
+    assert f"at least {best + 0.005:.2f} points" in refused.value.hint
+    check_margin(Accept(metric=metric, max_drop_points=best + 0.001, target_percent=target), n)
+
+
+def test_a_low_target_may_have_a_margin_smaller_than_any_against_the_teacher() -> None:
+    assert smallest_margin_points(100) > 1
+    check_margin(Accept(max_drop_points=1, target_percent=87), 100)
+    with pytest.raises(UserError, match="without a single item lost"):
+        check_margin(Accept(max_drop_points=1), 100)

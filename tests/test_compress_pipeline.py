@@ -213,6 +213,24 @@ def test_new_constraints_redo_only_the_choice_and_say_that_test_had_been_seen(ti
     assert not tiny.report.choice.after_test
 
 
+def test_a_target_redoes_only_the_choice_and_judges_by_it(tiny: Ran, copy: Path) -> None:
+    recipe = content()
+    reached = 100 * max(variant.accuracy for variant in tiny.report.variants if variant.name == "small")
+    recipe["accept"] = {"target_percent": reached - 20, "max_drop_points": 1.0}
+    again = run_content(recipe, copy)
+    assert again.console.redone == {"choice"}
+    assert again.report.selected is not None
+    variant = again.report.variant(again.report.selected)
+    low, high = variant.accuracy_ci95
+    assert variant.metric_drop_points == pytest.approx(reached - 20 - 100 * variant.accuracy)
+    assert variant.metric_drop_points_ci95 == pytest.approx((reached - 20 - 100 * high, reached - 20 - 100 * low))
+    assert variant.accuracy_drop_points == tiny.report.variant(variant.id).accuracy_drop_points
+    card = load_package(copy / "packages" / variant.id).card
+    assert card["metrics"]["judged"] == {"metric": "accuracy", "target_percent": reached - 20, "max_drop_points": 1.0}
+    assert Report.model_validate_json((copy / "report.json").read_text()) == again.report
+    assert parse_recipe(json.loads((copy / "run.json").read_text())["recipe"], "run.json").accept.target_percent
+
+
 def test_limits_that_nothing_meets_leave_no_selection_but_a_whole_report(copy: Path) -> None:
     recipe = content()
     recipe["accept"]["max_size_mb"] = 0.000001

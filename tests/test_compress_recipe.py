@@ -99,6 +99,23 @@ def test_the_first_wrong_key_is_named_by_its_path() -> None:
     assert refused.value.hint == "did you mean 'shift'?"
 
 
+def test_a_target_is_kept_and_no_target_leaves_no_trace() -> None:
+    """Without one, the table is hashed and recorded as before there were targets: old choices still count."""
+    recipe = content()
+    without = parse_recipe(recipe, "test")
+    assert set(without.accept.model_dump(mode="json")) == {
+        "metric",
+        "max_drop_points",
+        "max_p95_ms",
+        "max_size_mb",
+        "prefer",
+    }
+    recipe["accept"]["target_percent"] = 87.0
+    targeted = parse_recipe(recipe, "test")
+    assert targeted.accept.target_percent == 87.0
+    assert parse_recipe(targeted.model_dump(mode="json"), "run.json") == targeted != without
+
+
 def test_a_recipe_cannot_be_changed_after_it_was_checked() -> None:
     recipe = parse_recipe(content(), "test")
     with pytest.raises(ValueError, match="frozen"):

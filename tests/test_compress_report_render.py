@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -9,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 from report_cases import CASES, HOSTILE
-from report_factory import BASELINE, make_report
+from report_factory import BASELINE, make_report, make_report_with_target
 
 from compress.report.render import render_html, render_markdown, render_model_card
 from compress.report.schema import Report
@@ -182,6 +183,55 @@ def test_margin_is_held_by_the_upper_limit(upper: float, word: str) -> None:
     report = make_report()
     report.variant(report.selected).metric_drop_points_ci95 = (0.0, upper)
     assert f"Drop in accuracy, upper limit {word}" in Page(render_html(report)).text
+
+
+@pytest.mark.parametrize(("lower", "word"), [(88.5, "✓ holds"), (88.49, "✕ fails")])
+def test_a_target_is_held_by_the_lower_limit(lower: float, word: str) -> None:
+    report = make_report_with_target(90.0)
+    report.variant(report.selected).metric_drop_points_ci95 = (-1.0, 90.0 - lower)
+    text = Page(render_html(report)).text
+    assert f"Accuracy, lower limit {word} {lower:.2f} % " in text
+    assert "at least 88.50 %" in text
+
+
+def test_with_a_target_every_sentence_about_what_is_judged_says_so() -> None:
+    report = make_report_with_target(90.0)
+    chosen = report.variant(report.selected)
+    page, markdown, card = Page(render_html(report)).text, render_markdown(report), render_model_card(report)
+    assert "judged against the recipe’s own target of 90 %, not against the teacher" in page
+    assert "How far from the target, and how surely" in page
+    assert "Accuracy below the target of 90 %, points; further right is worse" in page
+    assert "Below the target, points" in page
+    assert f"target 90 %; 95 % interval {100 * chosen.accuracy_ci95[0]:.2f} to" in page
+    for teachers in (
+        "non-inferiority",
+        "What was lost, and how surely",
+        "on which the variant and the baseline disagree",
+    ):
+        assert teachers in Page(render_html(make_report())).text
+        assert teachers not in page
+    assert "below the target of 90 % accuracy only if the whole 95 % interval" in " ".join(markdown.split())
+    for text in (markdown, card):
+        assert "| Accuracy, % (95 %) | Drop from baseline, points (95 %) |" in text
+    assert "judged against a target of 90 % accuracy, not against its teacher" in " ".join(card.split())
+    assert "judged against" not in render_model_card(make_report())
+
+
+def test_with_a_target_the_paired_evidence_stays() -> None:
+    report = make_report_with_target(90.0)
+    chosen = report.variant(report.selected)
+    text = Page(render_html(report)).text
+    low, high = chosen.accuracy_drop_points_ci95
+    assert f"Accuracy drop from the teacher {chosen.accuracy_drop_points:.2f} points" in text
+    assert f"95 % interval {low:.2f} to {high:.2f}; lost / gained 15 / 1 of 2,000 test items" in text
+    assert "McNemar p" in text
+
+
+def test_a_report_from_before_there_were_targets_reads_as_one_without() -> None:
+    report = make_report()
+    old = json.loads(report.model_dump_json())
+    del old["constraints"]["target_percent"]
+    assert Report.model_validate(old) == report
 
 
 def test_limits_that_are_not_set_are_not_judged() -> None:

@@ -107,7 +107,9 @@ def test_share_interval_is_wilsons() -> None:
         centre = (share + z2 / (2 * n)) / (1 + z2 / n)
         half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
         assert accuracy_interval(right, n) == pytest.approx((centre - half, centre + half), abs=1e-12)
-        assert accuracy_interval(right, n) == tuple(binomtest(right, n).proportion_ci(method="wilson"))
+        scipys = tuple(binomtest(right, n).proportion_ci(method="wilson"))
+        assert accuracy_interval(right, n) == pytest.approx(scipys, abs=1e-12)
+        assert 0 <= accuracy_interval(right, n)[0] <= share <= accuracy_interval(right, n)[1] <= 1
 
 
 def test_mcnemar_is_a_fair_coin_tossed_for_each_discordant_item() -> None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from compress.report import facts, provenance, wording
+from compress.report.reference import reference
 from compress.report.schema import Report, Variant
 
 _FEW_ITEMS = 50  # of a class: below this its recall is known to +-10 points at best
@@ -80,6 +81,8 @@ def _limitations(report: Report, variant: Variant | None) -> list[str]:
     if report.task == "text" and (most := (report.preprocessing or {}).get("max_length")):
         tokens = wording.plural(most, "token")
         found.append(f"It reads {tokens} of a text at most; a longer one is cut, and its prediction says `truncated`.")
+    if judged := reference(report).limitation:
+        found.append(judged)
     return found if variant is None else [*found, *_own_limitations(variant)]
 
 

@@ -24,7 +24,7 @@ _REACH = 8.0  # margins from zero, where the chart of drops stops: one collapsed
 
 @dataclass(frozen=True)
 class Drop:
-    """The drop of a variant against the baseline and its 95 % interval, in points."""
+    """The judged drop of a variant, from the baseline or the target, and its 95 % interval, in points."""
 
     name: str
     points: float
@@ -46,8 +46,13 @@ class Drop:
         return f"{wording.fixed(self.points)}  ({wording.interval(self.low, self.high)})"
 
 
-def drops(rows: Sequence[Drop], margin: float, metric: str, width: float = svg.WIDE) -> Markup | None:
-    """A forest plot: one interval a row, with the line of no change and that of the margin; None without a row."""
+def drops(
+    rows: Sequence[Drop], margin: float, what: str, width: float = svg.WIDE, brief: str = "Drop"
+) -> Markup | None:
+    """A forest plot of `what` (`brief` where there is little room), one interval a row; None without a row.
+
+    It has a line at zero, which is no change or the target itself, and one at the margin.
+    """
     shown = [row for row in rows if row.drawable]
     if not shown:
         return None
@@ -57,7 +62,7 @@ def drops(rows: Sequence[Drop], margin: float, metric: str, width: float = svg.W
     pitch, top = (30.0, 44.0) if wide else (46.0, 44.0)
     x, bottom = _drop_scale(shown, margin, left, right), top + pitch * len(shown)
     heights = [top + pitch * (at + (0.5 if wide else 0.7)) for at in range(len(shown))]
-    parts = _drop_axis(x, bottom, f"Drop in {metric}, points" if wide else "Drop, points")
+    parts = _drop_axis(x, bottom, f"{what if wide else brief}, points")
     parts.append(svg.text(x(margin), top - 12, f"margin {wording.fixed(margin)}", "middle", "axis"))
     for upper, lower in [(top - 6, bottom)] if wide else [(y - 9, y + 9) for y in heights]:
         parts += _drop_ground(x, margin, upper, lower)
@@ -65,7 +70,7 @@ def drops(rows: Sequence[Drop], margin: float, metric: str, width: float = svg.W
         parts += _drop_row(row, x, margin, y, width if wide else None)
     within = sum(row.high <= margin for row in shown)
     legend, height = svg.legend(_drop_signs(shown, margin), 8, bottom + 44, width - 8)
-    title = f"Drop in {metric} of every variant, with 95 % intervals"
+    title = f"{what}, of every variant, with 95 % intervals"
     description = f"{within} of {len(shown)} intervals end within the margin of {wording.points(margin)}. " + " ".join(
         f"{row.name}: {row.figures}." for row in shown
     )

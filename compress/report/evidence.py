@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from compress.report import facts, wording
+from compress.report.reference import reference
 from compress.report.schema import Candidate, Report, Variant
 from compress.report.tables import Cell, Column, Group, Row, Table, Tone, as_columns, row, table
 
@@ -18,7 +19,7 @@ def variants_table(report: Report) -> Table:
         "Variant",
         "Errors",
         "Accuracy, %",
-        "Drop, points",
+        _drop_title(report),
         "Flips −/+",
         "Agree, %",
         "McNemar p",
@@ -31,6 +32,11 @@ def variants_table(report: Report) -> Table:
     n = wording.plural(facts.baseline(report).n, "test item")
     caption = f"All variants over {n}. 95 % intervals beneath; latency from bytes to label, batch 1, 1 thread."
     return table(caption, columns, [_variant_row(report, variant) for variant in report.variants], kind="variants")
+
+
+def _drop_title(report: Report) -> str:
+    """The drop of the tables is from the baseline; where a target is judged, that must be said."""
+    return "Drop, points" if report.constraints.target_percent is None else "Drop from baseline, points"
 
 
 def _variant_row(report: Report, variant: Variant) -> Row:
@@ -74,7 +80,8 @@ def summary_table(report: Report) -> Table:
     columns: list[str | Column] = [
         "Variant",
         "Errors",
-        "Drop, points (95 %)",
+        *([] if report.constraints.target_percent is None else [_reached_title(report)]),
+        f"{_drop_title(report)} (95 %)",
         "Flips −/+",
         "p50, ms",
         "Speed-up",
@@ -91,6 +98,7 @@ def _summary_row(report: Report, variant: Variant) -> Row:
     return row(
         variant.id,
         f"{wording.whole(variant.errors)} of {wording.whole(variant.n)}",
+        *_reached(report, variant),
         "—" if is_baseline else drop,
         "—" if is_baseline else f"{wording.whole(variant.flips.lost)} / {wording.whole(variant.flips.gained)}",
         wording.significant(facts.median(variant)),
@@ -99,6 +107,19 @@ def _summary_row(report: Report, variant: Variant) -> Row:
         _outcome(report, variant),
         marks=facts.marks(report, variant),
     )
+
+
+def _reached_title(report: Report) -> str:
+    return f"{wording.capital(facts.metric_name(report.constraints.metric))}, % (95 %)"
+
+
+def _reached(report: Report, variant: Variant) -> list[str]:
+    """The judged metric itself, where it is held against a target."""
+    target = report.constraints.target_percent
+    if target is None:
+        return []
+    low, high = (target - limit for limit in reversed(variant.metric_drop_points_ci95))
+    return [f"{wording.fixed(target - variant.metric_drop_points)} ({wording.interval(low, high)})"]
 
 
 def controls_table(report: Report) -> Table | None:
@@ -243,7 +264,15 @@ def _flat(graph: dict[str, Any], prefix: str = "") -> Iterator[str]:
 def ranking_table(report: Report) -> Table | None:
     """The candidates as they stood on validation; None where there were none."""
     why = Column("Why", numeric=False)
-    columns: list[str | Column] = ["Candidate", "Drop, points", "Upper limit", "p50, ms", "p95, ms", "Size", why]
+    columns: list[str | Column] = [
+        "Candidate",
+        f"{reference(report).brief}, points",
+        "Upper limit",
+        "p50, ms",
+        "p95, ms",
+        "Size",
+        why,
+    ]
     rows = [_ranking_row(report, candidate) for candidate in report.choice.ranking]
     return table("The candidates on the validation split, as they were ranked", columns, rows) if rows else None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from compress.report.schema import Latency, Report, Variant
-from compress.report.wording import fixed, interval, milliseconds, points, short, size
+from compress.report.wording import capital, fixed, interval, milliseconds, percentage, points, short, size
 
 
 def single(variant: Variant) -> Latency | None:
@@ -88,8 +88,18 @@ def checks(report: Report, variant: Variant) -> list[Check]:
 
 
 def _margin_check(report: Report, variant: Variant) -> Check:
-    margin = report.constraints.max_drop_points
+    margin, target = report.constraints.max_drop_points, report.constraints.target_percent
     low, upper = variant.metric_drop_points_ci95
+    if target is not None:
+        span = interval(target - upper, target - low)
+        return Check(
+            name=f"{capital(metric_name(report.constraints.metric))}, lower limit",
+            required=f"at least {percentage(target - margin)}",
+            measured=percentage(target - upper),
+            detail=f"measured {fixed(target - variant.metric_drop_points)}, interval {span}",
+            holds=_within(upper, margin),
+            excess=_excess(upper, margin),
+        )
     return Check(
         name=f"Drop in {metric_name(report.constraints.metric)}, upper limit",
         required=f"at most {points(margin)}",

@@ -29,6 +29,7 @@ class Constraints(_Part):
 
     metric: str
     max_drop_points: float
+    target_percent: float | None = None  # of the metric; None: the drop is from the baseline
     max_p95_ms: float | None
     max_size_mb: float | None
     prefer: Literal["latency", "size"]
@@ -95,7 +96,8 @@ class Variant(_Part):
     flips: Flips
     accuracy_drop_points: float  # baseline - this, in points; positive is a loss
     accuracy_drop_points_ci95: tuple[float, float]
-    metric_drop_points: float  # the same of the recipe's own metric
+    # What is judged, of the recipe's own metric: baseline - this, or target - this where the recipe states a target.
+    metric_drop_points: float
     metric_drop_points_ci95: tuple[float, float]
     mcnemar_p: float
     latency_ms: list[Latency]

@@ -40,7 +40,7 @@ def verdict(report: Report) -> Verdict:
     accepted = report.selected is not None
     return Verdict(
         accepted=accepted,
-        sentence=report.verdict,
+        sentence=report.verdict.replace(" %", f"{wording.NBSP}%"),
         subject=subject.id if subject else "",
         figures=_figures(report, subject) if subject else (),
         failures=() if accepted or subject is None else tuple(map(wording.sentence, facts.reasons(report, subject))),
@@ -54,18 +54,50 @@ def _figures(report: Report, variant: Variant) -> tuple[Figure, ...]:
     smaller, size_word = _times(facts.quotient(base.size_bytes, variant.size_bytes), "smaller", "larger")
     faster, speed_word = _times(variant.speedup if before and after else None, "faster", "slower")
     speeds = f"{wording.milliseconds(before)} → {wording.milliseconds(after)}"
-    spread = wording.interval(*variant.accuracy_drop_points_ci95)
     return (
         Figure("Size", smaller, size_word, f"{wording.size(base.size_bytes)} → {wording.size(variant.size_bytes)}"),
         Figure("Speed-up", faster, speed_word, f"{speeds}, bytes to label, batch 1, 1 thread"),
+        *(_against_teacher(variant) if report.constraints.target_percent is None else _against_target(report, variant)),
+    )
+
+
+def _against_teacher(variant: Variant) -> tuple[Figure, Figure]:
+    spread = wording.interval(*variant.accuracy_drop_points_ci95)
+    return (
         Figure("Accuracy drop", wording.fixed(variant.accuracy_drop_points), "points", f"95 % interval {spread}"),
+        Figure("Flips, lost / gained", _flips(variant), "", f"{_items(variant)}, against the baseline"),
+    )
+
+
+def _against_target(report: Report, variant: Variant) -> tuple[Figure, Figure]:
+    """What was judged, and beside it what the target says nothing of."""
+    target = report.constraints.target_percent
+    assert target is not None
+    reached = wording.fixed(target - variant.metric_drop_points)
+    low, high = (target - limit for limit in reversed(variant.metric_drop_points_ci95))
+    spread = wording.interval(*variant.accuracy_drop_points_ci95)
+    return (
         Figure(
-            "Flips, lost / gained",
-            f"{wording.whole(variant.flips.lost)} / {wording.whole(variant.flips.gained)}",
-            "",
-            f"of {wording.plural(variant.n, 'test item')}, against the baseline",
+            wording.capital(facts.metric_name(report.constraints.metric)),
+            reached,
+            "%",
+            f"target {wording.percentage(target)}; 95 % interval {wording.interval(low, high)}",
+        ),
+        Figure(
+            "Accuracy drop from the teacher",
+            wording.fixed(variant.accuracy_drop_points),
+            "points",
+            f"95 % interval {spread}; lost / gained {_flips(variant)} {_items(variant)}",
         ),
     )
+
+
+def _flips(variant: Variant) -> str:
+    return f"{wording.whole(variant.flips.lost)} / {wording.whole(variant.flips.gained)}"
+
+
+def _items(variant: Variant) -> str:
+    return f"of {wording.plural(variant.n, 'test item')}"
 
 
 def _times(ratio: float | None, above: str, below: str) -> tuple[str, str]:

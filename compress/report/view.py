@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from compress.report import classes, evidence, facts, provenance, svg, wording
 from compress.report.charts import Drop, Point, drops, learning, pareto
+from compress.report.reference import Reference, reference
 from compress.report.schema import Report
 from compress.report.tables import Table
 from compress.report.verdict import Verdict, constraints_table, verdict
@@ -28,7 +29,7 @@ class View:
     byline: tuple[str, ...]
     verdict: Verdict
     baseline: str
-    margin: str
+    reference: Reference
     constraints: Table | None
     variants: Table
     summary: Table
@@ -63,7 +64,7 @@ def view(report: Report) -> View:
         byline=_byline(report),
         verdict=verdict(report),
         baseline=report.baseline,
-        margin=wording.points(report.constraints.max_drop_points),
+        reference=reference(report),
         constraints=constraints_table(report),
         variants=evidence.variants_table(report),
         summary=evidence.summary_table(report),
@@ -111,7 +112,7 @@ def _pareto(report: Report) -> Chart | None:
 
 
 def _drops(report: Report) -> Chart | None:
-    metric, margin = facts.metric_name(report.constraints.metric), report.constraints.max_drop_points
+    words, margin = reference(report), report.constraints.max_drop_points
     rows = [
         Drop(
             variant.id,
@@ -122,7 +123,7 @@ def _drops(report: Report) -> Chart | None:
         )
         for variant in facts.compared(report)
     ]
-    return _chart(drops(rows, margin, metric, svg.WIDE), drops(rows, margin, metric, svg.NARROW))
+    return _chart(*(drops(rows, margin, words.what, width, words.brief) for width in (svg.WIDE, svg.NARROW)))
 
 
 def _chart(wide: Markup | None, narrow: Markup | None) -> Chart | None:

@@ -38,7 +38,12 @@ def plural(count: int, noun: str) -> str:
 def sentence(words: str) -> str:
     """`words` with a capital first letter and a full stop."""
     words = words.strip()
-    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")
+    return capital(words) + ("" if words.endswith((".", "!", "?")) else ".")
+
+
+def capital(words: str) -> str:
+    """`words` with a capital first letter."""
+    return words[:1].upper() + words[1:]
 
 
 def fixed(value: float | None, digits: int = 2) -> str:
@@ -74,6 +79,12 @@ def percent(rate: float | None, digits: int = 2, unit: bool = True) -> str:
     """A rate of 0..1 in percent."""
     text = fixed(None if rate is None else 100 * rate, digits)
     return text if text == MISSING or not unit else f"{text}{NBSP}%"
+
+
+def percentage(value: float | None) -> str:
+    """What is already in percent, with the unit and two decimals at most: `87 %`, `86.75 %`."""
+    text = fixed(value)
+    return text if text == MISSING else f"{text.removesuffix('.00')}{NBSP}%"
 
 
 def interval(low: float, high: float, digits: int = 2) -> str:

@@ -18,6 +18,7 @@ from train.data import Data
 
 REPORT_JSON = "report.json"
 _PAYLOADS = 256
+_JUDGED = {"metric", "target_percent", "max_drop_points"}
 
 
 def write_report(report: Report, folder: Path) -> None:
@@ -84,4 +85,6 @@ def _write_cards(report: Report, folder: Path) -> None:
             "accuracy_drop_points_ci95": variant.accuracy_drop_points_ci95,
             "verdict": variant.verdict,
         }
+        if report.constraints.target_percent is not None:  # else the verdict would seem to rest on the drop
+            card["metrics"]["judged"] = report.constraints.model_dump(include=_JUDGED)
         write_text(file, json.dumps(card, indent=2) + "\n")
