@@ -89,6 +89,19 @@ def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     assert (source.classes, len(source.items)) == (("cat", "dog"), 24)
 
 
+def test_a_link_to_a_folder_is_not_followed_but_named(tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "13.jpg").write_bytes(jpeg(13))
+    root = image_folder(tmp_path / "photos", ("train", "test"))
+    (root / "train/dog/more").symlink_to(more)
+    (root / "train/dog/loop").symlink_to(root / "train/dog")
+    (root / "train/bird").symlink_to(more)  # a class may be a link
+    source = load_source(f"imagefolder:{root}")
+    assert found(source) == {"links to folders inside a class": ["train/dog/loop", "train/dog/more"]}
+    assert (source.classes, len(source.items)) == (("bird", "cat", "dog"), 25)
+
+
 def test_stray_files_alone_do_not_stop_a_run(tmp_path: Path) -> None:
     root = image_folder(tmp_path)
     clean = load_data(DataConfig(source=f"imagefolder:{root}"), 0)

@@ -18,6 +18,7 @@ from train.sources.base import Items, Origins, Reading, Source
 from train.sources.paths import SPLIT_NAMES, existing, is_stray
 from train.sources.problems import (
     EMPTY_CLASS,
+    LINKED_FOLDER,
     NO_CLASS,
     NOT_AN_IMAGE,
     NOT_READ,
@@ -132,6 +133,9 @@ def _images(root: Path, folder: Path, problems: Problems) -> list[str]:
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_stray(name))
         within = Path(parent).relative_to(root).as_posix()
+        for name in folders:
+            if Path(parent, name).is_symlink():  # it may lead back here, or to the images of another class
+                problems.add(LINKED_FOLDER, f"{within}/{name}")
         for name in sorted(files):
             if name.lower().endswith(SUFFIXES) and not is_stray(name):
                 found.append(f"{within}/{name}")

@@ -79,4 +79,7 @@ STRAY_FILE = Kind("files of the operating system", "note", "ignored")
 NOT_AN_IMAGE = Kind("files that are no images", "warning", "ignored; take them out of the folder")
 NO_CLASS = Kind("images outside a class folder", "error", "move each into the folder of its class")
 NOT_READ = Kind("folders that were not read", "warning", "splits are called train, validation and test")
+LINKED_FOLDER = Kind(
+    "links to folders inside a class", "warning", "not followed; put the images there, or a link to each of them"
+)
 EMPTY_CLASS = Kind("classes without a single item", "warning", "left out; remove them, or give them items")
