@@ -21,6 +21,7 @@ from train.classifier import Classifier, save_classifier
 from train.distill import DistillConfig
 from train.distill.lesson import Lesson
 from train.inputs import Inputs, TextInputs
+from train.lone_items import check_lone_items
 from train.precision import Arithmetic, Wish, choose_arithmetic
 from train.trainer import ClassifierTrainer
 from train.views import View, WorkerError, items_of_epoch
@@ -102,6 +103,8 @@ def fit(
     """
     if config.epochs == 0:
         return _as_it_is(classifier, folder)
+    if config.batch_size == 1:
+        check_lone_items(classifier)
     arithmetic = choose_arithmetic(config.precision, classifier, classifier.macs(), _device())
     say(f"training in {arithmetic.precision}: {arithmetic.why}")
     checkpoints = folder / CHECKPOINTS
