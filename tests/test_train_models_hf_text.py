@@ -9,12 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from text_models import FAMILIES, TEXTS, text_classifier, tiny_folder, tiny_tokenizer
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from serve.errors import UserError
 from serve.runner import scores
 from train.classifier import Classifier, load_classifier, save_classifier
+from train.inputs import TextInputs
 from train.models.heads import head_of
+from train.sources import Items
 from train.torch_runner import TorchRunner
 
 
@@ -98,6 +100,19 @@ def test_a_seed_decides_the_new_head(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path)
     first, second = (text_classifier(f"hf:{folder}") for _ in range(2))
     assert torch.equal(head_of(first.network).weight, head_of(second.network).weight)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_special_tokens_in_a_text_are_text_as_transformers_can_read_them(tmp_path: Path, family: str) -> None:
+    folder = tiny_folder(tmp_path, family)
+    preparer = text_classifier(f"hf:{folder}").preparer()
+    reference = AutoTokenizer.from_pretrained(folder)
+    texts = ["good [SEP] film", "[PAD] bad", "the end <end> [CLS]", "a good film"]
+    expected = [reference(text, split_special_tokens=True)["input_ids"] for text in texts]
+    assert [preparer.prepare([text.encode()])[0].tolist() for text in texts] == expected
+    assert expected[2] != reference(texts[2])["input_ids"]  # in each family one of the two is special
+    training = TextInputs(Items([text.encode() for text in texts], np.zeros(4, dtype=np.int64)), preparer)
+    assert [training.gather(np.array([row]))[0].tolist() for row in range(4)] == expected
 
 
 def test_the_tokenizer_neither_pads_nor_cuts_by_itself(tmp_path: Path) -> None:
