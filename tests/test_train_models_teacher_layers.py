@@ -59,8 +59,26 @@ def test_what_cannot_be_is_told(tmp_path: Path) -> None:
     for name in ("0", "-1", "x", "3x"):
         with pytest.raises(UserError, match="no number of layers"):
             text_classifier(f"teacher-layers:{name}", teacher=teacher)
-    with pytest.raises(UserError, match="takes no options"):
+    with pytest.raises(UserError, match="does not take option dropout"):
         text_classifier("teacher-layers:1", teacher=teacher, dropout=0.1)
+    with pytest.raises(UserError, match="take lists 2 layers"):
+        text_classifier("teacher-layers:1", teacher=teacher, take=[0, 1])
+    for wrong in ([1, 0], [0, 2], [1, 1]):
+        with pytest.raises(UserError, match="are no layers of the teacher's 2"):
+            text_classifier("teacher-layers:2", teacher=teacher, take=wrong)
+
+
+@pytest.mark.parametrize(("take", "kept"), [("first", [0, 1]), ("last", [2, 3]), ([1, 3], [1, 3])])
+def test_the_layers_that_are_asked_for_are_taken(tmp_path: Path, take: str | list[int], kept: list[int]) -> None:
+    teacher = text_classifier(f"hf:{tiny_folder(tmp_path, layers=4)}")
+    ours = text_classifier("teacher-layers:2", teacher=teacher, take=take).state_dict()
+    theirs = teacher.state_dict()
+    stack = layer_stack(theirs)
+    inside = [name for name in ours if name.startswith(f"{stack}.")]
+    assert len(inside) > 10
+    for name in inside:
+        place, rest = name.removeprefix(f"{stack}.").split(".", 1)
+        assert torch.equal(ours[name], theirs[f"{stack}.{kept[int(place)]}.{rest}"]), name
 
 
 def test_a_builtin_teacher_has_no_layers_to_take() -> None:

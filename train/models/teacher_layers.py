@@ -1,38 +1,50 @@
 """`teacher-layers:N`: a student with N of the teacher's layers and all the rest of it, as DistilBERT began.
 
-Sanh et al. 2019 (arXiv 1910.01108) take 0, 2, 4, 7, 9, 11 of BERT's twelve: the first, the last, evenly between.
+`options.take` says which: "spread", the first, the last and evenly between, as Sanh et al. 2019 (arXiv 1910.01108) took
+0, 2, 4, 7, 9, 11 of BERT's twelve; "first", since the upper layers are the ones that matter least after fine-tuning
+(Sajjad et al. 2023, arXiv 2004.03844); "last"; or a list of their numbers, from 0.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from serve.errors import UserError
 from serve.manifest import Task
 from train.draft import Draft, NetworkSpec, Wanted
 from train.models import huggingface
+from train.models.options import parse_options
 
 _COUNTS = ("num_hidden_layers", "n_layers", "n_layer")  # BERT and ViT, DistilBERT, GPT-2
 _LAYER = re.compile(r"(.+?)\.(\d+)\..+")
 State = dict[str, torch.Tensor]
+Take = Literal["spread", "first", "last"] | tuple[NonNegativeInt, ...]
+
+
+class LayerOptions(BaseModel):
+    """`options` of a student made of its teacher's layers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    take: Take = "spread"
 
 
 def check(name: str, options: dict[str, Any], task: Task) -> None:
     """Raise UserError unless `name` is a number of layers; whether the teacher has so many shows when it is made."""
-    _wanted_count(name)
-    if options:
-        raise UserError(
-            f"'teacher-layers:{name}' takes no options, got {', '.join(options)}", "it prepares as its teacher does"
-        )
+    chosen = parse_options(LayerOptions, f"teacher-layers:{name}", options)
+    if isinstance(chosen.take, tuple) and len(chosen.take) != _wanted_count(name):
+        raise UserError(f"'teacher-layers:{name}': take lists {len(chosen.take)} layers", f"list {name} of them")
 
 
 def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
     """The first, the last and evenly spread layers of the teacher, with its embeddings, pooler and head."""
     count, teacher = _wanted_count(name), wanted.teacher
+    take = parse_options(LayerOptions, f"teacher-layers:{name}", options).take
     if teacher is None:
         raise UserError(f"'teacher-layers:{name}' is a student, so it cannot be the teacher", "name another model")
     spec = teacher.spec
@@ -43,13 +55,27 @@ def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
         )
     network = spec.network.model_copy(update={"config": {**spec.network.config, key: count}})
     module = huggingface.build(network, spec.preprocessing, len(spec.labels))
-    module.load_state_dict(_thin(teacher.network.state_dict(), spread(count, total)))
+    module.load_state_dict(_thin(teacher.network.state_dict(), _taken(take, count, total, name)))
     untrained = None if count == total else f"it has {count} of the teacher's {total} layers"
     return Draft(network, module, spec.preprocessing, spec.normalisation, teacher.files, untrained)
 
 
 def origin(name: str, options: dict[str, Any]) -> None:
     """Nothing besides the teacher."""
+
+
+def _taken(take: Take, count: int, total: int, name: str) -> list[int]:
+    """The numbers of the teacher's layers that the student gets, in its order."""
+    if isinstance(take, tuple):
+        if max(take) >= total or sorted(set(take)) != list(take):
+            raise UserError(
+                f"'teacher-layers:{name}': take = {list(take)} are no layers of the teacher's {total}",
+                f"list numbers from 0 to {total - 1}, each once, in rising order",
+            )
+        return list(take)
+    return {"spread": spread(count, total), "first": list(range(count)), "last": list(range(total - count, total))}[
+        take
+    ]
 
 
 def spread(count: int, total: int) -> list[int]:
