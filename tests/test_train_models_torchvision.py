@@ -125,6 +125,18 @@ def test_dropout_is_set_where_there_is_some() -> None:
     assert found == [0.45]
 
 
+def momenta(classifier: Classifier) -> set[float]:
+    return {part.momentum for part in classifier.modules() if isinstance(part, torch.nn.BatchNorm2d)}
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "mnasnet0_5"])
+def test_without_weights_averages_follow_the_batches_of_a_small_data_set(name: str, tmp_path: Path) -> None:
+    classifier = new(name)
+    assert momenta(classifier) == {0.1}
+    save_classifier(classifier, tmp_path)
+    assert momenta(load_classifier(tmp_path)) == {0.1}
+
+
 def test_an_image_size_that_is_too_small_is_refused_before_training() -> None:
     with pytest.raises(UserError, match="does not take images of 8x8") as refused:
         image_classifier(IMAGES, LABELS, model="torchvision:alexnet", image_size=8)
@@ -153,6 +165,10 @@ def test_weights_of_as_many_labels_are_taken_whole(weights: Path) -> None:
     state = load_file(weights)
     for name, tensor in new("mobilenet_v3_small", weights=str(weights)).network.state_dict().items():
         assert torch.equal(tensor, state[name]), name
+
+
+def test_with_weights_averages_keep_the_models_own_momentum(weights: Path) -> None:
+    assert momenta(new("mobilenet_v3_small", weights=str(weights))) == {0.01}
 
 
 def test_a_head_for_other_labels_is_left_out(weights: Path) -> None:
