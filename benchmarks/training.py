@@ -1,0 +1,129 @@
+"""How fast `train.fit` trains, against a bare PyTorch loop that does the same arithmetic on the same items.
+
+    python -m benchmarks.training [--rounds 7] [mnist cifar10 sst2]
+
+Both train the recipe's teacher for an epoch on real items, in turn, so that a noisy machine troubles both alike. Same
+model, precision, optimizer, clipping, batches of the same rows; no augmentation. Needs ${LIMBECK_DATA}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from compress.recipe import load_recipe
+from serve.errors import UserError
+from serve.images import ImagePreparer
+from train.augment import AugmentConfig
+from train.classifier import Classifier, ModelConfig, new_classifier
+from train.data import load_data
+from train.draft import Wanted
+from train.fit import FitConfig, fit
+from train.inputs import Inputs, PreparedSplits
+from train.precision import choose_arithmetic
+from train.views import EpochSampler, View
+
+RECIPES = Path(__file__).parent.parent / "compress" / "recipes"
+ITEMS = {"mnist": 25_600, "cifar10": 1_280, "sst2": 640}  # some seconds an epoch on two cores
+_CPU = torch.device("cpu")
+
+
+def bare_epoch(classifier: Classifier, config: FitConfig, train: Inputs) -> float:
+    """Seconds of one epoch in a plain loop."""
+    low = choose_arithmetic(config.precision, classifier, classifier.macs(), _CPU).precision == "bf16"
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(classifier.parameters(), config.learning_rate, fused=True)
+    if config.optimizer == "sgd":
+        optimizer = torch.optim.SGD(classifier.parameters(), config.learning_rate, momentum=0.9, nesterov=True)
+    order = np.array(list(EpochSampler(View(train, AugmentConfig(), 0), 0, config.batch_size)))
+    classifier.train()
+    started = time.perf_counter()
+    for at in range(0, len(order), config.batch_size):
+        rows = order[at : at + config.batch_size]
+        inputs, labels = torch.from_numpy(train.gather(rows)), torch.from_numpy(train.labels[rows])
+        with torch.autocast("cpu", torch.bfloat16) if low else nullcontext():
+            logits = classifier(inputs)
+        loss = F.cross_entropy(logits.float(), labels)
+        loss.backward()
+        if config.clip:
+            torch.nn.utils.clip_grad_norm_(classifier.parameters(), config.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+    return time.perf_counter() - started
+
+
+def our_epoch(classifier: Classifier, config: FitConfig, train: Inputs, validation: Inputs) -> float:
+    """Seconds of one epoch of `fit`, as its record has them: training and the evaluation of a few items."""
+    with tempfile.TemporaryDirectory() as folder:
+        return fit(classifier, config, train, validation, 0, Path(folder)).epochs[0].seconds
+
+
+def measure(name: str, rounds: int) -> dict[str, object]:
+    """Medians of both in items a second, and the ratio's own median and range over the rounds."""
+    sizes = [f"data.train={ITEMS[name]}", "data.calibration=50", "data.validation=50"]
+    recipe = load_recipe(RECIPES / f"{name}.toml", sizes)
+    data = load_data(recipe.data, recipe.seed, recipe.task)
+    prepared = PreparedSplits()
+    config = recipe.teacher.fit.model_copy(update={"epochs": 1, "augment": AugmentConfig()})
+    wanted = Wanted(
+        task=data.task,
+        labels=data.classes,
+        seed=0,
+        train=data.splits["train"],
+        images=lambda spec: prepared.get("train", data.splits["train"], ImagePreparer(spec)),
+    )
+
+    def new() -> Classifier:
+        return new_classifier(ModelConfig(model=recipe.teacher.model, options=recipe.teacher.options), wanted)
+
+    preparer = new().preparer()
+    train, validation = (prepared.get(split, data.splits[split], preparer) for split in ("train", "validation"))
+    ways: list[Callable[[], float]] = [
+        lambda: our_epoch(new(), config, train, validation),
+        lambda: bare_epoch(new(), config, train),
+    ]
+    times = []
+    for at in range(rounds + 1):
+        pair = [way() for way in (ways if at % 2 else ways[::-1])]
+        times.append(pair if at % 2 else pair[::-1])
+    ours, bare = np.array(times[1:]).T  # the first round warms up
+    ratios = bare / ours
+    return {
+        "recipe": name,
+        "model": recipe.teacher.model,
+        "items": len(train),
+        "rounds": rounds,
+        "ours_items_s": round(len(train) / statistics.median(ours), 1),
+        "bare_items_s": round(len(train) / statistics.median(bare), 1),
+        "ratio": round(float(np.median(ratios)), 3),
+        "ratio_range": [round(float(ratios.min()), 3), round(float(ratios.max()), 3)],
+    }
+
+
+def main() -> None:
+    """Print one JSON line for each recipe."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", nargs="*", default=list(ITEMS))
+    parser.add_argument("--rounds", type=int, default=7)
+    wanted = parser.parse_args()
+    os.environ.setdefault("LIMBECK_DATA", "../shared/data")
+    for name in wanted.recipes:
+        try:
+            print(json.dumps(measure(name, wanted.rounds)), flush=True)
+        except UserError as error:
+            print(f"{name}: {error.message}; {error.hint}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
