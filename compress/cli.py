@@ -155,6 +155,28 @@ def check(
         raise typer.Exit(USER_ERROR)
 
 
+@data.command()
+def preview(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, for example compress/recipes/sst2.toml.")],
+    model: Annotated[str | None, typer.Option(help="teacher, or a student's name. [default: all]")] = None,
+    rows: Annotated[int, typer.Option(min=1, max=1000, help="How many rows of the training split.")] = 12,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("preview.html"),
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. --set teacher.fit.augment.swap=0.1."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a page with rows of the training split as they are and as training sees them, augmented."""
+    from compress.preview import write_preview
+    from compress.recipe import load_recipe
+
+    resolved = load_recipe(recipe, changes)
+    page = write_preview(resolved, Path("runs") / resolved.name, out, model, rows)
+    print(page.nothing or f"augmented: {', '.join(name for part in page.sections for name in part.models)}")
+    print(out)
+
+
 @config.command()
 def schema() -> None:
     """Print the JSON schema of a recipe, for editors."""

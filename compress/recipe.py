@@ -19,6 +19,8 @@ from pydantic import (
 
 from serve.errors import UserError, did_you_mean
 from serve.manifest import Precision, Task
+from train.augment.augmenter import check_augmentation
+from train.augment.synonyms import EMBEDDINGS
 from train.classifier import ModelConfig
 from train.data import DataConfig
 from train.fit import FitConfig
@@ -155,6 +157,20 @@ class Recipe(_Table):
             raise ValueError(f"fit.augment cannot do {', '.join(unfit)} with task = '{self.task}': leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _the_teacher_is_augmented_without_a_teacher(self) -> Recipe:
+        augment = self.teacher.fit.augment
+        if augment.mask_salient:
+            raise ValueError(
+                "teacher.fit.augment.mask_salient is guided by a teacher, which the teacher has not: set it on students"
+            )
+        if augment.synonym and augment.synonyms == EMBEDDINGS and self.teacher.model.startswith("builtin:"):
+            raise ValueError(
+                f"teacher.fit.augment.synonyms = '{EMBEDDINGS}' needs word embeddings that are trained, and those of "
+                f"'{self.teacher.model}' are new: name a thesaurus file, or take 'wordnet'"
+            )
+        return self
+
     def with_controls(self) -> Recipe:
         """The recipe with a control written out beside each distilled student that asks for one."""
         students: list[Student] = []
@@ -198,6 +214,7 @@ def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
     models: list[Teacher | Student] = [recipe.teacher, *recipe.students]
     for model in models:
         ModelConfig(model=model.model, options=model.options).checked(recipe.task)
+        check_augmentation(model.fit.augment)
     return recipe.with_controls()
 
 

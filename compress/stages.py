@@ -23,6 +23,8 @@ from compress.variants import BASELINE, Variant, baseline, packaged_variants, pa
 from serve.images import ImagePreparer
 from serve.predictor import Predictor
 from serve.runner import Runner
+from train.augment.augmenter import asks_the_teacher
+from train.augment.augmenter import origin as origin_of_views
 from train.classifier import WEIGHTS, Classifier, ModelConfig, load_classifier, new_classifier, read_spec
 from train.data import Data
 from train.draft import Wanted
@@ -56,7 +58,7 @@ class Stages:
     def _fit_teacher(self) -> FitResult:
         recipe = self._recipe.teacher
         config = ModelConfig(model=recipe.model, options=recipe.options)
-        inputs = {"model": config, "fit": recipe.fit, **_origin(config)}
+        inputs = {"model": config, "fit": recipe.fit, **origin_of_views(recipe.fit.augment), **_origin(config)}
 
         def work(folder: Path) -> FitResult:
             return self._train(new_classifier(config, self._wanted()), recipe.fit, folder)
@@ -73,6 +75,7 @@ class Stages:
             "teacher": self._run.digest(TEACHER) if student.distill or needs_teacher(student.model) else None,
             # a control, which has nothing else of the teacher, still sees the same view of the images
             "preprocessing": read_spec(self._run.path / TEACHER).preprocessing if self._data.task == "image" else None,
+            **self._of_views(student.fit),
             **_origin(config),
         }
 
@@ -82,17 +85,27 @@ class Stages:
             teaching = None
             if student.distill is not None:
                 teaching = Teaching(teacher, student.distill, self._inputs("train", teacher))
-            return self._train(classifier, student.fit, folder, teaching)
+            return self._train(classifier, student.fit, folder, teaching, guide=teacher)
 
         return self._stage(name, inputs, FitResult, work, output=name, splits=("train", "validation"))
 
     def _train(
-        self, classifier: Classifier, config: FitConfig, folder: Path, teaching: Teaching | None = None
+        self,
+        classifier: Classifier,
+        config: FitConfig,
+        folder: Path,
+        teaching: Teaching | None = None,
+        guide: Classifier | None = None,
     ) -> FitResult:
         train, validation = self._inputs("train", classifier), self._inputs("validation", classifier)
         say = self._console.detail
         with self._console.epochs() as on_epoch:
-            return fit(classifier, config, train, validation, self._recipe.seed, folder, teaching, on_epoch, say)
+            return fit(classifier, config, train, validation, self._recipe.seed, folder, teaching, on_epoch, say, guide)
+
+    def _of_views(self, config: FitConfig) -> dict[str, str]:
+        """What the views that a student sees depend on: files, and the teacher, also where it teaches nothing else."""
+        guide = {"guide": self._run.digest(TEACHER)} if asks_the_teacher(config.augment) else {}
+        return {**guide, **origin_of_views(config.augment)}
 
     def _wanted(self, teacher: Classifier | None = None) -> Wanted:
         data = self._data

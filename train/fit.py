@@ -17,6 +17,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from serve.errors import UserError
 from train.augment import AugmentConfig
+from train.augment.augmenter import text_augmenter
 from train.classifier import Classifier, save_classifier
 from train.distill import DistillConfig
 from train.distill.lesson import Lesson
@@ -94,11 +95,13 @@ def fit(
     teaching: Teaching | None = None,
     on_epoch: OnEpoch | None = None,
     say: Callable[[str], None] = lambda _: None,
+    guide: Classifier | None = None,
 ) -> FitResult:
     """Train `classifier`, keep its best epoch on validation, and save it into `folder`.
 
     Checkpoints lie in `folder`/checkpoints after each epoch; a call that finds some there goes on from the last
     and ends with the same weights as one that was never interrupted. They are deleted at the end.
+    `guide` is the teacher where text augmentation alone asks it: a control sees the views that its student sees.
     Raises UserError when the loss stops being a number, and where nothing is to be trained that should be.
     """
     if config.epochs == 0:
@@ -125,7 +128,14 @@ def fit(
             checkpoints,
             last,
         ),
-        train_dataset=View(train, config.augment, seed, taught, _as_the_teacher(train, teaching)),
+        train_dataset=View(
+            train,
+            config.augment,
+            seed,
+            taught,
+            _as_the_teacher(train, teaching),
+            text_augmenter(config.augment, train, teaching.teacher if teaching else guide, classifier, seed, say),
+        ),
         eval_dataset=View(validation, AugmentConfig(), seed),
         callbacks=_callbacks(config, on_epoch),
         optimizer_cls_and_kwargs=_optimizer(config),

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 from serve.errors import UserError
 from train.augment import AugmentConfig
 from train.augment.images import augment_images
-from train.augment.texts import augment_text
+from train.augment.texts import TextAugmenter
 from train.inputs import Inputs, TextInputs
 
 # inputs uint8 [N, H, W, C] or int64 [N, L], labels int64 [N]. Where items were mixed, targets float32 [N, K]: how much
@@ -37,9 +37,11 @@ class View(Dataset[Batch]):
         seed: int,
         taught: np.ndarray | None = None,
         teacher_inputs: Inputs | None = None,
+        augmenter: TextAugmenter | None = None,
     ) -> None:
         self.inputs, self.augmentation, self.seed, self.taught = inputs, augmentation, seed, taught
         self.teacher_inputs = teacher_inputs
+        self.augmenter = augmenter  # of texts; images are augmented as `augmentation` says
         # in memory that a loader's workers share, so that one which lives longer than an epoch sees the next
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -64,16 +66,16 @@ class View(Dataset[Batch]):
 
     def _see(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """These rows as model and teacher see them in this epoch."""
-        if not (self.augmentation.is_active and isinstance(self.inputs, TextInputs)):
+        if self.augmenter is None or not isinstance(self.inputs, TextInputs):
             images = augment_images(self._gather(rows), self.augmentation, self.seed, self.epoch, rows)
             return {"inputs": images}
         texts = [
-            augment_text(text, self.augmentation, self.seed, self.epoch, int(row))
+            self.augmenter.view(text, self.epoch, int(row))
             for row, text in zip(rows, self.inputs.texts(rows), strict=True)
         ]
-        seen = {"inputs": self.inputs.tokenize(texts)}
+        seen = {"inputs": self.augmenter.tokenize(texts, self.inputs)}
         if isinstance(self.teacher_inputs, TextInputs):
-            seen["teacher_inputs"] = self.teacher_inputs.tokenize(texts)
+            seen["teacher_inputs"] = self.augmenter.tokenize(texts, self.teacher_inputs)
         return seen
 
     def _gather(self, rows: np.ndarray) -> np.ndarray:

@@ -25,8 +25,12 @@ _LINE_START = re.compile(r"^([#+\-=]|\d+[.)](?=\s|$))")
 
 def render_html(report: Report) -> str:
     """The whole page, in one file that asks for nothing from the network."""
-    stylesheet = Markup((_HERE / "report.css").read_text(encoding="utf-8"))
-    return _html().get_template("report.html.j2").render(view=view(report), stylesheet=stylesheet)
+    return _html().get_template("report.html.j2").render(view=view(report), stylesheet=_stylesheet())
+
+
+def render_preview(page: Any) -> str:
+    """`compress.preview.Page` as a page like that."""
+    return _html().get_template("preview.html.j2").render(page=page, stylesheet=_stylesheet())
 
 
 def render_markdown(report: Report) -> str:
@@ -37,6 +41,10 @@ def render_markdown(report: Report) -> str:
 def render_model_card(report: Report) -> str:
     """The model card of the selected variant, with Hugging Face's front matter."""
     return _markdown().get_template("model_card.md.j2").render(view=view(report), card=card(report))
+
+
+def _stylesheet() -> Markup:
+    return Markup((_HERE / "report.css").read_text(encoding="utf-8"))
 
 
 @cache

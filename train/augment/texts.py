@@ -2,41 +2,119 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from train.augment import characters, words
 from train.augment.draws import generator
+from train.augment.lexicon import Lexicon
+from train.augment.replacements import Table, replace
+from train.augment.units import Unit, join, split
 
-_WORD = re.compile(r"\S+")
+if TYPE_CHECKING:
+    from train.augment.masks import MaskingPreparer
+    from train.inputs import TextInputs
 
 
 class TextAugment(BaseModel):
-    """The part of `fit.augment` that is for texts. Each is the share of the words that it happens to."""
+    """The part of `fit.augment` that is for texts: of the words to which it can happen, the share to which it does."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     delete: float = Field(default=0.0, ge=0, lt=1)
     swap: float = Field(default=0.0, ge=0, lt=1)  # with the word that follows
+    insert: float = Field(default=0.0, ge=0, lt=1)  # another word after it
+    insert_from: words.InsertFrom = "vocabulary"  # as often as in the training texts; "neighbour": a copy of one near
+    shuffle: float = Field(default=0.0, ge=0, le=1)  # of the texts
+    shuffle_window: int = Field(default=3, ge=0)  # places that a word moves at most; 0: any number
+    case: float = Field(default=0.0, ge=0, le=1)  # lower, UPPER or Capitalised
+    # one character of a word each
+    character_delete: float = Field(default=0.0, ge=0, le=1)
+    character_swap: float = Field(default=0.0, ge=0, le=1)
+    character_insert: float = Field(default=0.0, ge=0, le=1)
+    character_replace: float = Field(default=0.0, ge=0, le=1)
+    synonym: float = Field(default=0.0, ge=0, le=1)
+    synonyms: str = "embeddings"  # the teacher's, or a teacher's own; "wordnet"; or a path to a thesaurus
+    homophone: float = Field(default=0.0, ge=0, le=1)
+    mask_salient: float = Field(default=0.0, ge=0, le=0.5)  # the less the teacher decides by a word, the more readily
+
+    SETTINGS: ClassVar[tuple[str, ...]] = ("insert_from", "shuffle_window", "synonyms")  # how, not how much
 
 
-def augment_text(text: str, config: TextAugment, seed: int, epoch: int, index: int) -> str:
-    """A new view of the text that is item `index` of the training split; never an empty one (Wei & Zou 2019, EDA)."""
-    draw = generator(seed, epoch, index)
-    words = _WORD.findall(text)
-    words = _delete(words, config.delete, draw)
-    words = _swap(words, config.swap, draw)
-    return " ".join(words) or text
+@dataclass(frozen=True)
+class Resources:
+    """What is built once before training, as far as the config asks for it."""
+
+    lexicon: Lexicon | None = None
+    synonyms: Table = field(default_factory=dict)
+    homophones: Table = field(default_factory=dict)
+    ranks: Sequence[np.ndarray] = ()  # for each training text, of each of its words: saliency.Salience
+    masking: Mapping[str, MaskingPreparer] = field(default_factory=dict)  # by the fingerprint of who tokenizes else
 
 
-def _delete(words: list[str], share: float, draw: np.random.Generator) -> list[str]:
-    kept = draw.random(len(words)) >= share
-    return [word for word, keep in zip(words, kept, strict=True) if keep] or words[:1]
+class TextAugmenter:
+    """Makes views of the training texts."""
+
+    def __init__(self, config: TextAugment, seed: int, resources: Resources) -> None:
+        self.config, self._seed, self._resources = config, seed, resources
+
+    def view(self, text: str, epoch: int, index: int) -> str:
+        """The text that is item `index` of the training split as `epoch` sees it; never an empty one.
+
+        It depends on (seed, epoch, index) and the config alone. `units.MASK` stands for a masked word.
+        """
+        units = split(text)
+        if not units:
+            return text
+        draw = generator(self._seed, epoch, index)
+        changed = self._moved(self._changed(units, index, draw), draw)
+        return text if changed == units else join(changed)
+
+    def tokenize(self, texts: list[str], inputs: TextInputs) -> np.ndarray:
+        """Views as ids int64 [N, L], as `inputs` tokenizes."""
+        masking = self._resources.masking.get(inputs.fingerprint())
+        return inputs.tokenize(texts) if masking is None else masking.tokenize(texts)
+
+    def _changed(self, units: list[Unit], index: int, draw: np.random.Generator) -> list[Unit]:
+        """With other words in the same places."""
+        config, known = self.config, self._resources
+        if config.mask_salient:
+            units = words.mask(units, config.mask_salient, known.ranks[index], draw)
+        if config.synonym:
+            units = replace(units, config.synonym, known.synonyms, draw)
+        if config.homophone:
+            units = replace(units, config.homophone, known.homophones, draw)
+        if config.case:
+            units = words.change_case(units, config.case, draw)
+        if config.character_delete:
+            units = characters.delete(units, config.character_delete, draw)
+        if config.character_swap:
+            units = characters.swap(units, config.character_swap, draw)
+        if config.character_insert:
+            units = characters.insert(units, config.character_insert, _there(known.lexicon).letters, draw)
+        if config.character_replace:
+            units = characters.replace(units, config.character_replace, _there(known.lexicon).letters, draw)
+        return units
+
+    def _moved(self, units: list[Unit], draw: np.random.Generator) -> list[Unit]:
+        """With words more, words less, and words in other places."""
+        config = self.config
+        if config.insert:
+            pick = None if config.insert_from == "neighbour" else _there(self._resources.lexicon).pick
+            units = words.insert(units, config.insert, pick, draw)
+        if config.delete:
+            units = words.delete(units, config.delete, draw)
+        if config.swap:
+            units = words.swap(units, config.swap, draw)
+        if config.shuffle:
+            units = words.shuffle(units, config.shuffle, config.shuffle_window, draw)
+        return units
 
 
-def _swap(words: list[str], share: float, draw: np.random.Generator) -> list[str]:
-    swapped = list(words)
-    for at in np.flatnonzero(draw.random(max(len(words) - 1, 0)) < share):
-        swapped[at], swapped[at + 1] = swapped[at + 1], swapped[at]
-    return swapped
+def _there(lexicon: Lexicon | None) -> Lexicon:
+    assert lexicon is not None, "this draws from the training texts: build the augmenter with text_augmenter"
+    return lexicon

@@ -1,0 +1,197 @@
+"""`limbeck data preview`: rows of the training split as they are and as training sees them, on one page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from compress.recipe import TEACHER, Recipe, Student, Teacher
+from compress.report.render import render_preview
+from compress.textmarks import Span, mark_changes
+from serve.errors import UserError, did_you_mean
+from serve.images import ImagePreparer
+from train.augment import AugmentConfig
+from train.augment.augmenter import asks_the_teacher, text_augmenter
+from train.augment.images import augment_images
+from train.classifier import SPEC, Classifier, ModelConfig, load_classifier, new_classifier
+from train.data import Data, load_data
+from train.draft import Wanted
+from train.inputs import Inputs, TextInputs, prepare_inputs
+
+EPOCHS = 4  # views of each row
+_STATISTICS_ITEMS = 256  # a preview shows no normalised pixels, and so needs no exact mean of them
+_NOT_TRAINED = (
+    "The teacher is not trained yet. Where a view depends on it, an untrained one was asked; after `limbeck run` the "
+    "preview asks the trained one."
+)
+
+Look = str | tuple[Span, ...]  # an image as a data: URI, or a text in pieces
+
+
+@dataclass(frozen=True)
+class Row:
+    """An item of the training split as it is, and its views."""
+
+    label: str
+    before: str
+    views: tuple[Look, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """The rows as some models see them that are augmented alike; no model: as they are."""
+
+    models: tuple[str, ...]
+    settings: tuple[str, ...]
+    notes: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the template shows."""
+
+    name: str
+    source: str
+    task: str
+    seed: int
+    total: int  # items of the training split
+    epochs: int
+    nothing: str  # why there is no view, if there is none
+    sections: tuple[Section, ...]
+
+
+def write_preview(recipe: Recipe, run: Path, out: Path, model: str | None = None, rows: int = 12) -> Page:
+    """Write the page of `preview` into one HTML file that asks for nothing from the network."""
+    page = preview(recipe, run, model, rows)
+    out.write_text(render_preview(page), encoding="utf-8")
+    return page
+
+
+def preview(recipe: Recipe, run: Path, model: str | None = None, rows: int = 12) -> Page:
+    """Rows spread evenly over the training split, with the views of the first epochs of each model's training.
+
+    `run` is where a trained teacher may lie. Raises UserError for a model that the recipe does not have.
+    """
+    known: dict[str, Teacher | Student] = {TEACHER: recipe.teacher, **{one.name: one for one in recipe.students}}
+    if model is not None and model not in known:
+        raise UserError(f"the recipe has no model '{model}'", did_you_mean(model, known))
+    asked = {name: one for name, one in known.items() if model in (None, name)}
+    data = load_data(recipe.data, recipe.seed, recipe.task)
+    train = data.splits["train"]
+    picked = np.unique(np.linspace(0, len(train) - 1, min(rows, len(train))).astype(np.int64))
+    seen = _Seen(recipe, data, run, picked)
+    nothing = ""
+    sections = tuple(seen.section(asked[names[0]], names) for names in _alike(asked))
+    if not sections:
+        whose = f"{model} has no" if model else "no model has"
+        nothing = f"Nothing is augmented: {whose} fit.augment. Training sees the rows as they are."
+        sections = (Section((), (), (), seen.rows([()] * len(picked))),)
+    return Page(recipe.name, data.source, data.task, recipe.seed, len(train), EPOCHS, nothing, sections)
+
+
+def _alike(models: dict[str, Teacher | Student]) -> list[tuple[str, ...]]:
+    """The names of those that augment, together where they see the same: a student and its control."""
+    groups: dict[str, list[str]] = {}
+    for name, model in models.items():
+        if model.fit.augment.is_active:
+            key = f"{name == TEACHER} {model.model} {model.options} {model.fit.augment.model_dump_json()}"
+            groups.setdefault(key, []).append(name)
+    return [tuple(names) for names in groups.values()]
+
+
+class _Seen:
+    """The picked rows, as they are and as models see them: with the models untrained, but for what a run has left."""
+
+    def __init__(self, recipe: Recipe, data: Data, run: Path, picked: np.ndarray) -> None:
+        self._recipe, self._data, self._run, self._picked = recipe, data, run, picked
+        self._teacher: Classifier | None = None
+        self._is_trained = False
+
+    def section(self, model: Teacher | Student, names: tuple[str, ...]) -> Section:
+        """What models see that are all configured as `model` is."""
+        config = model.fit.augment
+        settings = tuple(f"{key} = {getattr(config, key)}" for key in config.active())
+        if self._data.task == "image":
+            return Section(names, settings, (), self.rows(self._images(config)))
+        notes: list[str] = []
+        views = self._texts(model, names[0] == TEACHER, notes)
+        if names[0] != TEACHER and asks_the_teacher(config) and not self._is_trained:
+            notes.append(_NOT_TRAINED)
+        return Section(names, settings, tuple(notes), self.rows(views))
+
+    def rows(self, views: Sequence[tuple[Look, ...]]) -> tuple[Row, ...]:
+        """The picked rows with these views."""
+        train, classes = self._data.splits["train"], self._data.classes
+        labels = [classes[label] for label in train.labels[self._picked]]
+        return tuple(Row(*row) for row in zip(labels, self._as_they_are(), views, strict=True))
+
+    def _as_they_are(self) -> list[str]:
+        if self._data.task == "image":
+            return [_as_uri(image) for image in self._pixels()]
+        return [self._data.splits["train"].content[int(at)].decode() for at in self._picked]
+
+    def _texts(self, model: Teacher | Student, is_teacher: bool, notes: list[str]) -> list[tuple[Look, ...]]:
+        teacher = None if is_teacher else self.teacher()
+        own = self.teacher() if is_teacher else self._new(model, teacher)
+        inputs = self._prepared(own)
+        augmenter = text_augmenter(model.fit.augment, inputs, teacher, own, self._recipe.seed, notes.append)
+        assert augmenter is not None
+        assert isinstance(inputs, TextInputs)
+        texts = zip(self._picked.tolist(), inputs.texts(self._picked), strict=True)
+        return [
+            tuple(mark_changes(text, augmenter.view(text, epoch, at)) for epoch in range(EPOCHS)) for at, text in texts
+        ]
+
+    def _images(self, config: AugmentConfig) -> list[tuple[Look, ...]]:
+        seed = self._recipe.seed
+        views = [augment_images(self._pixels(), config, seed, epoch, self._picked) for epoch in range(EPOCHS)]
+        return [tuple(_as_uri(image) for image in images) for images in zip(*views, strict=True)]
+
+    def _pixels(self) -> np.ndarray:
+        """The picked rows as the teacher prepares them: uint8 [R, H, W, C]."""
+        items = self._data.splits["train"].take(self._picked)
+        return prepare_inputs(items, self.teacher().preparer()).gather(np.arange(len(items)))
+
+    def teacher(self) -> Classifier:
+        """The trained teacher of the run, where it is this recipe's; else a new one."""
+        if self._teacher is None:
+            folder = self._run / TEACHER
+            trained = load_classifier(folder) if (folder / SPEC).exists() else None
+            if trained is not None and self._is_ours(trained):
+                self._teacher, self._is_trained = trained, True
+            else:
+                self._teacher = self._new(self._recipe.teacher, None).eval()
+        return self._teacher
+
+    def _is_ours(self, trained: Classifier) -> bool:
+        return trained.spec.model == self._recipe.teacher.model and trained.spec.labels == self._data.classes
+
+    def _new(self, model: Teacher | Student, teacher: Classifier | None) -> Classifier:
+        train = self._data.splits["train"]
+        some = train.take(np.unique(np.linspace(0, len(train) - 1, _STATISTICS_ITEMS).astype(np.int64)))
+        wanted = Wanted(
+            task=self._data.task,
+            labels=self._data.classes,
+            seed=self._recipe.seed,
+            train=train,
+            images=lambda spec: prepare_inputs(some, ImagePreparer(spec)),
+            teacher=teacher,
+        )
+        return new_classifier(ModelConfig(model=model.model, options=model.options), wanted)
+
+    def _prepared(self, own: Classifier) -> Inputs:
+        return prepare_inputs(self._data.splits["train"], own.preparer())
+
+
+def _as_uri(image: np.ndarray) -> str:
+    """Pixels uint8 [H, W, C] as a PNG in a data: URI."""
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from text_models import tiny_folder
+from tiny_run import RECIPE
+from typer.testing import CliRunner
+
+from compress.cli import app
+from compress.textmarks import mark_changes
+from serve.errors import UserError
+from train.augment.units import MASK
+
+TEXT_RECIPE = """
+name = "texts"
+task = "text"
+[data]
+source = "csv:{data}"
+[teacher]
+model = "hf:{teacher}"
+fit = {{ epochs = 1, augment = {{ delete = 0.2, synonym = 0.3 }} }}
+[[students]]
+name = "small"
+model = "builtin:textcnn"
+fit = {{ epochs = 1, augment = {{ mask_salient = 0.4 }} }}
+distill = {{ temperature = 2.0, alpha = 0.5 }}
+[quantize]
+precisions = ["fp32"]
+[accept]
+max_drop_points = 60.0
+"""
+WORDS = ["a", "good", "film", "<b>", "great", "fun", "&", "boring", "movie"]
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    rows = [f"{' '.join(np.random.default_rng(at).permutation(WORDS))} {at},{'pn'[at % 2]}" for at in range(100)]
+    (tmp_path / "data.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    recipe = tmp_path / "recipe.toml"
+    teacher = tiny_folder(tmp_path / "teacher")
+    recipe.write_text(TEXT_RECIPE.format(data=tmp_path / "data.csv", teacher=teacher))
+    return recipe
+
+
+def preview(recipe: Path, *options: str) -> tuple[str, str]:
+    """What was printed, and the page."""
+    out = recipe.parent / "page.html"
+    ended = CliRunner().invoke(app, ["data", "preview", str(recipe), "--out", str(out), *options])
+    if ended.exception is not None:
+        raise ended.exception
+    return ended.stdout, out.read_text()
+
+
+def test_texts_are_shown_with_their_views_and_what_changed(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(texts.parent)
+    said, page = preview(texts, "--rows", "5")
+    assert said == f"augmented: teacher, small, small-alone\n{texts.parent / 'page.html'}\n"
+    assert re.findall("<h2>(.*)</h2>", page) == ["teacher", "small, small-alone"]
+    assert page.count('<th scope="row">') == 10
+    assert page.count("<li>") == 40
+    assert "<code>delete = 0.2, synonym = 0.3</code>" in page
+    assert min(page.count("<mark>"), page.count("<del>"), page.count('<span class="mask">')) > 5
+    assert "The teacher is not trained yet" in page
+    assert "<b>" not in page
+    assert "&lt;b&gt;" in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+
+
+def test_one_model_alone_and_a_model_that_is_not_there(texts: Path) -> None:
+    assert re.findall("<h2>(.*)</h2>", preview(texts, "--model", "teacher")[1]) == ["teacher"]
+    with pytest.raises(UserError, match="no model 'smal'") as error:
+        preview(texts, "--model", "smal")
+    assert "small" in error.value.hint
+
+
+def test_nothing_augmented_is_said(texts: Path) -> None:
+    said, page = preview(texts, "--model", "teacher", "--set", "teacher.fit.augment={}")
+    assert said.startswith("Nothing is augmented: teacher has no fit.augment.")
+    assert "Nothing is augmented" in page
+    assert page.count("<tr>") == 13
+    assert "<li>" not in page
+
+
+def test_images_are_shown_as_training_sees_them(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE)
+    said, page = preview(recipe, "--rows", "3")
+    assert said.startswith("augmented: teacher\n")
+    found = [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]*)"', page)]
+    assert len(found) == 3 * 5
+    images = [np.asarray(Image.open(io.BytesIO(png))) for png in found]
+    assert {image.shape for image in images} == {(8, 8)}
+    before, after = images[0], images[1:5]
+    padded = np.pad(before, 1)
+    shifted = [padded[y : y + 8, x : x + 8] for y in range(3) for x in range(3)]
+    assert all(any((image == one).all() for one in shifted) for image in after)
+    assert any((image != before).any() for image in after)
+
+
+def test_changes_are_found_word_by_word() -> None:
+    spans = mark_changes("a good film", f"a film indeed {MASK}")
+    assert [(span.kind, span.gap + span.text) for span in spans[:4]] == [
+        ("same", "a"),
+        ("gone", " good"),
+        ("same", " film"),
+        ("new", " indeed"),
+    ]
+    assert spans[4].kind == "mask"
+    assert "".join(span.gap + span.text for span in mark_changes("我喜欢", "我欢")) == "我喜欢"

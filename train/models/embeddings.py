@@ -1,0 +1,28 @@
+"""Where a text model keeps the embeddings of its tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from serve.errors import UserError
+
+if TYPE_CHECKING:
+    from train.classifier import Classifier
+
+
+def input_embeddings(classifier: Classifier) -> nn.Embedding:
+    """The table [V, D] of a transformer or a TextCNN. Raises UserError for a model that has none."""
+    inner = getattr(classifier.network, "model", None)
+    found = (
+        inner.get_input_embeddings()
+        if hasattr(inner, "get_input_embeddings")
+        else getattr(classifier.network, "embedding", None)
+    )
+    if not isinstance(found, nn.Embedding):
+        raise UserError(
+            f"'{classifier.spec.model}' has no word embeddings",
+            "take a transformer of the hf: or pkg: kind, or textcnn",
+        )
+    return found
