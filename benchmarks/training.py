@@ -30,7 +30,8 @@ from train.augment import AugmentConfig
 from train.classifier import Classifier, ModelConfig, new_classifier
 from train.data import load_data
 from train.draft import Wanted
-from train.fit import FitConfig, fit
+from train.fit import fit
+from train.fit_config import FitConfig
 from train.inputs import Inputs, PreparedSplits
 from train.precision import choose_arithmetic
 from train.views import EpochSampler, View

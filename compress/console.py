@@ -9,7 +9,7 @@ from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from train.fit import EpochRecord, OnEpoch
+from train.epochs import EpochRecord, OnEpoch
 
 
 class Console:

@@ -16,16 +16,16 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from train.augment.augmenter import check_augmentation
+from train.augment.synonyms import EMBEDDINGS
 
 from serve.errors import UserError, did_you_mean
 from serve.manifest import Precision, Task
-from train.augment.augmenter import check_augmentation
-from train.augment.synonyms import EMBEDDINGS
 from train.classifier import ModelConfig
 from train.data import DataConfig
-from train.fit import FitConfig
-from train.images import IMAGE_SIZE
 from train.distill import DistillConfig
+from train.fit_config import FitConfig
+from train.images import IMAGE_SIZE
 from train.models import needs_teacher
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"

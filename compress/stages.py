@@ -28,7 +28,8 @@ from train.augment.augmenter import origin as origin_of_views
 from train.classifier import WEIGHTS, Classifier, ModelConfig, load_classifier, new_classifier, read_spec
 from train.data import Data
 from train.draft import Wanted
-from train.fit import FitConfig, FitResult, Teaching, fit
+from train.fit import FitResult, Teaching, fit
+from train.fit_config import FitConfig
 from train.inputs import Inputs, PreparedSplits
 from train.models import needs_teacher, origin
 from train.torch_runner import TorchRunner

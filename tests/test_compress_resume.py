@@ -22,7 +22,9 @@ from train import fit as fitting
 from train.augment import AugmentConfig
 from train.classifier import Classifier
 from train.data import DataConfig, load_data
-from train.fit import EpochRecord, FitConfig, fit
+from train.epochs import EpochRecord
+from train.fit import fit
+from train.fit_config import FitConfig
 from train.inputs import ImageInputs
 
 ROOT = Path(__file__).resolve().parent.parent

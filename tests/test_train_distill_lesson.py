@@ -15,7 +15,8 @@ from train.classifier import Classifier, load_classifier
 from train.distill import DistillConfig, FeatureConfig
 from train.distill.inside import look_inside
 from train.distill.lesson import Lesson
-from train.fit import FitConfig, FitResult, Teaching, fit
+from train.fit import FitResult, Teaching, fit
+from train.fit_config import FitConfig
 from train.inputs import TextInputs
 from train.sources import Items
 

@@ -19,7 +19,9 @@ from train import inputs as inputs_module
 from train.augment import AugmentConfig
 from train.augment.images import augment_images as augment
 from train.classifier import Classifier
-from train.fit import FitConfig, FitResult, fit
+from train.epochs import EpochRecord, epoch_callbacks
+from train.fit import FitResult, fit
+from train.fit_config import FitConfig
 from train.images import of_one_size, pixel_statistics
 from train.inputs import ImageInputs, Inputs, LazyImages, prepare_inputs
 from train.sources import Items
@@ -133,12 +135,12 @@ def test_a_resumed_training_with_workers_ends_with_the_same_weights(
     workers(2)
     expected, _ = trained(tmp_path / "whole", prepared(0))
 
-    def stop(*_: object) -> None:
-        raise _StopError
+    def stop(record: EpochRecord, epochs: int) -> None:
+        if record.epoch > 2:
+            raise _StopError
 
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(fit_module, "epoch_records", lambda state: stop() if state.epoch > 2 else [])
-        interrupted.setattr(fit_module, "_callbacks", lambda config, _: [fit_module._Tell(stop, 3)])
+        interrupted.setattr(fit_module, "epoch_callbacks", lambda config, _: epoch_callbacks(config, stop))
         with pytest.raises(_StopError):
             trained(tmp_path / "cut", prepared(0))
     assert list((tmp_path / "cut").glob("checkpoints/checkpoint-*"))

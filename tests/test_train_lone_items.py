@@ -7,7 +7,8 @@ import pytest
 from helpers import image_classifier, image_inputs
 
 from serve.errors import UserError
-from train.fit import FitConfig, fit
+from train.fit import fit
+from train.fit_config import FitConfig
 
 IMAGES, TARGETS = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8), np.arange(6) % 2
 INPUTS = image_inputs(IMAGES, TARGETS)

@@ -12,7 +12,8 @@ from serve.errors import UserError
 from train.augment import AugmentConfig
 from train.classifier import Classifier, load_classifier
 from train.distill import DistillConfig
-from train.fit import FitConfig, FitResult, Teaching, fit
+from train.fit import FitResult, Teaching, fit
+from train.fit_config import FitConfig
 
 GENERATOR = np.random.default_rng(0)
 LABELS = tuple("abcd")

@@ -1,0 +1,76 @@
+"""A fit's settings in the words of transformers' Trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import TrainingArguments
+
+from train.checkpoints import state_of
+from train.epochs import epoch_records, patience_is_over
+from train.fit_config import FitConfig
+from train.inputs import Inputs
+from train.precision import Arithmetic
+
+_SCORED_BYTES = 6 * 2**20  # 512 images of 64 x 64 pixels, 41 of 224 x 224
+
+
+def training_arguments(
+    config: FitConfig,
+    arithmetic: Arithmetic,
+    train: Inputs,
+    items: int,
+    seed: int,
+    checkpoints: Path,
+    last: Path | None,
+) -> TrainingArguments:
+    """Our settings in transformers' words; `items` of `train` are seen in an epoch, `last` is where to go on."""
+    epochs = config.epochs
+    if last is not None:  # training may have ended there, and only what comes after it was cut off
+        state = state_of(last)
+        if patience_is_over(config, state):
+            epochs = len(epoch_records(state))
+    updates = -(-items // (config.batch_size * config.accumulation)) * config.epochs
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=epochs,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=scored_together(train, 512),
+        dataloader_num_workers=train.workers(config.batch_size),
+        gradient_accumulation_steps=config.accumulation,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        lr_scheduler_type=config.schedule if config.schedule != "constant" else "constant_with_warmup",
+        warmup_steps=round(config.warmup * updates),
+        max_grad_norm=config.clip,
+        use_cpu=training_device().type == "cpu",
+        bf16=arithmetic.precision == "bf16",
+        fp16=arithmetic.precision == "fp16",
+        seed=seed,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        logging_nan_inf_filter=False,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="accuracy",
+        greater_is_better=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        label_names=["labels"],
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+    )
+
+
+def training_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def scored_together(inputs: Inputs, most: int) -> int:
+    """Items of a batch without gradients: fewer of large images, whose activations would fill the memory."""
+    return max(16, min(most, _SCORED_BYTES // inputs.gather(np.arange(1)).nbytes))

@@ -1,0 +1,88 @@
+"""The epochs of a training: their record, which is the best, when patience is over, and who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydantic import BaseModel, ConfigDict
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_callback import TrainerControl, TrainerState
+
+from train.fit_config import FitConfig
+
+
+class EpochRecord(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epoch: int
+    loss: float  # mean over the epoch's training items
+    accuracy: float  # on validation
+    seconds: float
+
+
+OnEpoch = Callable[[EpochRecord, int], None]  # the epoch that ended, and how many there are at most
+
+
+def epoch_records(state: TrainerState) -> list[EpochRecord]:
+    """The epochs so far, from the log that Trainer keeps in each checkpoint (so a resumed run has them all)."""
+    losses = {round(entry["epoch"]): entry for entry in state.log_history if "loss" in entry}
+    accuracies = {round(entry["epoch"]): entry for entry in state.log_history if "eval_accuracy" in entry}
+    return [
+        EpochRecord(
+            epoch=epoch,
+            loss=losses[epoch]["loss"],
+            accuracy=accuracies[epoch]["eval_accuracy"],
+            seconds=round(losses[epoch]["seconds"] + accuracies[epoch]["eval_runtime"], 3),
+        )
+        for epoch in sorted(losses.keys() & accuracies.keys())
+    ]
+
+
+def best_of(records: list[EpochRecord]) -> EpochRecord:
+    """The epoch of the highest validation accuracy, the earliest of equals."""
+    return max(records, key=lambda record: (record.accuracy, -record.epoch))
+
+
+def patience_is_over(config: FitConfig, state: TrainerState) -> bool:
+    """Whether the best epoch lies `config.patience` epochs back."""
+    records = epoch_records(state)
+    return config.patience is not None and records[-1].epoch - best_of(records).epoch >= config.patience
+
+
+def epoch_callbacks(config: FitConfig, on_epoch: OnEpoch | None) -> list[TrainerCallback]:
+    """What happens after the evaluation of an epoch."""
+    callbacks: list[TrainerCallback] = []
+    if config.patience is not None:
+        callbacks.append(_Patience(config))
+    if on_epoch is not None:
+        callbacks.append(_Tell(on_epoch, config.epochs))
+    return callbacks
+
+
+class _Patience(TrainerCallback):
+    """Ends training after `patience` epochs without a better one, counted in the log that a checkpoint keeps.
+
+    transformers' own callback starts to count anew when training is resumed.
+    """
+
+    def __init__(self, config: FitConfig) -> None:
+        self._config = config
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        if patience_is_over(self._config, state):
+            control.should_training_stop = True
+
+
+class _Tell(TrainerCallback):
+    """Reports each epoch after its evaluation."""
+
+    def __init__(self, on_epoch: OnEpoch, epochs: int) -> None:
+        self._on_epoch, self._epochs = on_epoch, epochs
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        if records := epoch_records(state):
+            self._on_epoch(records[-1], self._epochs)
