@@ -40,10 +40,30 @@ def test_pixels_of_texts_cannot_be_moved() -> None:
     for model in (recipe["teacher"], *recipe["students"]):
         model["model"] = "builtin:textcnn"
         model.pop("options", None)
-    with pytest.raises(UserError, match=r"fit\.augment moves pixels"):
+    with pytest.raises(UserError, match=r"fit\.augment cannot do shift with task = 'text'"):
         parse_recipe(recipe, "test")
     del recipe["teacher"]["fit"]["augment"]
     assert parse_recipe(recipe, "test").task == "text"
+
+
+@pytest.mark.parametrize(
+    ("augment", "message"),
+    [
+        ({"mask_salient": 0.1}, "guided by a teacher, which the teacher has not"),
+        ({"synonym": 0.1}, "those of 'builtin:textcnn' are new"),
+        ({"synonym": 0.1, "synonyms": "nowhere.tsv"}, r"no thesaurus at nowhere\.tsv"),
+        ({"insert_from": "neighbor"}, "'vocabulary' or 'neighbour'"),
+    ],
+)
+def test_text_augmentation_that_cannot_be_is_refused_at_once(augment: dict[str, object], message: str) -> None:
+    recipe = content()
+    recipe["task"] = "text"
+    for model in (recipe["teacher"], *recipe["students"]):
+        model["model"] = "builtin:textcnn"
+        del model["options"]
+    recipe["teacher"]["fit"]["augment"] = augment
+    with pytest.raises(UserError, match=message):
+        parse_recipe(recipe, "test")
 
 
 def test_a_student_cannot_see_images_of_another_size_than_its_teacher() -> None:

@@ -10,7 +10,7 @@ import pytest
 from train.augment import AugmentConfig
 from train.augment.lexicon import read_lexicon
 from train.augment.texts import Resources, TextAugmenter
-from train.augment.units import MASK, characters, core, join, split
+from train.augment.units import MASK, Unit, characters, core, join, split
 from train.augment.words import mask
 
 ENGLISH = "the quick brown fox jumps over that lazy dog while seven small birds sing loudly outside each morning"
@@ -195,6 +195,12 @@ def test_words_are_masked_the_more_readily_the_less_salient_they_are() -> None:
     for index in range(200):
         after = mask(split("a b"), 0.5, np.array([1, 0]), np.random.default_rng(index))
         assert after[1].word == "b" or after[0].word != MASK  # one is left
+
+
+def test_masks_stay_words_of_their_own_where_there_are_no_spaces() -> None:
+    units = [Unit(gap, MASK if word in "喜欢" else word) for gap, word in split("我喜欢iPhone")]
+    assert words(join(units)) == ["我", MASK, MASK, "iPhone"]
+    assert join(units) == f"我{MASK}{MASK}iPhone"
 
 
 WORD_SHARES = ("shuffle", "case", "synonym", "homophone", *CHARACTER_SHARES)

@@ -13,7 +13,8 @@ import regex
 
 MASK = "\ufdd0"  # stands for a masked word until it is tokenized: a noncharacter, which no text may hold
 
-_UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー]")
+# and masks, which stay words of their own beside such characters
+_UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー" + MASK + "]")
 _CHUNK = regex.compile(r"(\s*)(\S+)")
 _CHARACTER = regex.compile(r"\X")
 _LETTER = regex.compile(r"[\p{L}\p{M}\p{N}]")
