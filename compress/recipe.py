@@ -26,7 +26,7 @@ from train.data import DataConfig
 from train.distill import DistillConfig
 from train.fit_config import FitConfig
 from train.images import IMAGE_SIZE
-from train.models import needs_teacher
+from train.models import needs_teacher, takes_layers
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 TEACHER = "teacher"
@@ -138,10 +138,10 @@ class Recipe(_Table):
 
     @model_validator(mode="after")
     def _layers_are_those_of_a_transformer(self) -> Recipe:
-        if needs_teacher(self.teacher.model):
+        if needs_teacher(self.teacher.model, self.teacher.options):
             raise ValueError(f"'{self.teacher.model}' is a student of some teacher, so it cannot be the teacher")
         without_layers = self.teacher.model.startswith(("builtin:", "torchvision:"))
-        taking = next((student for student in self.students if needs_teacher(student.model)), None)
+        taking = next((student for student in self.students if takes_layers(student.model)), None)
         if taking is not None and without_layers:
             raise ValueError(
                 f"student '{taking.name}' is made of its teacher's layers, but '{self.teacher.model}' is no "

@@ -69,11 +69,12 @@ class Stages:
     def _fit_student(self, student: Student) -> FitResult:
         config = ModelConfig(model=student.model, options=student.options)
         name = f"students/{student.name}"
+        taught = student.distill is not None or needs_teacher(student.model, student.options)
         inputs = {
             "model": config,
             "fit": student.fit,
             "distill": student.distill,
-            "teacher": self._run.digest(TEACHER) if student.distill or needs_teacher(student.model) else None,
+            "teacher": self._run.digest(TEACHER) if taught else None,
             # a control, which has nothing else of the teacher, still sees the same view of the images
             "preprocessing": read_spec(self._run.path / TEACHER).preprocessing if self._data.task == "image" else None,
             **self._of_views(student.fit),
