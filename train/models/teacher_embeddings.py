@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from serve.errors import UserError
+from train.models.embeddings import input_embeddings
 
 if TYPE_CHECKING:
     from train.classifier import Classifier
