@@ -16,11 +16,11 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from train.augment.augmenter import check_augmentation
-from train.augment.synonyms import EMBEDDINGS
 
 from serve.errors import UserError, did_you_mean
 from serve.manifest import Precision, Task
+from train.augment.augmenter import check_augmentation
+from train.augment.synonyms import EMBEDDINGS
 from train.classifier import ModelConfig
 from train.data import DataConfig
 from train.distill import DistillConfig

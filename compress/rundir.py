@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
+from compress.fingerprint import fingerprint
 from serve.errors import UserError
 from serve.package import CARD, SERVING
 
@@ -136,17 +137,6 @@ def open_run(
         shutil.rmtree(path / ".partial", ignore_errors=True)
     finally:
         lock.release()
-
-
-def fingerprint(content: Mapping[str, Any]) -> str:
-    """sha256 of the canonical JSON of `content`; pydantic models count by their fields."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, BaseModel):
-            return value.model_dump(mode="json")
-        raise TypeError(f"cannot hash {type(value)}")
-
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=plain).encode()).hexdigest()
 
 
 def tree_digest(path: Path) -> str | None:

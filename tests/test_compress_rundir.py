@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from compress.rundir import RunDir, fingerprint, open_run, read_about, tree_digest, write_text
+from compress.rundir import RunDir, open_run, read_about, tree_digest, write_text
 from serve.errors import UserError
 
 
@@ -176,13 +176,6 @@ def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_text(file, "new")
     assert file.read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_fingerprints_do_not_depend_on_order_and_do_on_content() -> None:
-    assert fingerprint({"a": 1, "b": Answer(value=2)}) == fingerprint({"b": {"value": 2}, "a": 1})
-    assert fingerprint({"a": 1}) != fingerprint({"a": "1"})
-    with pytest.raises(TypeError, match="cannot hash"):
-        fingerprint({"a": object()})
 
 
 def test_a_tree_is_named_by_names_and_bytes(tmp_path: Path) -> None:
