@@ -57,6 +57,7 @@ def assemble(
         verdict=verdict_sentence(chosen, variants[0], accept),
         advice=advise(variants),
         training={item.plan.model: _epochs(item.fit) for item in evidence},
+        training_notes={item.plan.model: _notes(item.fit) for item in evidence},
         variants=variants,
         preprocessing=_preprocessing(chosen.id, evidence),
     )
@@ -126,6 +127,11 @@ def _per_class(metrics: Metrics, classes: tuple[str, ...]) -> list[schema.ClassS
 
 def _epochs(fit: FitResult) -> list[schema.Epoch]:
     return [schema.Epoch.model_validate(record.model_dump()) for record in fit.epochs]
+
+
+def _notes(fit: FitResult) -> list[str]:
+    arithmetic = [f"trained in {fit.precision}: {fit.precision_why}"] if fit.precision_why else []
+    return [*arithmetic, *fit.notes]
 
 
 def _data_info(data: Data) -> schema.DataInfo:

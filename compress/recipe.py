@@ -27,6 +27,8 @@ from train.distill import DistillConfig
 from train.fit_config import FitConfig
 from train.images import IMAGE_SIZE
 from train.models import needs_teacher, takes_layers
+from train.prune import PruneConfig
+from train.tuning import TuneConfig
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 TEACHER = "teacher"
@@ -49,6 +51,7 @@ class Student(_Table):
     role: Literal["student", "control"] = "student"
     fit: FitConfig = FitConfig()
     distill: DistillConfig | None = None
+    prune: PruneConfig = PruneConfig()
     # The same student trained without the teacher, under the name NAME-alone: what did distillation earn?
     control: bool = True
 
@@ -113,6 +116,7 @@ class Recipe(_Table):
     quantize: Quantize = Quantize()
     evaluate: Evaluate = Evaluate()
     accept: Accept
+    tune: TuneConfig | None = None  # `limbeck tune` alone reads it
 
     @model_validator(mode="after")
     def _students_make_sense(self) -> Recipe:
@@ -171,6 +175,13 @@ class Recipe(_Table):
             )
         return self
 
+    @model_validator(mode="after")
+    def _texts_have_a_vocabulary(self) -> Recipe:
+        pruned = next((student.name for student in self.students if student.prune.vocabulary), None)
+        if pruned is not None and self.task != "text":
+            raise ValueError(f"student '{pruned}': prune.vocabulary is for texts, the task is '{self.task}'")
+        return self
+
     def with_controls(self) -> Recipe:
         """The recipe with a control written out beside each distilled student that asks for one."""
         students: list[Student] = []
@@ -188,6 +199,11 @@ class Recipe(_Table):
 
 def load_recipe(path: Path, changes: list[str] | None = None) -> Recipe:
     """Read a recipe, apply `--set` changes, check it, and write out its controls. Raises UserError."""
+    return parse_recipe(read_content(path, changes), str(path))
+
+
+def read_content(path: Path, changes: list[str] | None = None) -> dict[str, Any]:
+    """The content of a recipe with `--set` changes, not checked yet. Raises UserError."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -201,8 +217,8 @@ def load_recipe(path: Path, changes: list[str] | None = None) -> Recipe:
             f"{path} is not TOML: {error}", "strings need quotes; see compress/recipes/digits.toml"
         ) from None
     for change in changes or []:
-        _apply(content, change)
-    return parse_recipe(content, str(path))
+        apply_change(content, change)
+    return content
 
 
 def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
@@ -218,8 +234,11 @@ def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
     return recipe.with_controls()
 
 
-def _apply(content: dict[str, Any], change: str) -> None:
-    """`--set a.b.c=value`: the value is TOML, or a string; a student goes by name or number, all of them by `*`."""
+def apply_change(content: dict[str, Any], change: str) -> None:
+    """`--set a.b.c=value`: the value is TOML, or a string; a student goes by name or number, all of them by `*`.
+
+    Changes `content` in place. Raises UserError.
+    """
     path, equals, text = change.partition("=")
     if not equals or not path:
         raise UserError(f"--set {change}: expected key=value", "for example --set teacher.fit.epochs=3")

@@ -25,13 +25,22 @@ from serve.predictor import Predictor
 from serve.runner import Runner
 from train.augment.augmenter import asks_the_teacher
 from train.augment.augmenter import origin as origin_of_views
-from train.classifier import WEIGHTS, Classifier, ModelConfig, load_classifier, new_classifier, read_spec
+from train.classifier import (
+    WEIGHTS,
+    Classifier,
+    ModelConfig,
+    load_classifier,
+    new_classifier,
+    read_spec,
+    save_classifier,
+)
 from train.data import Data
 from train.draft import Wanted
 from train.fit import FitResult, Teaching, fit
 from train.fit_config import FitConfig
 from train.inputs import Inputs, PreparedSplits
 from train.models import needs_teacher, origin
+from train.prune import PruneConfig, cut_otherwise, prune
 from train.torch_runner import TorchRunner
 
 _MEMORY_ITEMS = 32
@@ -78,6 +87,7 @@ class Stages:
             # a control, which has nothing else of the teacher, still sees the same view of the images
             "preprocessing": read_spec(self._run.path / TEACHER).preprocessing if self._data.task == "image" else None,
             **self._of_views(student.fit),
+            **({"prune": student.prune} if student.prune.is_active else {}),
             **_origin(config),
         }
 
@@ -87,7 +97,8 @@ class Stages:
             teaching = None
             if student.distill is not None:
                 teaching = Teaching(teacher, student.distill, self._inputs("train", teacher))
-            return self._train(classifier, student.fit, folder, teaching, guide=teacher)
+            result = self._train(classifier, student.fit, folder, teaching, guide=teacher)
+            return self._prune(result, student.prune, folder) if student.prune.is_active else result
 
         return self._stage(name, inputs, FitResult, work, output=name, splits=("train", "validation"))
 
@@ -103,6 +114,22 @@ class Stages:
         say = self._console.detail
         with self._console.epochs() as on_epoch:
             return fit(classifier, config, train, validation, self._recipe.seed, folder, teaching, on_epoch, say, guide)
+
+    def _prune(self, result: FitResult, config: PruneConfig, folder: Path) -> FitResult:
+        """Write the student that was trained into `folder` again, without what it can do without."""
+        trained = load_classifier(folder)
+        pruned = prune(trained, config, self._texts("train"))
+        save_classifier(pruned, folder)
+        unseen = self._texts("validation")
+        note = (
+            f"embeddings pruned: {trained.params:,} parameters are {pruned.params:,} now; "
+            f"{cut_otherwise(trained, pruned, unseen):,} of {len(unseen):,} validation texts are cut into other tokens"
+        )
+        self._console.detail(note)
+        return result.model_copy(update={"params": pruned.params, "notes": (*result.notes, note)})
+
+    def _texts(self, split: str) -> list[str]:
+        return [item.decode() for item in self._data.splits[split].content]
 
     def _of_views(self, config: FitConfig) -> dict[str, str]:
         """What the views that a student sees depend on: files, and the teacher, also where it teaches nothing else."""

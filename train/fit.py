@@ -41,6 +41,7 @@ class FitResult(BaseModel):
     macs: int
     precision: str = "fp32"  # of the multiplications while training
     precision_why: str = ""
+    notes: tuple[str, ...] = ()  # what a reader of the figures should know
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def fit(
             taught,
             _as_the_teacher(train, teaching),
             text_augmenter(config.augment, train, teaching.teacher if teaching else guide, classifier, seed, say),
+            len(classifier.spec.labels),
         ),
         eval_dataset=View(validation, AugmentConfig(), seed),
         callbacks=epoch_callbacks(config, on_epoch),

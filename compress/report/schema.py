@@ -167,6 +167,7 @@ class Report(_Part):
     verdict: str  # one sentence
     advice: list[str]  # measured advice, a sentence each
     training: dict[str, list[Epoch]]  # model name -> its epochs
+    training_notes: dict[str, list[str]] = {}  # model name -> what else is to know of how it was trained
     variants: list[Variant]
     preprocessing: dict[str, Any] | None = None  # as in the manifest of the choice; what a request's bytes meet
     teacher_licence: str | None = None  # as its source states it; None where it states none

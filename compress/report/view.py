@@ -46,7 +46,7 @@ class View:
     choice_reason: str
     choice_method: str
     advice: list[str]
-    curves: list[tuple[str, Markup]]
+    curves: list[tuple[str, Markup, list[str]]]  # model, chart, what else is to know of how it was trained
     source: str
     splits: Table
     data_notes: list[str]
@@ -130,11 +130,12 @@ def _chart(wide: Markup | None, narrow: Markup | None) -> Chart | None:
     return Chart(wide, narrow) if wide is not None and narrow is not None else None
 
 
-def _curves(report: Report) -> list[tuple[str, Markup]]:
+def _curves(report: Report) -> list[tuple[str, Markup, list[str]]]:
     drawn = [
         (name, learning(name, epochs, f"learning-{at}")) for at, (name, epochs) in enumerate(report.training.items())
     ]
-    return [(wording.short(name, 60), chart) for name, chart in drawn if chart is not None]
+    notes = report.training_notes
+    return [(wording.short(name, 60), chart, notes.get(name, [])) for name, chart in drawn if chart is not None]
 
 
 def _choice_method(report: Report) -> str:
