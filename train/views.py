@@ -13,7 +13,9 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from serve.errors import UserError
 from train.augment import AugmentConfig
-from train.augment.images import augment_images
+from train.augment.draws import ItemDraws
+from train.augment.images import augment_images, check_channels
+from train.augment.mixing import mix, mixed_rows, mixes, partners, targets
 from train.augment.texts import TextAugmenter
 from train.inputs import Inputs, TextInputs
 
@@ -38,10 +40,15 @@ class View(Dataset[Batch]):
         taught: np.ndarray | None = None,
         teacher_inputs: Inputs | None = None,
         augmenter: TextAugmenter | None = None,
+        classes: int | None = None,
     ) -> None:
+        """`classes` is K, needed where items are mixed. Raises UserError for colours to change in grey images."""
+        if augmentation.is_active and not isinstance(inputs, TextInputs):
+            check_channels(augmentation, inputs.gather(np.array([0])).shape[-1])
         self.inputs, self.augmentation, self.seed, self.taught = inputs, augmentation, seed, taught
         self.teacher_inputs = teacher_inputs
         self.augmenter = augmenter  # of texts; images are augmented as `augmentation` says
+        self.classes = classes
         # in memory that a loader's workers share, so that one which lives longer than an epoch sees the next
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -67,8 +74,8 @@ class View(Dataset[Batch]):
     def _see(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """These rows as model and teacher see them in this epoch."""
         if self.augmenter is None or not isinstance(self.inputs, TextInputs):
-            images = augment_images(self._gather(rows), self.augmentation, self.seed, self.epoch, rows)
-            return {"inputs": images}
+            images = self._images(rows)
+            return self._mixed(images, rows) if mixes(self.augmentation) else {"inputs": images}
         texts = [
             self.augmenter.view(text, self.epoch, int(row))
             for row, text in zip(rows, self.inputs.texts(rows), strict=True)
@@ -77,6 +84,20 @@ class View(Dataset[Batch]):
         if isinstance(self.teacher_inputs, TextInputs):
             seen["teacher_inputs"] = self.augmenter.tokenize(texts, self.teacher_inputs)
         return seen
+
+    def _images(self, rows: np.ndarray) -> np.ndarray:
+        return augment_images(self._gather(rows), self.augmentation, self.seed, self.epoch, rows)
+
+    def _mixed(self, images: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Some of these images mixed with others of the split, and how much of each class is in each."""
+        assert self.classes is not None, "to mix items takes the number of classes"
+        draws, labels = ItemDraws(self.seed, self.epoch, rows), self.inputs.labels
+        others, share = rows.copy(), np.ones(len(rows), dtype=np.float32)
+        if len(some := mixed_rows(self.augmentation, draws)):
+            own = draws.take(some)
+            others[some] = partners(own, len(self))
+            images[some], share[some] = mix(images[some], self._images(others[some]), self.augmentation, own)
+        return {"inputs": images, "targets": targets(labels[rows], labels[others], share, self.classes)}
 
     def _gather(self, rows: np.ndarray) -> np.ndarray:
         try:

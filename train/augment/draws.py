@@ -5,6 +5,9 @@ so a run that was interrupted, or split over more workers, sees the very same vi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import IntEnum
+
 import numpy as np
 
 
@@ -19,6 +22,76 @@ def uniform(seed: int, epoch: int, index: np.ndarray, stream: int) -> np.ndarray
 def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     """A generator for one item, where so many numbers are drawn that no one counts them in advance."""
     return np.random.default_rng((seed, epoch, index))
+
+
+class Stream(IntEnum):
+    """What is drawn for an image. A number is never used again or changed: a resumed run would see other views."""
+
+    SHIFT_Y = 0
+    SHIFT_X = 1
+    FLIP = 2
+    FLIP_VERTICAL = 3
+    CROP = 4
+    CROP_AREA = 5
+    CROP_ASPECT = 6
+    CROP_TOP = 7
+    CROP_LEFT = 8
+    ROTATE = 9
+    ROTATE_BY = 10
+    SCALE = 11
+    SCALE_BY = 12
+    BRIGHTNESS = 13
+    BRIGHTNESS_BY = 14
+    CONTRAST = 15
+    CONTRAST_BY = 16
+    SATURATION = 17
+    SATURATION_BY = 18
+    HUE = 19
+    HUE_BY = 20
+    GRAYSCALE = 21
+    BLUR = 22
+    BLUR_BY = 23
+    NOISE = 24
+    RANDAUGMENT = 25
+    RANDAUGMENT_SEED = 26
+    ERASE = 27
+    ERASE_AREA = 28
+    ERASE_ASPECT = 29
+    ERASE_TOP = 30
+    ERASE_LEFT = 31
+    MIX_KIND = 32
+    MIX = 33
+    MIX_PARTNER = 34
+    MIX_SHARE = 35
+    MIX_TOP = 36
+    MIX_LEFT = 37
+
+
+@dataclass(frozen=True)
+class ItemDraws:
+    """The numbers of the items `index` int64 [N] of the training split in one epoch, as float64 [N] or as it says."""
+
+    seed: int
+    epoch: int
+    index: np.ndarray
+
+    def uniform(self, stream: Stream) -> np.ndarray:
+        return uniform(self.seed, self.epoch, self.index, stream)
+
+    def between(self, stream: Stream, low: float, high: float) -> np.ndarray:
+        return low + self.uniform(stream) * (high - low)
+
+    def happens(self, stream: Stream, probability: float) -> np.ndarray:
+        """bool [N]."""
+        return self.uniform(stream) < probability
+
+    def generator(self, at: int) -> np.random.Generator:
+        """For the item in row `at`."""
+        return generator(self.seed, self.epoch, int(self.index[at]))
+
+    def take(self, rows: np.ndarray) -> ItemDraws:
+        """Those of some of the items."""
+        return ItemDraws(self.seed, self.epoch, self.index[rows])
 
 
 def _mix(value: np.ndarray) -> np.ndarray:
