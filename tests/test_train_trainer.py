@@ -14,6 +14,7 @@ from train.classifier import Classifier, load_classifier
 from train.distill import DistillConfig
 from train.fit import FitResult, Teaching, fit
 from train.fit_config import FitConfig
+from train.views import View
 
 GENERATOR = np.random.default_rng(0)
 LABELS = tuple("abcd")
@@ -71,7 +72,24 @@ def test_the_first_update_is_the_gradient_of_the_mean_loss(tmp_path: Path) -> No
     assert result.epochs[0].loss == pytest.approx(loss.item(), abs=1e-5)
 
 
-def test_the_teacher_sees_what_the_student_sees_and_stays_as_it_was(tmp_path: Path) -> None:
+def test_mixed_items_are_learned_by_what_is_in_them_however_an_update_is_cut(tmp_path: Path) -> None:
+    common = {"epochs": 1, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 0, "warmup": 0, "clip": 0}
+    common |= {"schedule": "constant", "augment": AugmentConfig(mixup=1.0, cutmix=1.0, shift=1)}
+    whole, result = trained(tmp_path / "whole", FitConfig(batch_size=104, **common))
+    split, _ = trained(tmp_path / "split", FitConfig(batch_size=26, accumulation=4, **common))
+    batch = View(TRAIN, common["augment"], 5, classes=4).__getitems__(list(range(104)))
+    expected = new()
+    shares = -(batch["targets"] * expected(batch["inputs"]).log_softmax(dim=1)).sum(dim=1)
+    shares.mean().backward()
+    for ours, cut, theirs in zip(whole.parameters(), split.parameters(), expected.parameters(), strict=True):
+        assert theirs.grad is not None
+        assert torch.allclose(ours, theirs - 0.1 * 1.9 * theirs.grad, atol=1e-6)
+        assert torch.allclose(ours, cut, atol=1e-6)
+    assert result.epochs[0].loss == pytest.approx(shares.mean().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("augment", [AugmentConfig(shift=2), AugmentConfig(mixup=1.0)])
+def test_the_teacher_sees_what_the_student_sees_and_stays_as_it_was(tmp_path: Path, augment: AugmentConfig) -> None:
     teacher, student = new("builtin:cnn-4", seed=9, dropout=0.5), new()
     seen: dict[str, list[torch.Tensor]] = {"teacher": [], "student": []}
     modes = set()
@@ -89,7 +107,7 @@ def test_the_teacher_sees_what_the_student_sees_and_stays_as_it_was(tmp_path: Pa
     watch("teacher", teacher)
     watch("student", student)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
-    trained(tmp_path, FitConfig(epochs=2, batch_size=32, augment=AugmentConfig(shift=2)), teacher.train(), student)
+    trained(tmp_path, FitConfig(epochs=2, batch_size=32, augment=augment), teacher.train(), student)
     assert modes == {False}
     assert len(seen["teacher"]) == 8  # four batches in each of two epochs, none in evaluation
     assert all(torch.equal(one, other) for one, other in zip(seen["teacher"], seen["student"], strict=True))
