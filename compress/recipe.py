@@ -127,6 +127,11 @@ class Recipe(_Table):
         for student in self.students:
             if student.role == "control" and student.distill is not None:
                 raise ValueError(f"student '{student.name}' is a control, so it cannot have [students.distill]")
+            if student.distill is not None and student.distill.compares_items and student.fit.accumulation > 1:
+                raise ValueError(
+                    f"student '{student.name}': distill.method = 'dist' compares all items of an update, so "
+                    "fit.accumulation must be 1, or distill.intra_weight 0"
+                )
         return self
 
     @model_validator(mode="after")

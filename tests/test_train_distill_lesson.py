@@ -83,6 +83,47 @@ def test_the_last_layer_alone_can_be_compared(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_embeddings_are_what_enters_the_first_layer(tmp_path: Path, family: str) -> None:
+    student, teacher = pair(tmp_path, family)
+    assert loss(student, teacher, config("embeddings")) == pytest.approx(loss(student, teacher, config()), abs=1e-5)
+    with torch.no_grad():
+        torch.nn.init.normal_(student.network.model.get_input_embeddings().weight)
+    ids = torch.from_numpy(student.preparer().prepare(TEXTS))
+    mask = (ids != student.front.pad_id).long()
+    with torch.no_grad():
+        ours, theirs = (
+            model.network.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[0].numpy()
+            for model in (student, teacher)
+        )
+    lengths = mask.sum(dim=1).tolist()
+    expected = 2.0 * sum(((ours[n, :k] - theirs[n, :k]) ** 2).mean() for n, k in enumerate(lengths))
+    found = loss(student, teacher, config("embeddings")) - loss(student, teacher, config())
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_layers_are_paired_as_a_recipe_says(tmp_path: Path) -> None:
+    student, teacher = pair(tmp_path)
+
+    def with_layers(layers: object) -> float:
+        return loss(student, teacher, config("hidden-states", layers=layers))  # type: ignore[arg-type]
+
+    assert with_layers(((1, 3),)) == pytest.approx(with_layers("last"))
+    assert with_layers(((0, 0), (1, 3))) == pytest.approx(with_layers("all"))
+    assert with_layers(((1, 0),)) != pytest.approx(with_layers("last"))
+    for pair_, who in (((2, 0), "student has 2 layers"), ((0, 4), "teacher has 4 layers")):
+        with pytest.raises(UserError, match=who):
+            with_layers((pair_,))
+
+
+def test_attention_of_other_heads_is_refused(tmp_path: Path) -> None:
+    teacher = text_classifier(f"hf:{tiny_folder(tmp_path / 'teacher')}")
+    student = text_classifier(f"hf:{tiny_folder(tmp_path / 'student', num_attention_heads=4)}")
+    with pytest.raises(UserError, match=r"has 4 heads and its teacher .* 2") as refused:
+        Lesson(student, teacher, config("attention"))
+    assert "relations" in refused.value.hint
+
+
 def inputs(classifier: Classifier, repeat: int = 4) -> TextInputs:
     labels = np.arange(len(TEXTS) * repeat) % 2
     items = Items(list(TEXTS) * repeat, labels)

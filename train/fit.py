@@ -19,7 +19,7 @@ from train.augment.augmenter import text_augmenter
 from train.checkpoints import CHECKPOINTS, last_checkpoint
 from train.classifier import Classifier, save_classifier
 from train.distill import DistillConfig
-from train.distill.lesson import Lesson
+from train.distill.lesson import Lesson, check_labels
 from train.epochs import EpochRecord, OnEpoch, best_of, epoch_callbacks, epoch_records
 from train.fit_config import FitConfig
 from train.inputs import Inputs, TextInputs
@@ -76,6 +76,9 @@ def fit(
         return _as_it_is(classifier, folder)
     if config.batch_size == 1:
         check_lone_items(classifier)
+    if teaching is not None:
+        check_labels(classifier, teaching.teacher)
+        teaching.config.check_accumulation(config.accumulation)
     arithmetic = choose_arithmetic(config.precision, classifier, classifier.macs(), training_device())
     say(f"training in {arithmetic.precision}: {arithmetic.why}")
     checkpoints = folder / CHECKPOINTS

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-FeatureLoss = Literal["hidden-states", "attention", "relations"]
+from serve.errors import UserError
+
+Method = Literal["soft-targets", "logits-mse", "dkd", "dist"]
+FeatureLoss = Literal["hidden-states", "attention", "relations", "embeddings", "hints", "attention-maps"]
+Layer = Annotated[int, Field(ge=0)]
+
+_OPTIONS: dict[str, tuple[str, ...]] = {  # of each method, beside alpha
+    "soft-targets": ("temperature",),
+    "logits-mse": (),
+    "dkd": ("temperature", "target_weight", "rest_weight"),
+    "dist": ("temperature", "inter_weight", "intra_weight"),
+}
 
 
 class FeatureConfig(BaseModel):
-    """[[students.distill.features]]: a loss on what happens inside, added to the one on the answers."""
+    """[[students.distill.features]]: a loss on what happens inside, added to the one on the answers.
+
+    Layers of transformers, stages of convolutional networks: by default each of the student's is paired with the
+    teacher's at the same depth or of the same resolution; or pairs [student's, teacher's], counted from 0.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     loss: FeatureLoss
     weight: float = Field(gt=0)
-    layers: Literal["all", "last"] = "all"  # of the student; each is paired with the teacher's at the same depth
+    layers: Literal["all", "last"] | Annotated[tuple[tuple[Layer, Layer], ...], Field(min_length=1)] = "all"
+
+    @model_validator(mode="after")
+    def _embeddings_are_one(self) -> FeatureConfig:
+        if self.loss == "embeddings" and self.layers != "all":
+            raise ValueError("a model has one layer of embeddings: leave out layers with loss = 'embeddings'")
+        return self
 
 
 class DistillConfig(BaseModel):
@@ -24,7 +45,49 @@ class DistillConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: Literal["soft-targets"] = "soft-targets"
+    method: Method = "soft-targets"
     temperature: float = Field(default=4.0, gt=0)
     alpha: float = Field(default=0.9, gt=0, le=1)  # share of the teacher; 1 - alpha stays with the labels
+    target_weight: float = Field(default=1.0, ge=0)  # dkd: of the label's probability; alpha in its paper
+    rest_weight: float = Field(default=8.0, ge=0)  # dkd: of how the rest is spread; beta in its paper, 0.5 to 8 there
+    inter_weight: float = Field(default=1.0, ge=0)  # dist: of the relations between the classes of an item
+    intra_weight: float = Field(default=1.0, ge=0)  # dist: of the relations between the items of a batch
     features: tuple[FeatureConfig, ...] = ()
+
+    @property
+    def compares_items(self) -> bool:
+        """Whether the loss of an item depends on the others of its batch."""
+        return self.method == "dist" and self.intra_weight > 0
+
+    def check_accumulation(self, accumulation: int) -> None:
+        """Raise UserError where the loss of micro-batches is not that of the whole update."""
+        if accumulation > 1 and self.compares_items:
+            raise UserError(
+                f"distill.method = 'dist' compares all items of an update, but fit.accumulation = {accumulation} shows "
+                "it only a part at a time",
+                "set fit.accumulation = 1 with a larger batch_size, or intra_weight = 0",
+            )
+
+    @model_validator(mode="after")
+    def _options_are_those_of_the_method(self) -> DistillConfig:
+        for option in _foreign(self.method):
+            if option in self.model_fields_set:
+                owners = " and ".join(f"'{method}'" for method, names in _OPTIONS.items() if option in names)
+                raise ValueError(f"{option} is an option of {owners}, not of method = '{self.method}': leave it out")
+        if len(set(self.features)) < len(self.features):
+            raise ValueError("features has the same entry twice")
+        if self.method == "dkd" and self.target_weight == self.rest_weight == 0:
+            raise ValueError("with target_weight = 0 and rest_weight = 0 nothing is learned from the teacher")
+        if self.method == "dist" and self.inter_weight == self.intra_weight == 0:
+            raise ValueError("with inter_weight = 0 and intra_weight = 0 nothing is learned from the teacher")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_options_of_others(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        return {name: value for name, value in fields.items() if name not in _foreign(self.method)}
+
+
+def _foreign(method: str) -> set[str]:
+    """The options of the other methods."""
+    return {option for options in _OPTIONS.values() for option in options} - set(_OPTIONS[method])

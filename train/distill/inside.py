@@ -35,6 +35,10 @@ class Inside:
         """Hidden states after a layer: [N, L, D]."""
         return self.taps[f"hidden.{layer}"]
 
+    def embedded(self) -> torch.Tensor:
+        """What the embeddings gave to the first layer, positions and all: [N, L, D]."""
+        return self.taps["embedded"]
+
     def vectors(self, part: str, layer: int) -> torch.Tensor:
         """Queries, keys or values ("query", "key", "value") of a layer, all heads side by side: [N, L, D]."""
         if self.taps.has(f"fused.{layer}"):
@@ -58,7 +62,7 @@ def look_inside(classifier: Classifier) -> Inside:
     for at, layer in enumerate(layers):
         modules.update({f"{part}.{at}": found for part, found in _attention(layer).items()})
     width = next(int(module.weight.shape[0]) for module in layers[0].modules() if isinstance(module, nn.LayerNorm))
-    return Inside(Taps(modules), len(layers), heads, width)
+    return Inside(Taps(modules, {"embedded": layers[0]}), len(layers), heads, width)
 
 
 def _attention(layer: nn.Module) -> dict[str, nn.Module]:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import nn
 
 from serve.errors import UserError
 from train.classifier import Classifier
-from train.distill import encoders
+from train.distill import encoder_features, stage_features
+from train.distill.answers import answers_loss
 from train.distill.config import DistillConfig, FeatureConfig
-from train.distill.inside import Inside, look_inside
-from train.distill.logits import answers_loss
-from train.front import Mask
 from train.losses import cross_entropy
-from train.models.teacher_layers import spread
 
 PROJECTIONS = "projections"
+
+
+class Features(Protocol):
+    """A way to look into student and teacher."""
+
+    projections: nn.ModuleDict
+
+    def loss(self, feature: FeatureConfig, inputs: torch.Tensor) -> torch.Tensor: ...
+
+    def close(self) -> None: ...
 
 
 class Lesson:
@@ -24,17 +33,17 @@ class Lesson:
     def __init__(self, student: Classifier, teacher: Classifier | None, config: DistillConfig) -> None:
         """`teacher` is None where all its answers are known; looking inside it needs it at each batch.
 
-        Where their widths differ, a projection is learned with the student and thrown away in `end`.
+        Where what is compared has another width, a projection is learned with the student and thrown away in `end`.
         """
         self._student, self._config = student, config
         self._teacher = None if teacher is None else teacher.eval().requires_grad_(False)
-        self._ours: Inside | None = None
-        self._theirs: Inside | None = None
+        self._features: dict[FeatureConfig, Features] = {}
         if config.features:
             assert teacher is not None
-            _check_same_tokens(student, teacher)
-            self._ours, self._theirs = look_inside(student), look_inside(teacher)
-            student.add_module(PROJECTIONS, _projections(self._ours, self._theirs, config))
+            _check_same_view(student, teacher)
+            self._features = _look_inside(student, teacher, config.features)
+            projections = {name: module for kind in self._kinds for name, module in kind.projections.items()}
+            student.add_module(PROJECTIONS, nn.ModuleDict(projections))
 
     def to(self, device: torch.device) -> Lesson:
         """The same, with the teacher on `device`."""
@@ -62,68 +71,60 @@ class Lesson:
         total = config.alpha * answers_loss(logits, taught, labels, config)
         if config.alpha < 1.0:
             total = total + (1 - config.alpha) * cross_entropy(logits, labels, label_smoothing)
-        for feature in config.features:
-            total = total + feature.weight * self._feature(feature, inputs)
+        for feature, kind in self._features.items():
+            total = total + feature.weight * kind.loss(feature, inputs)
         return total
 
     def end(self) -> None:
         """Leave the student as it is exported: without hooks and projections."""
-        for inside in (self._ours, self._theirs):
-            if inside is not None:
-                inside.taps.close()
+        for kind in self._kinds:
+            kind.close()
         if hasattr(self._student, PROJECTIONS):
             delattr(self._student, PROJECTIONS)
 
-    def _feature(self, feature: FeatureConfig, inputs: torch.Tensor) -> torch.Tensor:
-        assert self._ours is not None
-        assert self._theirs is not None
-        pairs = list(enumerate(spread(self._ours.layers, self._theirs.layers)))
-        pairs[-1] = (self._ours.layers - 1, self._theirs.layers - 1)  # of a single layer too
-        if feature.layers == "last":
-            pairs = pairs[-1:]
-        losses = [self._pair(feature.loss, ours, theirs, inputs) for ours, theirs in pairs]
-        return torch.stack(losses).mean()
-
-    def _pair(self, loss: str, ours: int, theirs: int, inputs: torch.Tensor) -> torch.Tensor:
-        """The loss between one layer of the student and the teacher's at the same depth."""
-        student, teacher = self._ours, self._theirs
-        assert student is not None
-        assert teacher is not None
-        if loss == "hidden-states":
-            mine = getattr(self._student, PROJECTIONS)(student.hidden(ours))
-            return encoders.hidden_states(mine, teacher.hidden(theirs), self._mask(inputs, mine))
-        if loss == "attention":
-            mine = encoders.scores(student.vectors("query", ours), student.vectors("key", ours), student.heads)
-            their = encoders.scores(teacher.vectors("query", theirs), teacher.vectors("key", theirs), teacher.heads)
-            return encoders.attention(mine, their, self._mask(inputs, student.hidden(ours)))
-        mask = self._mask(inputs, student.hidden(ours))
-        parts = [
-            encoders.relations(student.vectors(part, ours), teacher.vectors(part, theirs), mask)
-            for part in ("query", "key", "value")
-        ]
-        return torch.stack(parts).sum()
-
-    def _mask(self, inputs: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """bool [N, L]: the tokens of texts that are none of padding; all patches of images."""
-        if isinstance(self._student.front, Mask):
-            return inputs != self._student.front.pad_id
-        return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+    @property
+    def _kinds(self) -> list[Features]:
+        """Each once, in the recipe's order."""
+        return list(dict.fromkeys(self._features.values()))
 
 
-def _check_same_tokens(student: Classifier, teacher: Classifier) -> None:
+def check_labels(student: Classifier, teacher: Classifier) -> None:
+    """Raise UserError, with their names, unless both score the same labels in the same order."""
+    ours, theirs = student.spec.labels, teacher.spec.labels
+    if ours == theirs:
+        return
+    lacking, strange = ([label for label in one if label not in two] for one, two in ((ours, theirs), (theirs, ours)))
+    parts = [f"it does not know {', '.join(lacking)}"] if lacking else []
+    parts += [f"it knows {', '.join(strange)} besides"] if strange else []
+    raise UserError(
+        f"the teacher '{teacher.spec.model}' was trained for other labels than its student: "
+        f"{'; '.join(parts) or 'the same in another order'}",
+        "take a teacher that was trained for the data's labels",
+    )
+
+
+def _look_inside(
+    student: Classifier, teacher: Classifier, features: tuple[FeatureConfig, ...]
+) -> dict[FeatureConfig, Features]:
+    """For each feature the way to it. New projections are the same each time."""
+    found: dict[FeatureConfig, Features] = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for losses, look in (
+            (encoder_features.LOSSES, encoder_features.EncoderFeatures),
+            (stage_features.LOSSES, stage_features.StageFeatures),
+        ):
+            some = tuple(feature for feature in features if feature.loss in losses)
+            if some:
+                kind: Features = look(student, teacher, some)
+                found.update(dict.fromkeys(some, kind))
+    return found
+
+
+def _check_same_view(student: Classifier, teacher: Classifier) -> None:
     if student.preparer().fingerprint() != teacher.preparer().fingerprint():
         raise UserError(
             f"'{student.spec.model}' and its teacher '{teacher.spec.model}' prepare their input in different ways, so "
             "what happens inside them cannot be compared item by item",
             "leave out [[students.distill.features]], or take a student of the teacher's kind: teacher-layers:N",
         )
-
-
-def _projections(ours: Inside, theirs: Inside, config: DistillConfig) -> nn.Module:
-    """From the student's width to the teacher's where hidden states are compared and differ in width."""
-    compared = any(feature.loss == "hidden-states" for feature in config.features)
-    if not compared or ours.width == theirs.width:
-        return nn.Identity()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return nn.Linear(ours.width, theirs.width)

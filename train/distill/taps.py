@@ -10,14 +10,16 @@ from torch import nn
 
 
 class Taps:
-    """The outputs of some modules, as of the model's last forward pass."""
+    """The outputs of some modules, and what entered some, as of the model's last forward pass."""
 
-    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module], entered: Mapping[str, nn.Module] | None = None) -> None:
         self._seen: dict[str, torch.Tensor] = {}
         self._hooks = [module.register_forward_hook(self._keep(name)) for name, module in modules.items()]
+        for name, module in (entered or {}).items():
+            self._hooks.append(module.register_forward_pre_hook(self._keep_entered(name), with_kwargs=True))
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        """The output of the module called `name`, in fp32 whatever autocast made of it."""
+        """What the tap called `name` saw, in fp32 whatever autocast made of it."""
         return self._seen[name].float()
 
     def has(self, name: str) -> bool:
@@ -37,5 +39,11 @@ class Taps:
     def _keep(self, name: str) -> Any:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             self._seen[name] = output[0] if isinstance(output, tuple) else output
+
+        return keep
+
+    def _keep_entered(self, name: str) -> Any:
+        def keep(module: nn.Module, inputs: Any, named: Any) -> None:
+            self._seen[name] = inputs[0] if inputs else named["hidden_states"]
 
         return keep
