@@ -18,11 +18,11 @@ from serve.errors import UserError, did_you_mean
 from serve.images import ImagePreparer
 from train.augment import AugmentConfig
 from train.augment.augmenter import asks_the_teacher, text_augmenter
-from train.augment.images import augment_images
 from train.classifier import SPEC, Classifier, ModelConfig, load_classifier, new_classifier
 from train.data import Data, load_data
 from train.draft import Wanted
-from train.inputs import Inputs, TextInputs, prepare_inputs
+from train.inputs import Inputs, LazyImages, TextInputs, prepare_inputs
+from train.views import View
 
 EPOCHS = 4  # views of each row
 _STATISTICS_ITEMS = 256  # a preview shows no normalised pixels, and so needs no exact mean of them
@@ -150,8 +150,12 @@ class _Seen:
         ]
 
     def _images(self, config: AugmentConfig) -> list[tuple[Look, ...]]:
-        seed = self._recipe.seed
-        views = [augment_images(self._pixels(), config, seed, epoch, self._picked) for epoch in range(EPOCHS)]
+        train, classes = self._data.splits["train"], len(self._data.classes)
+        view = View(LazyImages(train, self.teacher().preparer()), config, self._recipe.seed, classes=classes)
+        views: list[np.ndarray] = []
+        for epoch in range(EPOCHS):
+            view.epoch = epoch
+            views.append(view.__getitems__(self._picked.tolist())["inputs"].numpy())
         return [tuple(_as_uri(image) for image in images) for images in zip(*views, strict=True)]
 
     def _pixels(self) -> np.ndarray:

@@ -103,6 +103,15 @@ def test_images_are_shown_as_training_sees_them(tmp_path: Path) -> None:
     assert any((image != before).any() for image in after)
 
 
+def test_mixed_images_are_shown_mixed(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE)
+    _, page = preview(recipe, "--rows", "2", "--set", "teacher.fit.augment={mixup=4.0}")
+    found = re.findall(r'src="data:image/png;base64,([^"]*)"', page)
+    rows = [found[:5], found[5:]]
+    assert all(len(set(row)) == 5 for row in rows)  # the item, and another partner in each epoch
+
+
 def test_changes_are_found_word_by_word() -> None:
     spans = mark_changes("a good film", f"a film indeed {MASK}")
     assert [(span.kind, span.gap + span.text) for span in spans[:4]] == [

@@ -29,7 +29,7 @@ class Boxes:
         return y[:, :, None] & x[:, None, :]
 
 
-def draw_boxes(draws: ItemDraws, area: Range, aspect: Range, height: int, width: int, streams: Streams) -> Boxes:
+def draw_boxes(draws: ItemDraws, streams: Streams, area: Range, aspect: Range, height: int, width: int) -> Boxes:
     """Boxes with a share of the image in `area` and width / height in `aspect`, at any place with equal chance.
 
     The logarithm of the aspect is uniform, among those with which a box of this area fits into the image; where none of

@@ -61,7 +61,7 @@ def _moved(images: np.ndarray, config: ImageAugment, draws: ItemDraws) -> np.nda
     """With things in other places, by at most three interpolations."""
     often = config.probability
     if config.crop:
-        boxes = draw_boxes(draws, config.crop, config.crop_aspect, *images.shape[1:3], streams=_CROP)
+        boxes = draw_boxes(draws, _CROP, config.crop, config.crop_aspect, *images.shape[1:3])
         images = geometry.crop(images, boxes, np.flatnonzero(draws.happens(Stream.CROP, often.crop)))
     if config.shift:
         span = 2 * config.shift + 1
@@ -111,7 +111,7 @@ def _covered(images: np.ndarray, config: ImageAugment, draws: ItemDraws) -> np.n
     if config.noise:
         images = colours.noise(images, config.noise, draws.happens(Stream.NOISE, often.noise), draws)
     if config.erase:
-        boxes = draw_boxes(draws, config.erase_area, config.erase_aspect, *images.shape[1:3], streams=_ERASE)
+        boxes = draw_boxes(draws, _ERASE, config.erase_area, config.erase_aspect, *images.shape[1:3])
         rows = np.flatnonzero(draws.happens(Stream.ERASE, config.erase))
         images = erase(images, boxes, config.erase_with, draws, rows)
     return images
