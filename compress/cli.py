@@ -69,6 +69,44 @@ def run(
 
 
 @app.command()
+def tune(
+    recipe: Annotated[Path, typer.Argument(help="A recipe with a [tune] table.")],
+    out: Annotated[Path | None, typer.Option(help="The folder of the search. [default: runs/NAME-tune]")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Where trials are kept: a journal file, or e.g. sqlite:///tune.db. [default: in the folder]"),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="How many in all. [default: tune.trials]")] = None,
+    teacher_from: Annotated[
+        Path | None, typer.Option(help="A run whose trained teacher to take.", metavar="RUN")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. --set tune.sampler=random."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Search for good values of the recipe's fields; the same command goes on, and shares the work when started twice.
+
+    Judged on validation, or on folds; test and calibration are never looked at.
+    """
+    from compress.console import Console
+    from compress.tune import tune as tune_recipe
+    from compress.tuneresults import BEST, PAGE
+
+    wanted = (*(changes or ()), *(() if trials is None else (f"tune.trials={trials}",)))
+    try:
+        folder, note = tune_recipe(recipe, out, storage, wanted, teacher_from, Console().say)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(STOPPED) from None
+    print(note)
+    print(f"report: {folder / PAGE}")
+    if (folder / BEST).exists():
+        print(f"run it: limbeck run {folder / BEST}")
+
+
+@app.command()
 def init(
     path: Annotated[
         Path, typer.Argument(help="A CSV, JSONL or Parquet file, a folder of these, or a folder of images.")

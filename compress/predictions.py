@@ -26,7 +26,7 @@ class PredictionResult(BaseModel):
 
 def predict(runner: Runner, items: Items, file: Path) -> PredictionResult:
     """Run the bytes of `items` through `runner` and write labels, predicted labels and scores to `file`."""
-    answers = np.concatenate([_scores(runner, items, start) for start in range(0, len(items), _BATCH)])
+    answers = score_items(runner, items)
     predicted = answers.argmax(axis=1)
     table = pa.table(
         {
@@ -38,6 +38,11 @@ def predict(runner: Runner, items: Items, file: Path) -> PredictionResult:
     )
     pq.write_table(table, file)
     return PredictionResult(n=len(items), errors=int((predicted != items.labels).sum()))
+
+
+def score_items(runner: Runner, items: Items) -> np.ndarray:
+    """The scores of all items: float32 [N, K]. Raises UserError for an item that cannot be prepared."""
+    return np.concatenate([_scores(runner, items, start) for start in range(0, len(items), _BATCH)])
 
 
 def _scores(runner: Runner, items: Items, start: int) -> np.ndarray:

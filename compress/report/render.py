@@ -33,6 +33,11 @@ def render_preview(page: Any) -> str:
     return _html().get_template("preview.html.j2").render(page=page, stylesheet=_stylesheet())
 
 
+def render_tuning(page: Any) -> str:
+    """`compress.report.tuning.Page` as a page like that."""
+    return _html().get_template("tune.html.j2").render(page=page, stylesheet=_stylesheet())
+
+
 def render_markdown(report: Report) -> str:
     """The verdict and the key tables, to be pasted into a pull request."""
     return _markdown().get_template("report.md.j2").render(view=view(report))

@@ -1,0 +1,151 @@
+"""`limbeck tune`: search for the values of any of a recipe's fields, on validation or on folds, never on test."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from compress.fingerprint import fingerprint
+from compress.recipe import TEACHER, Recipe, read_content
+from compress.report.tuning import write_page
+from compress.tunecheck import check_teacher, check_tune
+from compress.tuneobjective import PARTIAL, RecipeObjective, model_of
+from compress.tuneresults import Asked, judged, short_name, shown_value, write_results
+from serve.errors import UserError
+from train.data import Data, load_data
+from train.models import needs_teacher
+from train.tuning.config import LEAVE_ONE_OUT, TuneConfig
+from train.tuning.records import TrialRecord, best_of
+from train.tuning.storage import open_storage, shown
+from train.tuning.study import Place, Search
+
+Say = Callable[[str], None]
+
+
+def tune(
+    path: Path,
+    out: Path | None = None,
+    storage: str | None = None,
+    changes: tuple[str, ...] = (),
+    teacher_from: Path | None = None,
+    say: Say = print,
+) -> tuple[Path, str]:
+    """Search as the recipe's [tune] says; the folder with the results, and the best with how far to believe it.
+
+    The same command goes on where it was stopped, and works together with others at the same storage.
+    Raises UserError for a search that cannot be, and when all trials failed.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    content = read_content(path, list(changes))
+    recipe, config = check_tune(content, str(path), teacher_from is not None)
+    folder = out or Path("runs") / f"{recipe.name}-tune"
+    data = load_data(recipe.data, recipe.seed, recipe.task)
+    teacher = None if teacher_from is None else check_teacher(teacher_from, recipe, data.classes)
+    make_folder(folder)
+    objective = RecipeObjective(content, str(path), config, data, folder, teacher, config.trials, say)
+    place = Place(open_storage(storage, folder), f"{recipe.name}-{config.model}", folder, shown(storage, folder))
+    search = Search(place, config, recipe.seed, _mark(content, config, data, teacher_from))
+    kept = tuple(change for change in changes if not change.startswith("tune"))
+    asked = Asked(
+        name=recipe.name,
+        text=path.read_text(encoding="utf-8"),
+        changes=kept,
+        content=content,
+        config=config,
+        total=search.total,
+        seed=recipe.seed,
+        judged_on=_judged_on(config, data),
+        note=_note(recipe, config),
+    )
+    say(_plan(asked, search))
+
+    def on_trial(record: TrialRecord, records: list[TrialRecord]) -> None:
+        write_results(asked, records, folder)
+        say(trial_line(asked, record, records))
+
+    search.run(objective, on_trial)
+    best = best_of(_finish(asked, search, folder, say))
+    found = "no trial is complete" if best is None else f"best: trial {best.number}, {judged(asked)} {best.value:.4f}"
+    return folder, f"{found} on {asked.judged_on}. {asked.note}"
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a search. Raises UserError where it cannot be, and where it is a run's."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write the folder {folder}: {error.strerror}", "give another with --out") from None
+    if (folder / "run.json").exists():
+        raise UserError(f"{folder} is a run directory", "give the search a folder of its own with --out")
+
+
+def trial_line(asked: Asked, record: TrialRecord, records: list[TrialRecord]) -> str:
+    """What is said when a trial has ended."""
+    ended = {"pruned": "pruned", "failed": f"failed: {record.error}"}.get(record.state, "")
+    result = ended or f"{judged(asked)} {record.value:.4f}"
+    best = best_of(records)
+    values = ", ".join(f"{short_name(field)}={shown_value(value)}" for field, value in record.values.items())
+    told = "" if best is None else f"  best {best.value:.4f} (trial {best.number})"
+    return f"trial {record.number}/{asked.total}  {result}{told}  {values}  {record.seconds or 0:.1f} s"
+
+
+def _finish(asked: Asked, search: Search, folder: Path, say: Say) -> list[TrialRecord]:
+    """The page and the last words, when this process has nothing left to begin."""
+    with search.alone() as records:
+        write_results(asked, records, folder)
+        write_page(asked, records, search, folder)
+        running = sum(record.state == "running" for record in records)
+        if not running:
+            shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+    if running:
+        say(f"{running} of {asked.total} trials still run in other processes, which write the results again")
+    failed = next((record for record in records if record.state == "failed"), None)
+    if failed is not None and all(record.state == "failed" for record in records):
+        raise UserError(
+            f"all {len(records)} trials failed; the first: {failed.error}",
+            "mend the recipe or the search, and begin in another folder with --out",
+        )
+    return records
+
+
+def _mark(content: dict[str, Any], config: TuneConfig, data: Data, teacher_from: Path | None) -> str:
+    """Names what all trials of a study must have in common: how many there are and who draws them may change."""
+    own = config.model_dump(mode="json", exclude={"trials", "sampler", "prune"})
+    rest = {key: value for key, value in content.items() if key not in ("tune", "accept", "evaluate", "quantize")}
+    return fingerprint({"tune": own, "recipe": rest, "data": data.fingerprint, "teacher": str(teacher_from)})
+
+
+def _judged_on(config: TuneConfig, data: Data) -> str:
+    pool = len(data.splits["train"]) + len(data.splits["validation"])
+    if config.folds == LEAVE_ONE_OUT:
+        return f"each of {pool:,} items left out in turn"
+    if config.folds:
+        return f"{config.folds} stratified folds of {pool:,} items"
+    return f"the {len(data.splits['validation']):,} validation items"
+
+
+def _note(recipe: Recipe, config: TuneConfig) -> str:
+    """How far to believe the best value."""
+    model = model_of(recipe, config.model)
+    options = recipe.students and config.model != TEACHER and needs_teacher(model.model, model.options)
+    taught = config.model != TEACHER and (options or getattr(model, "distill", None) is not None)
+    known = " The teacher was trained on items of the held-out folds." if config.folds and taught else ""
+    where = "folds" if config.folds else "one validation split"
+    return (
+        f"The best of many trials on {where} is optimistic: part of it is luck.{known} "
+        "`limbeck run best.toml` judges it on test, which no trial has seen."
+    )
+
+
+def _plan(asked: Asked, search: Search) -> str:
+    config, done = asked.config, len(search.records())
+    grid = " (a grid: every combination; tune.trials is not used)" if search.combinations is not None else ""
+    begun = f", {done} of them begun already" if done else ""
+    return (
+        f"tuning {config.model} of {asked.name}: {asked.total} trials{grid}{begun}, {config.sampler}, "
+        f"judged by {judged(asked)} on {asked.judged_on}"
+    )

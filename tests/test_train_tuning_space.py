@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serve.errors import UserError
+from train.sources import Items
+from train.tuning.config import TuneConfig
+from train.tuning.folds import fold_rows, join
+from train.tuning.space import combinations, drawn, space_of, stored_of
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "low above high": ({"low": 2, "high": 1}, "low = 2 must be below high = 1"),
+    "low equal to high": ({"low": 1, "high": 1}, "must be below"),
+    "log from zero": ({"low": 0.0, "high": 1.0, "log": True}, "log = true needs low above 0"),
+    "log with a step": ({"low": 0.1, "high": 1.0, "step": 0.1, "log": True}, "takes no step"),
+    "a step that misses": ({"low": 1, "high": 4, "step": 2}, "never reach high = 4"),
+    "a step back": ({"low": 1, "high": 4, "step": -1}, "step must be above 0"),
+    "an unknown key": ({"lwo": 1, "high": 4}, "no 'lwo': did you mean 'low'"),
+    "no high": ({"low": 1}, "'high' is missing"),
+    "a word": ({"low": "1", "high": 4}, "low must be a number"),
+    "one value": ([1], "nothing to choose from"),
+    "a value twice": ([1, 2, 1], "lists a value twice"),
+    "a number": (3, "expected a list of values"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_with_an_entry_is_said_with_its_name(name: str) -> None:
+    given, message = WRONG[name]
+    with pytest.raises(ValueError, match=re.escape(message)) as raised:
+        space_of({"teacher.fit.clip": given})
+    assert 'tune.search."teacher.fit.clip"' in str(raised.value)
+
+
+def test_a_search_over_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"tune\.search is empty"):
+        TuneConfig(model="teacher", search={})
+
+
+def test_a_grid_has_every_combination_once() -> None:
+    space = space_of({"a": [1, 2], "b": {"low": 0.1, "high": 0.3, "step": 0.1}, "c": {"low": 3, "high": 4}})
+    found = combinations(space)
+    assert len({tuple(values.values()) for values in found}) == len(found) == 2 * 3 * 2
+    assert {values["c"] for values in found} == {3, 4}
+    assert sorted({values["b"] for values in found}) == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_a_grid_over_a_range_without_steps_is_refused() -> None:
+    with pytest.raises(ValueError, match="no end of values"):
+        TuneConfig(model="teacher", sampler="grid", search={"a": {"low": 0.1, "high": 0.3}})
+
+
+def test_lists_and_tables_may_be_chosen_among() -> None:
+    values = [{"hidden": 8}, {"hidden": 16, "deep": [1, 2]}, "none", True]
+    space = space_of({"teacher.options": values})
+    for value in values:
+        stored = stored_of(space["teacher.options"], value)
+        assert isinstance(stored, str | bool)
+        assert drawn({"teacher.options": stored}, space) == {"teacher.options": value}
+
+
+def test_each_item_is_held_out_once_and_folds_keep_the_shares_of_classes() -> None:
+    labels = np.repeat([0, 1, 2], [40, 20, 10])
+    rows = fold_rows(labels, 5, seed=1)
+    assert sorted(np.concatenate([held for _, held in rows])) == list(range(70))
+    for train, held in rows:
+        assert not set(train) & set(held)
+        assert np.bincount(labels[held]).tolist() == [8, 4, 2]
+    assert len(fold_rows(labels, "leave-one-out", seed=1)) == 70
+
+
+def test_leave_one_out_of_many_is_refused_with_the_number_of_fits() -> None:
+    with pytest.raises(UserError, match=r"12,000 models \(600 for each of 20 trials\)"):
+        fold_rows(np.zeros(600, dtype=np.int64), "leave-one-out", seed=1, fits=20)
+
+
+def test_more_folds_than_the_rarest_class_has_items_are_refused() -> None:
+    with pytest.raises(UserError, match="rarest class has only 3") as raised:
+        fold_rows(np.repeat([0, 1], [40, 3]), 5, seed=1)
+    assert "folds = 3" in raised.value.hint
+
+
+def test_joined_splits_are_read_as_one() -> None:
+    first = Items([b"a", b"b"], np.array([0, 1]))
+    second = Items([b"c"], np.array([2]))
+    both = join([first, second])
+    assert [both.content[at] for at in range(3)] == list(both.content) == both.content[0:3] == [b"a", b"b", b"c"]
+    assert list(both.take(np.array([2, 0])).content) == [b"c", b"a"]
+    assert both.labels.tolist() == [0, 1, 2]

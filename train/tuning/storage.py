@@ -1,0 +1,72 @@
+"""Where the trials of a search are kept: a journal file, or a database; shared by every process that opens it."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+
+from serve.errors import UserError
+
+JOURNAL = "journal.log"
+
+
+def open_storage(given: str | None, folder: Path) -> BaseStorage:
+    """The storage at `given`: a database URL such as sqlite:///tune.db, or the path of a journal file.
+
+    None: journal.log in `folder`. Raises UserError where it cannot be opened.
+    """
+    try:
+        if given is not None and "://" in given:
+            return RDBStorage(given)
+        path = Path(given) if given is not None else folder / JOURNAL
+        return JournalStorage(JournalFileBackend(str(path)))
+    except Exception as error:  # drivers of databases raise what they like
+        raise UserError(f"cannot open the storage {shown(given, folder)}: {_reason(error)}", _HINT) from None
+
+
+def open_study(
+    storage: BaseStorage, name: str, mark: str, pruner: optuna.pruners.BasePruner, where: str
+) -> optuna.Study:
+    """The study called `name`, made where there is none; a higher value is better.
+
+    `mark` names what its trials have in common. Raises UserError where the study was begun under another one.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            study = optuna.create_study(
+                storage=storage, study_name=name, direction="maximize", load_if_exists=True, pruner=pruner
+            )
+        except Exception as error:
+            raise UserError(f"cannot read the storage {where}: {_reason(error)}", _HINT) from None
+    known = study.user_attrs.get(_MARK)
+    if known is None:
+        study.set_user_attr(_MARK, mark)
+    elif known != mark:
+        raise UserError(
+            f"the storage {where} holds trials of '{name}' that were made under another recipe, data or search",
+            "give another folder with --out (or another --storage), or delete it to begin anew; only the number of "
+            "trials, the sampler and pruning may change",
+        )
+    return study
+
+
+def shown(given: str | None, folder: Path) -> str:
+    """The storage in a message: a URL without its password."""
+    if given is None:
+        return str(folder / JOURNAL)
+    parts = urlsplit(given) if "://" in given else None
+    return given if parts is None or not parts.password else given.replace(f":{parts.password}@", ":***@")
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+_MARK = "limbeck:mark"
+_HINT = "expected the path of a journal file in a folder that exists, or a URL such as sqlite:///tune.db"
