@@ -279,7 +279,8 @@ def _children(place: Any, part: str, change: str) -> list[Any]:
 def _explain(error: ValidationError, origin: str) -> UserError:
     """The first problem of a recipe as one sentence with a hint."""
     problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
+    # of a value that may be one thing or another, such as class_weights, pydantic names which it tried
+    where = ".".join(str(part) for part in problem["loc"] if "[" not in str(part))
     key = str(problem["loc"][-1]) if problem["loc"] else ""
     if problem["type"] == "extra_forbidden":
         return UserError(f"{origin}: unknown key '{where}'", did_you_mean(key, _keys_beside(problem["loc"])))
@@ -288,7 +289,10 @@ def _explain(error: ValidationError, origin: str) -> UserError:
     message = re.sub(r"^Value error, ", "", problem["msg"])
     given = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
     prefix = f"{where}: " if where else ""
-    return UserError(f"{origin}: {prefix}{message[:1].lower()}{message[1:]}{given}", "see `limbeck config schema`")
+    hint = "see `limbeck config schema`"
+    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
+        hint = did_you_mean(problem["input"], re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
+    return UserError(f"{origin}: {prefix}{message[:1].lower()}{message[1:]}{given}", hint)
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:

@@ -39,6 +39,7 @@ from train.draft import Wanted
 from train.fit import FitResult, Teaching, fit
 from train.fit_config import FitConfig
 from train.inputs import Inputs, PreparedSplits
+from train.losses import class_weights
 from train.models import needs_teacher, origin
 from train.prune import PruneConfig, cut_otherwise, prune
 from train.torch_runner import TorchRunner
@@ -60,6 +61,8 @@ class Stages:
 
     def fit(self) -> dict[str, FitResult]:
         """Train the teacher, then each student and control: results by model name."""
+        for model in (self._recipe.teacher, *self._recipe.students):  # not after hours of training the teacher
+            class_weights(model.fit.class_weights, self._data.classes, self._data.splits["train"].labels)
         results = {TEACHER: self._fit_teacher()}
         for student in self._recipe.students:
             results[student.name] = self._fit_student(student)
@@ -113,7 +116,8 @@ class Stages:
         train, validation = self._inputs("train", classifier), self._inputs("validation", classifier)
         say = self._console.detail
         with self._console.epochs() as on_epoch:
-            return fit(classifier, config, train, validation, self._recipe.seed, folder, teaching, on_epoch, say, guide)
+            seed, origins = self._recipe.seed, self._data.splits["train"].origins
+            return fit(classifier, config, train, validation, seed, folder, teaching, on_epoch, say, guide, origins)
 
     def _prune(self, result: FitResult, config: PruneConfig, folder: Path) -> FitResult:
         """Write the student that was trained into `folder` again, without what it can do without."""

@@ -18,6 +18,7 @@ from train.distill.lesson import Lesson
 from train.fit import FitResult, Teaching, fit
 from train.fit_config import FitConfig
 from train.inputs import TextInputs
+from train.losses import cross_entropy
 from train.sources import Items
 
 ALL = ("hidden-states", "attention", "relations")
@@ -38,7 +39,7 @@ def loss(student: Classifier, teacher: Classifier, settings: DistillConfig) -> f
     lesson = Lesson(student, teacher, settings)
     inputs, labels = torch.from_numpy(student.preparer().prepare(TEXTS)), torch.zeros(len(TEXTS), dtype=torch.int64)
     logits = student.eval()(inputs)
-    found = lesson.loss(logits, lesson.answers(inputs), inputs, labels, 0.0).item()
+    found = lesson.loss(logits, lesson.answers(inputs), inputs, labels, cross_entropy(logits, labels)).item()
     lesson.end()
     return found
 

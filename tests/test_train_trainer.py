@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,8 +39,17 @@ def trained(
 
 
 @pytest.mark.parametrize("taught", [False, True])
-def test_accumulation_does_not_change_the_update(tmp_path: Path, taught: bool) -> None:
-    common = {"epochs": 2, "optimizer": "sgd", "learning_rate": 0.05, "clip": 0.5, "label_smoothing": 0.1}
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"label_smoothing": 0.1},
+        {"class_weights": "balanced", "l1": 0.01},
+        {"loss": "focal", "class_weights": {"a": 5.0}},
+        {"loss": "mse", "class_weights": {"b": 0.2}},
+    ],
+)
+def test_accumulation_does_not_change_the_update(tmp_path: Path, asked: dict[str, Any], taught: bool) -> None:
+    common = {"epochs": 2, "optimizer": "sgd", "learning_rate": 0.05, "clip": 0.5, **asked}
     teacher = new("builtin:mlp-24", seed=9) if taught else None
     whole, one = trained(tmp_path / "whole", FitConfig(batch_size=32, **common), teacher)
     split, many = trained(tmp_path / "split", FitConfig(batch_size=8, accumulation=4, **common), teacher)
@@ -70,6 +81,24 @@ def test_the_first_update_is_the_gradient_of_the_mean_loss(tmp_path: Path) -> No
         assert theirs.grad is not None
         assert torch.allclose(ours, theirs - 0.1 * 1.9 * theirs.grad, atol=1e-6)
     assert result.epochs[0].loss == pytest.approx(loss.item(), abs=1e-5)
+
+
+def test_the_l1_penalty_pulls_weights_and_not_biases_towards_zero(tmp_path: Path) -> None:
+    """One step as above, with the penalty's gradient, which is the sign of a weight."""
+    settings = {"epochs": 1, "batch_size": 104, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 0}
+    plain = {"warmup": 0, "clip": 0, "schedule": "constant"}
+    student, _ = trained(tmp_path, FitConfig(**settings, **plain, l1=0.03))
+    expected = new()
+    torch.nn.functional.cross_entropy(expected(torch.from_numpy(IMAGES)), torch.from_numpy(TARGETS)).backward()
+    for (name, ours), theirs in zip(student.named_parameters(), expected.parameters(), strict=True):
+        assert theirs.grad is not None
+        pull = 0.03 * theirs.sign() if name.endswith("weight") else 0.0
+        assert torch.allclose(ours, theirs - 0.1 * 1.9 * (theirs.grad + pull), atol=1e-6), name
+
+
+def test_weights_of_classes_that_the_data_do_not_have_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no label 'z'"):
+        trained(tmp_path, FitConfig(class_weights={"z": 2.0}))
 
 
 def test_mixed_items_are_learned_by_what_is_in_them_however_an_update_is_cut(tmp_path: Path) -> None:
@@ -135,6 +164,24 @@ def test_a_loss_that_is_no_number_stops_with_advice(tmp_path: Path) -> None:
         trained(tmp_path, FitConfig(epochs=3, batch_size=32, optimizer="sgd", learning_rate=1e30, clip=0, warmup=0))
     assert "learning_rate" in stopped.value.hint
     assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("origins", [None, [f"photos/{row}.jpg" for row in range(len(IMAGES))]])
+def test_a_loss_that_is_no_number_names_the_items_of_its_batch(tmp_path: Path, origins: list[str] | None) -> None:
+    student = new()
+    seen: list[torch.Tensor] = []
+
+    def spoil(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], logits: torch.Tensor) -> torch.Tensor:
+        if module.training:  # the multiplications are counted on an example before
+            seen.append(inputs[0])
+        return logits * (float("nan") if len(seen) == 3 else 1.0)
+
+    student.register_forward_hook(spoil)
+    with pytest.raises(UserError, match="became nan at update 3, on ") as stopped:
+        fit(student, FitConfig(epochs=1, batch_size=8), TRAIN, VALIDATION, 5, tmp_path, origins=origins)
+    named = [int(row) for row in re.findall(r"(?:photos/|training item )(\d+)", stopped.value.message)]
+    assert torch.equal(torch.from_numpy(IMAGES[named]), seen[2][:5])
+    assert stopped.value.message.endswith(" and 3 more")
 
 
 def test_the_best_epoch_is_kept(tmp_path: Path) -> None:

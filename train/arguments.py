@@ -21,18 +21,16 @@ def training_arguments(
     config: FitConfig,
     arithmetic: Arithmetic,
     train: Inputs,
-    items: int,
     seed: int,
     checkpoints: Path,
     last: Path | None,
 ) -> TrainingArguments:
-    """Our settings in transformers' words; `items` of `train` are seen in an epoch, `last` is where to go on."""
+    """Our settings in transformers' words for `train`; `last` is the checkpoint to go on from."""
     epochs = config.epochs
     if last is not None:  # training may have ended there, and only what comes after it was cut off
         state = state_of(last)
         if patience_is_over(config, state):
             epochs = len(epoch_records(state))
-    updates = -(-items // (config.batch_size * config.accumulation)) * config.epochs
     return TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=epochs,
@@ -40,10 +38,6 @@ def training_arguments(
         per_device_eval_batch_size=scored_together(train, 512),
         dataloader_num_workers=train.workers(config.batch_size),
         gradient_accumulation_steps=config.accumulation,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        lr_scheduler_type=config.schedule if config.schedule != "constant" else "constant_with_warmup",
-        warmup_steps=round(config.warmup * updates),
         max_grad_norm=config.clip,
         use_cpu=training_device().type == "cpu",
         bf16=arithmetic.precision == "bf16",

@@ -44,9 +44,18 @@ def best_of(records: list[EpochRecord]) -> EpochRecord:
 
 
 def patience_is_over(config: FitConfig, state: TrainerState) -> bool:
-    """Whether the best epoch lies `config.patience` epochs back."""
+    """Whether the last epoch that gained more than `config.threshold` lies `config.patience` epochs back.
+
+    A gain is over the last one that counted, so that many small steps upwards are worth a large one.
+    """
+    if config.patience is None:
+        return False
     records = epoch_records(state)
-    return config.patience is not None and records[-1].epoch - best_of(records).epoch >= config.patience
+    gained = records[0]
+    for record in records[1:]:
+        if record.accuracy > gained.accuracy + config.threshold:
+            gained = record
+    return records[-1].epoch - gained.epoch >= config.patience
 
 
 def epoch_callbacks(config: FitConfig, on_epoch: OnEpoch | None) -> list[TrainerCallback]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from serve.errors import UserError
 from train.arguments import scored_together, training_arguments, training_device
@@ -23,11 +23,14 @@ from train.distill.lesson import Lesson, check_labels
 from train.epochs import EpochRecord, OnEpoch, best_of, epoch_callbacks, epoch_records
 from train.fit_config import FitConfig
 from train.inputs import Inputs, TextInputs
+from train.layers import Unfreeze, freeze
 from train.lone_items import check_lone_items
-from train.optimizers import optimizer_of
-from train.precision import choose_arithmetic
+from train.losses import LabelLoss
+from train.memory import within_memory
+from train.precision import Arithmetic, choose_arithmetic
+from train.traced import TracedView
 from train.trainer import ClassifierTrainer
-from train.views import View, WorkerError, items_of_epoch
+from train.views import View, WorkerError
 
 _TEACHER_BATCH = 256
 
@@ -42,6 +45,9 @@ class FitResult(BaseModel):
     precision: str = "fp32"  # of the multiplications while training
     precision_why: str = ""
     notes: tuple[str, ...] = ()  # what a reader of the figures should know
+    # As it was trained: smaller batches than in the recipe where memory ran out and fit.shrink_on_oom is set.
+    batch_size: int | None = None
+    accumulation: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,13 +70,15 @@ def fit(
     on_epoch: OnEpoch | None = None,
     say: Callable[[str], None] = lambda _: None,
     guide: Classifier | None = None,
+    origins: Sequence[str] | None = None,
 ) -> FitResult:
     """Train `classifier`, keep its best epoch on validation, and save it into `folder`.
 
     Checkpoints lie in `folder`/checkpoints after each epoch; a call that finds some there goes on from the last
     and ends with the same weights as one that was never interrupted. They are deleted at the end.
     `guide` is the teacher where text augmentation alone asks it: a control sees the views that its student sees.
-    Raises UserError when the loss stops being a number, and where nothing is to be trained that should be.
+    `origins` say where each training item came from. Raises UserError when the loss stops being a number, when memory
+    runs out, and where nothing is to be trained that should be.
     """
     if config.epochs == 0:
         return _as_it_is(classifier, folder)
@@ -81,6 +89,48 @@ def fit(
         teaching.config.check_accumulation(config.accumulation)
     arithmetic = choose_arithmetic(config.precision, classifier, classifier.macs(), training_device())
     say(f"training in {arithmetic.precision}: {arithmetic.why}")
+    start = {name: value.clone() for name, value in classifier.state_dict().items()} if config.shrink_on_oom else {}
+
+    def attempt(config: FitConfig) -> FitResult:
+        if start:
+            classifier.load_state_dict(start)
+        freeze(config, classifier.requires_grad_(True))
+        return _fit(
+            classifier,
+            config,
+            arithmetic,
+            train,
+            validation,
+            seed,
+            folder,
+            teaching,
+            on_epoch,
+            say,
+            guide,
+            origins,
+        )
+
+    result = within_memory(config, attempt, say)
+    classifier.requires_grad_(True)
+    return result
+
+
+def _fit(
+    classifier: Classifier,
+    config: FitConfig,
+    arithmetic: Arithmetic,
+    train: Inputs,
+    validation: Inputs,
+    seed: int,
+    folder: Path,
+    teaching: Teaching | None,
+    on_epoch: OnEpoch | None,
+    say: Callable[[str], None],
+    guide: Classifier | None,
+    origins: Sequence[str] | None,
+) -> FitResult:
+    """`fit` in this arithmetic."""
+    label_loss = LabelLoss(config, classifier.spec.labels, train.labels)
     checkpoints = folder / CHECKPOINTS
     last = last_checkpoint(checkpoints)
     # Without augmentation the teacher's answers are the same in every epoch. With it, it must see the same view as the
@@ -88,42 +138,39 @@ def fit(
     fixed = teaching is not None and not config.augment.is_active and not teaching.config.features
     taught = _answers(teaching) if teaching is not None and fixed else None
     lesson = None if teaching is None else Lesson(classifier, None if fixed else teaching.teacher, teaching.config)
-    trainer = ClassifierTrainer(
-        model=classifier,
-        args=training_arguments(
-            config,
-            arithmetic,
-            train,
-            items_of_epoch(len(train), config.batch_size, classifier),
-            seed,
-            checkpoints,
-            last,
-        ),
-        train_dataset=View(
-            train,
-            config.augment,
-            seed,
-            taught,
-            _as_the_teacher(train, teaching),
-            text_augmenter(config.augment, train, teaching.teacher if teaching else guide, classifier, seed, say),
-            len(classifier.spec.labels),
-        ),
-        eval_dataset=View(validation, AugmentConfig(), seed),
-        callbacks=epoch_callbacks(config, on_epoch),
-        optimizer_cls_and_kwargs=optimizer_of(config),
-        lesson=lesson,
-        label_smoothing=config.label_smoothing,
+    view = TracedView(
+        train,
+        config.augment,
+        seed,
+        taught,
+        _as_the_teacher(train, teaching),
+        text_augmenter(config.augment, train, teaching.teacher if teaching else guide, classifier, seed, say),
+        len(classifier.spec.labels),
     )
-    trainer.remove_callback(PrinterCallback)  # it prints each log; `on_epoch` tells them better
     try:
-        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        trainer = ClassifierTrainer(
+            model=classifier,
+            args=training_arguments(config, arithmetic, train, seed, checkpoints, last),
+            train_dataset=view,
+            eval_dataset=View(validation, AugmentConfig(), seed),
+            callbacks=_callbacks(config, classifier, on_epoch),
+            config=config,
+            label_loss=label_loss,
+            lesson=lesson,
+            origins=origins,
+        )
+        trainer.remove_callback(PrinterCallback)  # it prints each log; `on_epoch` tells them better
+        try:
+            trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        finally:  # off with autocast: it is exported next
+            trainer.accelerator.unwrap_model(classifier, keep_fp32_wrapper=False)
     except WorkerError as error:
         raise error.told() from None
+    finally:
+        if lesson is not None:
+            lesson.end()
     records = epoch_records(trainer.state)
     best = best_of(records)
-    trainer.accelerator.unwrap_model(classifier, keep_fp32_wrapper=False)  # off with autocast: it is exported next
-    if lesson is not None:
-        lesson.end()
     classifier.to("cpu")
     save_classifier(classifier, folder)
     shutil.rmtree(checkpoints)
@@ -134,7 +181,14 @@ def fit(
         macs=classifier.macs(),
         precision=arithmetic.precision,
         precision_why=arithmetic.why,
+        batch_size=config.batch_size,
+        accumulation=config.accumulation,
     )
+
+
+def _callbacks(config: FitConfig, classifier: Classifier, on_epoch: OnEpoch | None) -> list[TrainerCallback]:
+    unfreeze = [] if config.unfreeze is None else [Unfreeze(classifier, config.unfreeze)]
+    return [*unfreeze, *epoch_callbacks(config, on_epoch)]
 
 
 def _as_the_teacher(train: Inputs, teaching: Teaching | None) -> Inputs | None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from train.augment import AugmentConfig
 from train.precision import Wish
+
+BALANCED = "balanced"
+Weight = Annotated[float, Field(gt=0)]
+# A setting that says nothing unless another has one of these values.
+_ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
+    "step_every": ("schedule", ("step", "plateau")),
+    "step_factor": ("schedule", ("step", "plateau")),
+    "power": ("schedule", ("polynomial",)),
+    "focal_gamma": ("loss", ("focal",)),
+    "label_smoothing": ("loss", ("cross-entropy",)),
+}
 
 
 class FitConfig(BaseModel):
@@ -18,13 +29,54 @@ class FitConfig(BaseModel):
     epochs: int = Field(default=20, ge=0)  # 0: take a model that is trained already as it is
     batch_size: int = Field(default=128, ge=1)
     accumulation: int = Field(default=1, ge=1)  # micro-batches of batch_size in one update
-    optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd: Nesterov momentum 0.9
+    # sgd: Nesterov momentum 0.9. adamw and adafactor shrink the weights themselves by weight_decay ("decoupled",
+    # Loshchilov & Hutter 2019, arXiv 1711.05101); the others add its gradient to the loss's, as L2.
+    optimizer: Literal["adamw", "adam", "sgd", "rmsprop", "adagrad", "adafactor"] = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)  # not on norms and biases
-    schedule: Literal["linear", "cosine", "constant"] = "cosine"
-    warmup: float = Field(default=0.05, ge=0, lt=1)  # share of all updates
+    l1: float = Field(default=0.0, ge=0)  # times the sum of |w|, added to the loss; not on norms and biases
+    schedule: Literal["linear", "cosine", "constant", "step", "one-cycle", "plateau", "polynomial"] = "cosine"
+    step_every: int = Field(default=10, ge=1)  # epochs; "plateau": without a better validation accuracy
+    step_factor: float = Field(default=0.1, gt=0, lt=1)  # of the learning rate at each step
+    power: float = Field(default=2.0, gt=0)  # of "polynomial"; 1 is "linear"
+    warmup: float = Field(default=0.05, ge=0, lt=1)  # share of all updates; "one-cycle": in which the rate rises
+    loss: Literal["cross-entropy", "focal", "mse"] = "cross-entropy"  # on labels; what a teacher adds is its own
+    focal_gamma: float = Field(default=2.0, ge=0)
+    class_weights: dict[str, Weight] | str | None = None  # "balanced", or { LABEL = weight }: others weigh 1
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     clip: float = Field(default=1.0, ge=0)  # largest norm of the gradient; 0: none
+    # Of a network that was trained before. "head": what comes after its layers; or names of its parts, * for any.
+    train_layers: tuple[str, ...] | str = "all"
+    layer_decay: float = Field(default=1.0, gt=0, le=1)  # of the learning rate, for each layer further from the head
+    unfreeze: int | None = Field(default=None, ge=1)  # epochs until the next layer from the top is trained too
+    ema: float | None = Field(default=None, gt=0, lt=1)  # decay of the averaged weights, which are what is kept
     patience: int | None = Field(default=None, ge=1)  # epochs without a better validation accuracy
+    threshold: float = Field(default=0.0, ge=0, lt=1)  # the gain in accuracy, of 1, that is no better yet
     precision: Wish = "auto"  # bf16 where the machine multiplies it and the model is large enough; "fp16" on a GPU only
+    shrink_on_oom: bool = False  # where memory runs out, half of batch_size and twice the accumulation, again and again
     augment: AugmentConfig = AugmentConfig()
+
+    @model_validator(mode="after")
+    def _every_setting_says_something(self) -> FitConfig:
+        for name, (other, values) in _ONLY_WITH.items():
+            if getattr(self, name) != type(self).model_fields[name].default and getattr(self, other) not in values:
+                wanted = " or ".join(f"'{value}'" for value in values)
+                raise ValueError(f"{name} is for {other} = {wanted}, but {other} is '{getattr(self, other)}'")
+        if isinstance(self.class_weights, str) and self.class_weights != BALANCED:
+            raise ValueError(
+                f"class_weights is '{BALANCED}' or a table of labels and weights, such as {{ spam = 4.0 }}, "
+                f"got '{self.class_weights}'"
+            )
+        if isinstance(self.train_layers, str) and self.train_layers not in ("all", "head"):
+            raise ValueError(
+                f"train_layers is 'all', 'head' or a list of names, such as [\"classifier\"], got '{self.train_layers}'"
+            )
+        if not self.train_layers:
+            raise ValueError("train_layers names nothing to train; epochs = 0 takes a model as it is")
+        if self.unfreeze is not None and self.train_layers != "all":
+            raise ValueError("unfreeze trains all layers in the end, so train_layers must stay 'all'")
+        if self.layer_decay != 1.0 and self.train_layers == "head":
+            raise ValueError("layer_decay says nothing where train_layers = 'head': all of it learns at one rate")
+        if self.threshold and self.patience is None and self.schedule != "plateau":
+            raise ValueError("threshold says which gain counts for patience or schedule = 'plateau': set one of them")
+        return self

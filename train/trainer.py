@@ -3,33 +3,61 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import Dataset
 from transformers import EvalPrediction, Trainer
 
 from serve.errors import UserError
+from train.classifier import Classifier
 from train.distill.lesson import Lesson
-from train.losses import cross_entropy
+from train.ema import Average, AveragedWeights
+from train.fit_config import FitConfig
+from train.layers import hold_still, rates
+from train.losses import LabelLoss
+from train.optimizers import l1_norm, new_optimizer
+from train.schedules import PlateauWarmup, new_schedule, warmup_updates
+from train.traced import ROWS, name_rows
 from train.views import Batch, EpochSampler, View, as_batch, items_of_epoch
 
 
 class ClassifierTrainer(Trainer):
-    """Trains a `Classifier` on a `View`.
+    """Trains a `Classifier` on a `View`, with the optimizer, schedule and averaging that `config` asks for.
 
     A teacher sees the same augmented batches as the student, unless the view brings its logits.
     """
 
-    def __init__(self, *, lesson: Lesson | None, label_smoothing: float, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        config: FitConfig,
+        label_loss: LabelLoss,
+        lesson: Lesson | None,
+        origins: Sequence[str] | None,
+        **arguments: Any,
+    ) -> None:
+        """`origins` say where each training item came from; the other `arguments` are Trainer's."""
         collator: Any = as_batch  # Trainer's annotation knows only item by item collation
         super().__init__(data_collator=collator, compute_metrics=_accuracy, **arguments)
-        self._lesson, self._label_smoothing = lesson and lesson.to(self.args.device), label_smoothing
+        self._config, self._label_loss, self._origins = config, label_loss, origins
+        self._lesson = lesson and lesson.to(self.args.device)
+        self._freezes = config.train_layers != "all" or config.unfreeze is not None
+        self._averaged: AveragedWeights | None = None
+        if config.ema is not None:
+            assert self.model is not None
+            self._averaged = AveragedWeights(self.model, config.ema)
+            self.add_callback(Average(self._averaged))
         # Our losses are sums divided by the items of the whole update, so Trainer must count them and not divide again.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         self._epoch_started = time.perf_counter()
+
+    # -- loss ----------------------------------------------------------------------------------------------------
 
     def compute_loss(
         self,
@@ -38,22 +66,33 @@ class ClassifierTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
+        if model.training and self._freezes:  # Trainer puts all of it in training mode, again for each micro-batch
+            hold_still(model)
         logits = model(inputs["inputs"])
         total = self._loss(logits, inputs)
-        loss = total / (len(inputs["labels"]) if num_items_in_batch is None else num_items_in_batch)
+        items = len(inputs["labels"])
+        in_update = items if num_items_in_batch is None else num_items_in_batch
+        loss = total / in_update
+        if model.training and self._config.l1:  # each micro-batch its share, so that an update has the penalty once
+            loss = loss + self._config.l1 * l1_norm(model) * items / in_update
         if model.training and not torch.isfinite(loss):
-            raise UserError(
-                f"the training loss became {loss.item()} at update {self.state.global_step + 1}",
-                "lower fit.learning_rate, or set fit.clip = 1.0",
-            )
+            raise self._no_number(loss.item(), inputs)
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def _loss(self, logits: torch.Tensor, inputs: Batch) -> torch.Tensor:
         """The recipe's loss, summed over the batch; evaluation scores against the labels alone."""
         labels = inputs.get("targets", inputs["labels"])
+        on_labels = self._label_loss(logits, labels)
         if self._lesson is None or not logits.requires_grad:
-            return cross_entropy(logits, labels, self._label_smoothing)
-        return self._lesson.loss(logits, self._taught(inputs), inputs["inputs"], labels, self._label_smoothing)
+            return on_labels
+        return self._lesson.loss(logits, self._taught(inputs), inputs["inputs"], labels, on_labels)
+
+    def _no_number(self, loss: float, inputs: Batch) -> UserError:
+        batch = f", on {name_rows(inputs[ROWS].tolist(), self._origins)}" if ROWS in inputs else ""
+        return UserError(
+            f"the training loss became {loss} at update {self.state.global_step + 1}{batch}",
+            "lower fit.learning_rate, or set fit.clip = 1.0; if it is always these items, look at them",
+        )
 
     def _taught(self, inputs: Batch) -> torch.Tensor:
         """The teacher's logits for this very view, asked now unless they were known in advance."""
@@ -63,6 +102,26 @@ class ClassifierTrainer(Trainer):
         with self.accelerator.autocast():
             return self._lesson.answers(inputs.get("teacher_inputs", inputs["inputs"]))
 
+    # -- what Trainer asks for -----------------------------------------------------------------------------------
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            assert isinstance(self.model, Classifier)
+            self.optimizer = new_optimizer(self._config, self.model, rates(self._config, self.model))
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> LRScheduler | ReduceLROnPlateau:  # type: ignore[override]  # Trainer takes both, and says one
+        if self.lr_scheduler is None:
+            over = optimizer or self.optimizer
+            assert over is not None
+            if self._config.schedule == "plateau":
+                self.add_callback(PlateauWarmup(over, warmup_updates(self._config, num_training_steps)))
+            self.lr_scheduler = new_schedule(self._config, over, num_training_steps)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> EpochSampler:
         view = self.train_dataset
         assert isinstance(view, View)
@@ -71,6 +130,33 @@ class ClassifierTrainer(Trainer):
         items = items_of_epoch(len(view), batch_size, self.model)
         # texts of like length go into one update, however it is cut into micro-batches
         return EpochSampler(view, self.args.seed, batch_size * self.args.gradient_accumulation_steps, items)
+
+    # -- averaged weights: evaluated, kept beside the others in a checkpoint, and taken of the best ----------------
+
+    def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
+        if self._averaged is None:
+            return super().evaluate(*arguments, **named)
+        with self._averaged.in_place():
+            return super().evaluate(*arguments, **named)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._averaged is not None:
+            self._averaged.save(Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._averaged is not None and checkpoint is not None:
+            self._averaged.load(Path(checkpoint))
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self._averaged is not None:
+            assert self.state.best_model_checkpoint is not None
+            self._averaged.load(Path(self.state.best_model_checkpoint))
+            self._averaged.put()
+
+    # -- log -----------------------------------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the training seconds of the epoch to its loss, where a checkpoint keeps them."""

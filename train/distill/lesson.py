@@ -12,7 +12,6 @@ from train.classifier import Classifier
 from train.distill import encoder_features, stage_features
 from train.distill.answers import answers_loss
 from train.distill.config import DistillConfig, FeatureConfig
-from train.losses import cross_entropy
 
 PROJECTIONS = "projections"
 
@@ -64,13 +63,13 @@ class Lesson:
         taught: torch.Tensor,
         inputs: torch.Tensor,
         labels: torch.Tensor,
-        label_smoothing: float,
+        on_labels: torch.Tensor,
     ) -> torch.Tensor:
-        """alpha * answers + (1 - alpha) * labels + sum of weight * feature, all summed over the batch."""
+        """alpha * answers + (1 - alpha) * on_labels + sum of weight * feature, all summed over the batch."""
         config = self._config
         total = config.alpha * answers_loss(logits, taught, labels, config)
         if config.alpha < 1.0:
-            total = total + (1 - config.alpha) * cross_entropy(logits, labels, label_smoothing)
+            total = total + (1 - config.alpha) * on_labels
         for feature, kind in self._features.items():
             total = total + feature.weight * kind.loss(feature, inputs)
         return total

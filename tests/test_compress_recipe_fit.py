@@ -1,0 +1,65 @@
+"""[*.fit] of a recipe: settings that contradict each other are refused with a sentence that says which."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import pytest
+
+from compress.recipe import parse_recipe
+from serve.errors import UserError
+
+RECIPE = """
+name = "tiny"
+data = { source = "digits" }
+accept = { max_drop_points = 5.0 }
+teacher = { model = "builtin:cnn-8" }
+"""
+WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
+    "an unknown optimizer": ({"optimizer": "adamv"}, "teacher.fit.optimizer: .*got 'adamv'", "did you mean 'adam"),
+    "an unknown schedule": ({"schedule": "plato"}, "teacher.fit.schedule: .*got 'plato'", "did you mean 'plateau'"),
+    "an unknown setting": ({"lr": 1}, "unknown key 'teacher.fit.lr'", "names are known"),
+    "steps of another schedule": ({"step_every": 3}, "step_every is for schedule = 'step' or 'plateau'", ""),
+    "a power of another schedule": ({"power": 1.0, "schedule": "linear"}, "power is for schedule = 'polynomial'", ""),
+    "gamma of another loss": ({"focal_gamma": 1.0}, "focal_gamma is for loss = 'focal', but loss is 'cross-entr", ""),
+    "a smoothed squared error": ({"loss": "mse", "label_smoothing": 0.1}, "label_smoothing is for loss = 'cross-", ""),
+    "a threshold of nothing": ({"threshold": 0.1}, "threshold says which gain counts", ""),
+    "a misspelt balance": ({"class_weights": "balancd"}, "class_weights is 'balanced' or a table.*got 'balancd'", ""),
+    "a weight of nothing": ({"class_weights": {"3": 0}}, r"teacher\.fit\.class_weights\.3: .*greater than 0", ""),
+    "an average of all": ({"ema": 1.0}, "teacher.fit.ema: .*less than 1", ""),
+    "half a network": ({"train_layers": "top"}, "train_layers is 'all', 'head' or a list of names.*got 'top'", ""),
+    "nothing to train": ({"train_layers": []}, "train_layers names nothing to train", ""),
+    "frozen and thawed": ({"train_layers": "head", "unfreeze": 1}, "train_layers must stay 'all'", ""),
+    "rates of one layer": ({"train_layers": "head", "layer_decay": 0.9}, "layer_decay says nothing where", ""),
+}
+
+
+def fit_of(settings: dict[str, Any]) -> Any:
+    content = tomllib.loads(RECIPE)
+    content["teacher"]["fit"] = settings
+    return parse_recipe(content, "tiny").teacher.fit
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_makes_no_sense_is_refused_by_name(name: str) -> None:
+    settings, message, hint = WRONG[name]
+    with pytest.raises(UserError, match=message) as refused:
+        fit_of(settings)
+    assert hint in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"schedule": "plateau", "step_every": 3, "threshold": 0.01},
+        {"patience": 3, "threshold": 0.01},
+        {"loss": "focal", "focal_gamma": 1.0, "class_weights": {"3": 4.0}},
+        {"class_weights": "balanced", "label_smoothing": 0.1},
+        {"train_layers": ["classifier", "*.5.*"], "layer_decay": 0.9},
+        {"unfreeze": 2, "layer_decay": 0.9},
+    ],
+)
+def test_what_makes_sense_is_taken_as_it_is_written(settings: dict[str, Any]) -> None:
+    dumped = fit_of(settings).model_dump(mode="json")
+    assert {name: dumped[name] for name in settings} == settings

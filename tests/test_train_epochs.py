@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+from transformers import TrainerState
+
+from train.epochs import best_of, epoch_records, patience_is_over
+from train.fit_config import FitConfig
+
+
+def state(*accuracies: float) -> TrainerState:
+    """As Trainer leaves it after so many epochs."""
+    log: list[dict[str, float]] = []
+    for epoch, accuracy in enumerate(accuracies, 1):
+        log.append({"epoch": float(epoch), "loss": 1.0, "seconds": 1.0})
+        log.append({"epoch": float(epoch), "eval_accuracy": accuracy, "eval_loss": 1.0, "eval_runtime": 0.5})
+    return TrainerState(log_history=log)
+
+
+def test_the_best_epoch_is_the_earliest_of_equals() -> None:
+    assert best_of(epoch_records(state(0.5, 0.7, 0.7, 0.6))).epoch == 2
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "threshold", "over"),
+    [
+        ((0.5, 0.7, 0.7, 0.7), 0.0, True),
+        ((0.5, 0.7, 0.7, 0.71), 0.0, False),
+        ((0.5, 0.7, 0.7, 0.71), 0.02, True),  # a gain, and too small to count
+        ((0.5, 0.7, 0.715, 0.73), 0.02, False),  # two that are small, and together large enough
+        ((0.5, 0.7, 0.65), 0.0, False),
+    ],
+)
+def test_patience_ends_where_no_gain_counts(accuracies: tuple[float, ...], threshold: float, over: bool) -> None:
+    config = FitConfig(patience=2, threshold=threshold)
+    assert patience_is_over(config, state(*accuracies)) is over
+    assert not patience_is_over(FitConfig(), state(*accuracies))

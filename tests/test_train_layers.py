@@ -1,0 +1,118 @@
+"""What is trained, and how fast, of networks of several kinds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import image_classifier, image_inputs
+from text_models import FAMILIES, text_classifier, tiny_folder
+
+from serve.errors import UserError
+from train.classifier import Classifier
+from train.fit import fit
+from train.fit_config import FitConfig
+from train.layers import freeze, hold_still, levels, rates
+from train.optimizers import new_optimizer
+
+GENERATOR = np.random.default_rng(0)
+IMAGES, TARGETS = GENERATOR.integers(0, 256, (32, 8, 8, 1), dtype=np.uint8), GENERATOR.integers(0, 4, 32)
+TRAIN, VALIDATION = image_inputs(IMAGES, TARGETS), image_inputs(IMAGES[:16], TARGETS[:16])
+# Linear layers 2 (the input's), 5 and 8 (the head) of the stack `layers`.
+MLP = "builtin:mlp-12x10"
+
+
+def images(model: str = MLP) -> Classifier:
+    return image_classifier(IMAGES, tuple("abcd"), model=model)
+
+
+def changed(model: Classifier, before: dict[str, torch.Tensor]) -> set[str]:
+    """The parameters and buffers of the network that are not as they were."""
+    return {name for name, value in model.network.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def copied(model: Classifier) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.network.state_dict().items()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_levels_of_a_transformer_are_embeddings_layers_and_head(tmp_path: Path, family: str) -> None:
+    found = levels(text_classifier(f"hf:{tiny_folder(tmp_path, family, layers=3)}"))
+    assert set(found.values()) == {0, 1, 2, 3, 4}
+    for name, level in found.items():
+        assert (level == 0) == (("embeddings" in name) or (".wte." in name) or (".wpe." in name)), name
+    assert {level for name, level in found.items() if "classifier" in name or "score" in name} == {4}
+
+
+def test_the_levels_of_a_plain_stack_are_its_layers() -> None:
+    found = levels(images())
+    assert [found[f"layers.{at}.weight"] for at in (2, 5, 8)] == [1, 2, 3]
+
+
+def test_the_rate_falls_by_the_same_factor_with_each_layer_away_from_the_head() -> None:
+    config = FitConfig(layer_decay=0.5, learning_rate=0.8, weight_decay=0.1)
+    model = images()
+    groups = new_optimizer(config, model, rates(config, model)).param_groups
+    found = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
+    layers = model.network.layers
+    for at, rate in ((2, 0.2), (5, 0.4), (8, 0.8)):
+        assert found[id(layers[at].weight)] == (pytest.approx(rate), 0.1)
+        assert found[id(layers[at].bias)] == (pytest.approx(rate), 0.0)
+    assert rates(FitConfig(), model) == {}
+
+
+def test_of_a_head_alone_nothing_else_moves_not_even_a_batch_norm(tmp_path: Path) -> None:
+    model = images("builtin:cnn-4x6")
+    before = copied(model)
+    names = set(model.network.state_dict())
+    fit(model, FitConfig(epochs=2, batch_size=16, train_layers=("head",)), TRAIN, VALIDATION, 5, tmp_path)
+    moved = changed(model, before)
+    assert moved == {name for name in names if name.startswith("head.")}
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_head_is_the_topmost_level() -> None:
+    model = images()
+    freeze(FitConfig(train_layers="head"), model)
+    trained = {name for name, parameter in model.network.named_parameters() if parameter.requires_grad}
+    assert trained == {"layers.8.weight", "layers.8.bias"}
+
+
+def test_patterns_name_parameters_and_modules() -> None:
+    model = images()
+    freeze(FitConfig(train_layers=("layers.5", "*.8.bias")), model)
+    trained = {name for name, parameter in model.network.named_parameters() if parameter.requires_grad}
+    assert trained == {"layers.5.weight", "layers.5.bias", "layers.8.bias"}
+    with pytest.raises(UserError, match=r"nothing in the network is called 'layer\.5'") as refused:
+        freeze(FitConfig(train_layers=("layers.8", "layer.5")), model)
+    assert "did you mean 'layers.5'" in refused.value.hint
+
+
+def test_batch_norms_that_are_trained_still_follow_their_batches() -> None:
+    model = images("builtin:cnn-4").train()
+    hold_still(model)
+    assert all(module.training for module in model.modules())
+
+
+def test_layers_thaw_from_the_top_one_more_each_time(tmp_path: Path) -> None:
+    model = images()
+    seen: list[tuple[bool, ...]] = []
+    model.network.layers[2].register_forward_pre_hook(
+        lambda module, _: (
+            seen.append(tuple(model.network.layers[at].weight.requires_grad for at in (2, 5, 8)))
+            if module.training
+            else None
+        )
+    )
+    fit(model, FitConfig(epochs=5, batch_size=16, unfreeze=2), TRAIN, VALIDATION, 5, tmp_path)
+    head, two, three = (False, False, True), (False, True, True), (True, True, True)
+    assert seen == [head] * 4 + [two] * 4 + [three] * 2
+
+
+def test_a_network_without_numbered_layers_has_no_order() -> None:
+    model = images()
+    model.network = torch.nn.Linear(3, 4)
+    with pytest.raises(UserError, match="no numbered layers"):
+        levels(model)

@@ -1,0 +1,111 @@
+"""Which parts of a network are trained, and how fast: `fit.train_layers`, `fit.layer_decay`, `fit.unfreeze`.
+
+A network's levels, from the bottom: what comes before its layers (embeddings, stem), each layer of the largest stack of
+numbered modules, and what comes after them (pooler, classifier). The topmost level is its head.
+"""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_callback import TrainerControl, TrainerState
+
+from serve.errors import UserError, did_you_mean
+from train.classifier import Classifier
+from train.fit_config import FitConfig
+from train.models.teacher_layers import layer_stack
+
+_NETWORK = "network."
+
+
+def levels(classifier: Classifier) -> dict[str, int]:
+    """The level of each parameter of the network, by its name in the network, 0 at the bottom. Raises UserError."""
+    names = [name for name, _ in classifier.network.named_parameters()]
+    try:
+        layer = re.compile(rf"{re.escape(layer_stack(classifier.network.state_dict()))}\.(\d+)\..+")
+    except ValueError:
+        raise UserError(
+            f"'{classifier.spec.model}' has no numbered layers, so it has no order from bottom to top",
+            "leave out fit.layer_decay and fit.unfreeze, and name parts in fit.train_layers",
+        ) from None
+    numbers = [int(found[1]) if (found := layer.fullmatch(name)) else None for name in names]
+    layers = sorted({number for number in numbers if number is not None})
+    first = next(at for at, number in enumerate(numbers) if number is not None)
+    place = {number: at + 1 for at, number in enumerate(layers)}
+    return {
+        name: place[number] if number is not None else 0 if at < first else len(layers) + 1
+        for at, (name, number) in enumerate(zip(names, numbers, strict=True))
+    }
+
+
+def rates(config: FitConfig, classifier: Classifier) -> dict[str, float]:
+    """What the learning rate of each of the classifier's parameters is multiplied by, where that is not 1.
+
+    `layer_decay` for each level below the head, as ELECTRA is tuned (Clark et al. 2020, arXiv 2003.10555, table 6).
+    """
+    if config.layer_decay == 1.0:
+        return {}
+    found = levels(classifier)
+    top = max(found.values())
+    return {_NETWORK + name: config.layer_decay ** (top - level) for name, level in found.items()}
+
+
+def freeze(config: FitConfig, classifier: Classifier) -> None:
+    """Leave only what `config.train_layers` names to be trained. Raises UserError where it names nothing there is."""
+    if config.train_layers == "all":
+        return
+    wanted = _head(classifier) if config.train_layers == "head" else _named(config.train_layers, classifier.network)
+    for name, parameter in classifier.network.named_parameters():
+        parameter.requires_grad_(name in wanted)
+
+
+def hold_still(network: nn.Module) -> None:
+    """Keep the statistics of batch norms whose weights are frozen as they are, also while the network is trained."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:
+            module.eval()
+
+
+def _head(classifier: Classifier) -> set[str]:
+    found = levels(classifier)
+    top = max(found.values())
+    return {name for name, level in found.items() if level == top}
+
+
+def _named(patterns: str | tuple[str, ...], network: nn.Module) -> set[str]:
+    """The parameters that the patterns name, by themselves or by the module that holds them."""
+    assert not isinstance(patterns, str)
+    names = [name for name, _ in network.named_parameters()]
+    modules = [name for name, module in network.named_modules() if name and any(True for _ in module.parameters())]
+    wanted: set[str] = set()
+    for pattern in patterns:
+        matched = {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")}
+        if not matched:
+            raise UserError(
+                f"fit.train_layers: nothing in the network is called '{pattern}'", did_you_mean(pattern, modules)
+            )
+        wanted |= matched
+    return wanted
+
+
+class Unfreeze(TrainerCallback):
+    """The head alone first, then one more level from the top each `every` epochs (ULMFiT, Howard & Ruder 2018,
+
+    arXiv 1801.06146, section 3.3). It depends on the epoch's number alone, so a resumed training does the same.
+    """
+
+    def __init__(self, classifier: Classifier, every: int) -> None:
+        self._network, self._every = classifier.network, every
+        self._levels = levels(classifier)
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        thawed = 1 + round(state.epoch or 0) // self._every
+        top = max(self._levels.values())
+        for name, parameter in self._network.named_parameters():
+            parameter.requires_grad_(self._levels[name] > top - thawed)
