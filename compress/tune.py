@@ -113,9 +113,13 @@ def _finish(asked: Asked, search: Search, folder: Path, say: Say) -> list[TrialR
 
 
 def _mark(content: dict[str, Any], config: TuneConfig, data: Data, teacher_from: Path | None) -> str:
-    """Names what all trials of a study must have in common: how many there are and who draws them may change."""
+    """Names what all trials of a study must have in common: how many there are and who draws them may change.
+
+    But for a grid, whose trials are its own.
+    """
     own = config.model_dump(mode="json", exclude={"trials", "sampler", "prune"})
     rest = {key: value for key, value in content.items() if key not in ("tune", "accept", "evaluate", "quantize")}
+    own["grid"] = config.sampler == "grid"
     return fingerprint({"tune": own, "recipe": rest, "data": data.fingerprint, "teacher": str(teacher_from)})
 
 

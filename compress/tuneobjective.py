@@ -1,6 +1,7 @@
 """The objective of `limbeck tune`: a recipe whose fields the search changes. The search itself is `train.tuning`.
 
 Test and calibration are never looked at: a trial trains on train, and is judged on validation or on held-out folds.
+What comes after training, such as [students.prune], is left to the run.
 """
 
 from __future__ import annotations

@@ -51,8 +51,10 @@ def short_name(field: str) -> str:
 
 
 def shown_value(value: Any) -> str:
-    """A value as a person reads it: four digits of a fraction."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """A value as a person reads it: four digits of a fraction, tables as in TOML."""
+    if isinstance(value, str | float):
+        return value if isinstance(value, str) else f"{value:.4g}"
+    return as_change("", value).removeprefix("=")
 
 
 def write_results(asked: Asked, records: list[TrialRecord], folder: Path) -> None:

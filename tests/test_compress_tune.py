@@ -181,6 +181,52 @@ def test_a_students_teacher_is_trained_once_and_a_grid_over_folds_is_judged_on_e
     assert tomllib.loads((folder / "best.toml").read_text())["students"][0]["distill"]["alpha"] == 0.8
 
 
+def test_the_teacher_of_a_run_is_taken_instead_of_a_new_one(recipe: Path, tmp_path: Path) -> None:
+    changes = (*search(fit__epochs=[1, 2]), "tune.trials=1")
+    made, _ = tune(recipe, tmp_path / "made", changes=changes, say=quiet)
+    run = tmp_path / "run"
+    run.mkdir()
+    next(path for path in (made / "teachers").iterdir() if path.is_dir()).rename(run / "teacher")
+    said: list[str] = []
+    taken, _ = tune(recipe, tmp_path / "taken", changes=changes, teacher_from=run, say=said.append)
+    assert not any("training the teacher" in line for line in said)
+    assert [trial["value"] for trial in trials_of(taken)] == [trial["value"] for trial in trials_of(made)]
+    for folder, change, message in (
+        (run, "teacher.model=builtin:cnn-8", "the recipe's is 'builtin:cnn-8'"),
+        (tmp_path, "seed=3", "there is no teacher in"),
+    ):
+        with pytest.raises(UserError, match=message):
+            tune(recipe, tmp_path / "no", changes=(*changes, change), teacher_from=folder, say=quiet)
+
+
+def test_a_text_classifier_is_tuned_over_folds(tmp_path: Path) -> None:
+    rows = [f"{'good' if at % 2 else 'bad'} film number {at},{'yes' if at % 2 else 'no'}" for at in range(120)]
+    (tmp_path / "reviews.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    path = tmp_path / "texts.toml"
+    path.write_text(
+        f"""
+name = "texts"
+task = "text"
+[data]
+source = "csv:{tmp_path / "reviews.csv"}"
+[teacher]
+model = "builtin:textcnn"
+fit = {{ epochs = 3, batch_size = 16, learning_rate = 1e-2 }}
+[accept]
+max_drop_points = 60.0
+[tune]
+model = "teacher"
+folds = 2
+sampler = "grid"
+[tune.search]
+"teacher.fit.learning_rate" = [1e-8, 1e-2]
+"""
+    )
+    folder, _ = tune(path, tmp_path / "out", say=quiet)
+    slow, quick = (trial["value"] for trial in trials_of(folder))
+    assert quick > 0.9 > slow
+
+
 def test_a_trial_that_fails_is_recorded_and_when_all_do_the_first_error_is_shown(recipe: Path, tmp_path: Path) -> None:
     changes = ("tune.trials=2", 'tune.search={"teacher.fit.learning_rate"=[1e30, 2e30]}')
     with pytest.raises(UserError, match=r"all 2 trials failed; the first: .*loss"):

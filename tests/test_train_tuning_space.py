@@ -8,6 +8,7 @@ import pytest
 
 from serve.errors import UserError
 from train.sources import Items
+from train.sources.base import Origins
 from train.tuning.config import TuneConfig
 from train.tuning.folds import fold_rows, join
 from train.tuning.space import combinations, drawn, space_of, stored_of
@@ -85,9 +86,10 @@ def test_more_folds_than_the_rarest_class_has_items_are_refused() -> None:
 
 
 def test_joined_splits_are_read_as_one() -> None:
-    first = Items([b"a", b"b"], np.array([0, 1]))
-    second = Items([b"c"], np.array([2]))
+    first = Items([b"a", b"b"], np.array([0, 1]), Origins(["a.csv"], np.array([0, 0]), np.array([2, 3])))
+    second = Items([b"c"], np.array([2]), Origins(["b.csv"], np.array([0]), np.array([7])))
     both = join([first, second])
     assert [both.content[at] for at in range(3)] == list(both.content) == both.content[0:3] == [b"a", b"b", b"c"]
     assert list(both.take(np.array([2, 0])).content) == [b"c", b"a"]
     assert both.labels.tolist() == [0, 1, 2]
+    assert list(both.take(np.array([2, 1])).origins) == ["b.csv:7", "a.csv:3"]

@@ -121,7 +121,7 @@ def _best_table(best: TrialRecord | None, asked: Asked) -> Table | None:
 
 def _searched(entry: Any) -> str:
     if isinstance(entry, list):
-        return ", ".join(map(str, entry))
+        return ", ".join(map(shown_value, entry))
     step = f" in steps of {entry['step']:g}" if "step" in entry else ""
     return f"{entry['low']:g} to {entry['high']:g}{step}{', logarithmic' if entry.get('log') else ''}"
 
@@ -157,7 +157,7 @@ def _axis(field: str, space: Space) -> Axis:
 
 
 def _placed(value: Any) -> Any:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else shown_value(value)
 
 
 def _both(draw: Any) -> Chart | None:

@@ -13,6 +13,7 @@ from sklearn.model_selection import LeaveOneOut, StratifiedKFold
 
 from serve.errors import UserError
 from train.sources import Items
+from train.sources.base import Origins
 from train.tuning.config import LEAVE_ONE_OUT
 
 LEAVE_ONE_OUT_ITEMS = 500  # above it, leave-one-out would take days and tell what ten folds tell
@@ -46,8 +47,17 @@ class Joined(Sequence[bytes]):
 
 
 def join(parts: Sequence[Items]) -> Items:
-    """The items of several splits as one, in their order; origins count them anew."""
-    return Items(Joined([part.content for part in parts]), np.concatenate([part.labels for part in parts]))
+    """The items of several splits of one source as one, in their order."""
+    content = Joined([part.content for part in parts])
+    return Items(content, np.concatenate([part.labels for part in parts]), _join_origins([p.origins for p in parts]))
+
+
+def _join_origins(parts: Sequence[Origins]) -> Origins:
+    starts = np.cumsum([0, *(len(part.files) for part in parts)])
+    file = np.concatenate([part.file.astype(np.int64) + start for part, start in zip(parts, starts, strict=False)])
+    lines = [part.line if part.line is not None else np.zeros(len(part), dtype=np.int64) for part in parts]
+    line = None if all(part.line is None for part in parts) else np.concatenate(lines)
+    return Origins([name for part in parts for name in part.files], file, line)
 
 
 def fold_rows(labels: np.ndarray, folds: int | str, seed: int, fits: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:

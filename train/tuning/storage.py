@@ -51,7 +51,7 @@ def open_study(
         raise UserError(
             f"the storage {where} holds trials of '{name}' that were made under another recipe, data or search",
             "give another folder with --out (or another --storage), or delete it to begin anew; only the number of "
-            "trials, the sampler and pruning may change",
+            "trials, pruning, and tpe for random or back may change",
         )
     return study
 
