@@ -16,7 +16,7 @@ from compress.latency import LatencyResult, count_rounds, measure_latency, refer
 from compress.memory import MemoryResult, measure_memory
 from compress.packaging import PackageResult, is_batch_invariant, make_package
 from compress.predictions import PredictionResult, predict, read_scores
-from compress.recipe import TEACHER, Recipe, Student
+from compress.recipe import TEACHER, Recipe, Student, Teacher
 from compress.report.schema import Choice
 from compress.rundir import Result, RunDir
 from compress.variants import BASELINE, Variant, baseline, packaged_variants, parents
@@ -61,7 +61,8 @@ class Stages:
 
     def fit(self) -> dict[str, FitResult]:
         """Train the teacher, then each student and control: results by model name."""
-        for model in (self._recipe.teacher, *self._recipe.students):  # not after hours of training the teacher
+        models: list[Teacher | Student] = [self._recipe.teacher, *self._recipe.students]
+        for model in models:  # not after hours of training the teacher
             class_weights(model.fit.class_weights, self._data.classes, self._data.splits["train"].labels)
         results = {TEACHER: self._fit_teacher()}
         for student in self._recipe.students:

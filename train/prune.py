@@ -48,15 +48,15 @@ def prune(classifier: Classifier, config: PruneConfig, texts: Iterable[str]) -> 
     trimmed = trim_vocabulary(
         classifier.files[TOKENIZER], texts, config.vocabulary if isinstance(config.vocabulary, int) else 0
     )
-    config = {**spec.network.config, "vocab_size": len(trimmed.kept)}
+    network_config = {**spec.network.config, "vocab_size": len(trimmed.kept)}
     for key in _TOKEN_IDS:
-        if isinstance(config.get(key), int):
-            config[key] = _new_id(trimmed, config[key])
+        if isinstance(network_config.get(key), int):
+            network_config[key] = _new_id(trimmed, network_config[key])
     pad_id = _new_id(trimmed, spec.preprocessing.pad_id)
     assert pad_id is not None
     smaller = spec.model_copy(
         update={
-            "network": spec.network.model_copy(update={"config": config}),
+            "network": spec.network.model_copy(update={"config": network_config}),
             "preprocessing": spec.preprocessing.model_copy(update={"pad_id": pad_id}),
         }
     )

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import Dataset
 from transformers import EvalPrediction, Trainer
 
@@ -112,13 +111,14 @@ class ClassifierTrainer(Trainer):
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> LRScheduler | ReduceLROnPlateau:  # type: ignore[override]  # Trainer takes both, and says one
+    ) -> Any:  # Trainer takes LRScheduler and ReduceLROnPlateau, and says LambdaLR
         if self.lr_scheduler is None:
             over = optimizer or self.optimizer
             assert over is not None
             if self._config.schedule == "plateau":
                 self.add_callback(PlateauWarmup(over, warmup_updates(self._config, num_training_steps)))
-            self.lr_scheduler = new_schedule(self._config, over, num_training_steps)
+            schedule: Any = new_schedule(self._config, over, num_training_steps)
+            self.lr_scheduler = schedule
             self._created_lr_scheduler = True
         return self.lr_scheduler
 

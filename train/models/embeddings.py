@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -14,12 +14,11 @@ if TYPE_CHECKING:
 
 def input_embeddings(classifier: Classifier) -> nn.Embedding:
     """The table [V, D] of a transformer or a TextCNN. Raises UserError for a model that has none."""
-    inner = getattr(classifier.network, "model", None)
-    found = (
-        inner.get_input_embeddings()
-        if hasattr(inner, "get_input_embeddings")
-        else getattr(classifier.network, "embedding", None)
-    )
+    inner: Any = getattr(classifier.network, "model", None)
+    if hasattr(inner, "get_input_embeddings"):
+        found = inner.get_input_embeddings()
+    else:
+        found = getattr(classifier.network, "embedding", None)
     if not isinstance(found, nn.Embedding):
         raise UserError(
             f"'{classifier.spec.model}' has no word embeddings",
