@@ -14,7 +14,7 @@ from compress.recipe import TEACHER, Recipe, read_content
 from compress.report.tuning import write_page
 from compress.tunecheck import check_teacher, check_tune
 from compress.tuneobjective import PARTIAL, RecipeObjective, model_of
-from compress.tuneresults import Asked, judged, short_name, shown_value, write_results
+from compress.tuneresults import Asked, check_folder, judged, short_name, shown_value, write_results
 from serve.errors import UserError
 from train.data import Data, load_data
 from train.models import needs_teacher
@@ -45,10 +45,12 @@ def tune(
     folder = out or Path("runs") / f"{recipe.name}-tune"
     data = load_data(recipe.data, recipe.seed, recipe.task)
     teacher = None if teacher_from is None else check_teacher(teacher_from, recipe, data.classes)
-    make_folder(folder)
+    mark = _mark(content, config, data, teacher_from)
+    own = fingerprint({"search": mark, "storage": storage})
+    check_folder(folder, own)
     objective = RecipeObjective(content, str(path), config, data, folder, teacher, config.trials, say)
     place = Place(open_storage(storage, folder), f"{recipe.name}-{config.model}", folder, shown(storage, folder))
-    search = Search(place, config, recipe.seed, _mark(content, config, data, teacher_from))
+    search = Search(place, config, recipe.seed, mark)
     kept = tuple(change for change in changes if not change.startswith("tune"))
     asked = Asked(
         name=recipe.name,
@@ -60,6 +62,7 @@ def tune(
         seed=recipe.seed,
         judged_on=_judged_on(config, data),
         note=_note(recipe, config),
+        mark=own,
     )
     say(_plan(asked, search))
 
@@ -71,16 +74,6 @@ def tune(
     best = best_of(_finish(asked, search, folder, say))
     found = "no trial is complete" if best is None else f"best: trial {best.number}, {judged(asked)} {best.value:.4f}"
     return folder, f"{found} on {asked.judged_on}. {asked.note}"
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of a search. Raises UserError where it cannot be, and where it is a run's."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write the folder {folder}: {error.strerror}", "give another with --out") from None
-    if (folder / "run.json").exists():
-        raise UserError(f"{folder} is a run directory", "give the search a folder of its own with --out")
 
 
 def trial_line(asked: Asked, record: TrialRecord, records: list[TrialRecord]) -> str:

@@ -15,8 +15,9 @@ import tomli_w
 import tomlkit
 
 from compress.recipe import apply_change
-from compress.rundir import write_text
+from compress.rundir import RUN_JSON, write_text
 from compress.tunecheck import as_change
+from serve.errors import UserError
 from train.tuning.config import TuneConfig
 from train.tuning.records import TrialRecord, best_of
 
@@ -37,6 +38,7 @@ class Asked:
     seed: int
     judged_on: str  # "the 216 validation items"
     note: str  # how far to believe the best value
+    mark: str = ""  # names the search, so that another one does not write over its results
 
 
 def judged(asked: Asked) -> str:
@@ -55,6 +57,27 @@ def shown_value(value: Any) -> str:
     if isinstance(value, str | float):
         return value if isinstance(value, str) else f"{value:.4g}"
     return as_change("", value).removeprefix("=")
+
+
+def check_folder(folder: Path, mark: str) -> None:
+    """Make the folder of a search. Raises UserError where it cannot be, and where it holds a run or another search."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        known = json.loads((folder / TRIALS_JSON).read_text(encoding="utf-8"))["search"]
+    except FileNotFoundError:
+        known = mark
+    except OSError as error:
+        raise UserError(f"cannot write the folder {folder}: {error.strerror}", "give another with --out") from None
+    except (ValueError, KeyError, TypeError):
+        known = None
+    if known != mark:
+        raise UserError(
+            f"{folder} holds the results of another search: the recipe, data, [tune] or storage were others",
+            "give another folder with --out, or delete it to begin anew; only the number of trials, pruning, and tpe "
+            "for random or back may change",
+        )
+    if (folder / RUN_JSON).exists():
+        raise UserError(f"{folder} is a run directory", "give the search a folder of its own with --out")
 
 
 def write_results(asked: Asked, records: list[TrialRecord], folder: Path) -> None:
@@ -111,6 +134,7 @@ def _plain(value: Any) -> Any:
 def _json(asked: Asked, records: list[TrialRecord], best: TrialRecord | None) -> str:
     about = {
         "schema": _SCHEMA,
+        "search": asked.mark,
         "recipe": asked.name,
         "tune": asked.config.model_dump(mode="json"),
         "seed": asked.seed,

@@ -158,6 +158,14 @@ def test_a_search_leaves_the_best_recipe_its_trials_and_a_page(
     shown = tomllib.loads(capsys.readouterr().out)
     assert shown["teacher"]["fit"]["learning_rate"] == values["teacher.fit.learning_rate"]
 
+    best_text = (folder / "best.toml").read_text()
+    for change in ("tune.model=small", "seed=4", "tune.sampler=grid"):
+        with pytest.raises(UserError, match=r"another search|depends on|no grid"):
+            tune(recipe, folder, changes=(change,), say=quiet)
+    assert (folder / "best.toml").read_text() == best_text
+    with pytest.raises(UserError, match="another search"):
+        tune(recipe, folder, storage=str(tmp_path / "other.log"), say=quiet)
+
     before = trials_of(folder)
     tune(recipe, folder, changes=("tune.trials=4",), say=quiet)
     assert trials_of(folder)[:3] == before
@@ -276,6 +284,12 @@ def test_a_recipe_without_a_search_is_told_how_to_write_one(tmp_path: Path) -> N
     example = raised.value.hint.partition("\n")[2]
     path.write_text(path.read_text() + example)
     assert load_recipe(path).tune is not None
+
+
+def test_a_run_directory_is_not_written_into(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(UserError, match="is a run directory"):
+        tune(recipe, tmp_path, say=quiet)
 
 
 def start(recipe: Path, folder: Path) -> subprocess.Popen[str]:
