@@ -89,75 +89,69 @@ def fit(
         teaching.config.check_accumulation(config.accumulation)
     arithmetic = choose_arithmetic(config.precision, classifier, classifier.macs(), training_device())
     say(f"training in {arithmetic.precision}: {arithmetic.why}")
+    job = _Job(classifier, arithmetic, train, validation, seed, folder, teaching, on_epoch, say, guide, origins)
     start = {name: value.clone() for name, value in classifier.state_dict().items()} if config.shrink_on_oom else {}
 
     def attempt(config: FitConfig) -> FitResult:
         if start:
             classifier.load_state_dict(start)
         freeze(config, classifier.requires_grad_(True))
-        return _fit(
-            classifier,
-            config,
-            arithmetic,
-            train,
-            validation,
-            seed,
-            folder,
-            teaching,
-            on_epoch,
-            say,
-            guide,
-            origins,
-        )
+        return _train(job, config)
 
     result = within_memory(config, attempt, say)
     classifier.requires_grad_(True)
     return result
 
 
-def _fit(
-    classifier: Classifier,
-    config: FitConfig,
-    arithmetic: Arithmetic,
-    train: Inputs,
-    validation: Inputs,
-    seed: int,
-    folder: Path,
-    teaching: Teaching | None,
-    on_epoch: OnEpoch | None,
-    say: Callable[[str], None],
-    guide: Classifier | None,
-    origins: Sequence[str] | None,
-) -> FitResult:
-    """`fit` in this arithmetic."""
-    label_loss = LabelLoss(config, classifier.spec.labels, train.labels)
-    checkpoints = folder / CHECKPOINTS
+@dataclass(frozen=True)
+class _Job:
+    """What `fit` was asked for, without the settings: these change where memory runs out."""
+
+    classifier: Classifier
+    arithmetic: Arithmetic
+    train: Inputs
+    validation: Inputs
+    seed: int
+    folder: Path
+    teaching: Teaching | None
+    on_epoch: OnEpoch | None
+    say: Callable[[str], None]
+    guide: Classifier | None
+    origins: Sequence[str] | None
+
+
+def _train(job: _Job, config: FitConfig) -> FitResult:
+    """`fit` with these settings."""
+    classifier, teaching = job.classifier, job.teaching
+    label_loss = LabelLoss(config, classifier.spec.labels, job.train.labels)
+    checkpoints = job.folder / CHECKPOINTS
     last = last_checkpoint(checkpoints)
     # Without augmentation the teacher's answers are the same in every epoch. With it, it must see the same view as the
     # student ("consistent teaching", Beyer et al. 2021, arXiv 2106.05237), so it is asked for each batch.
     fixed = teaching is not None and not config.augment.is_active and not teaching.config.features
     taught = _answers(teaching) if teaching is not None and fixed else None
     lesson = None if teaching is None else Lesson(classifier, None if fixed else teaching.teacher, teaching.config)
+    guide = teaching.teacher if teaching else job.guide
     view = TracedView(
-        train,
+        job.train,
         config.augment,
-        seed,
+        job.seed,
         taught,
-        _as_the_teacher(train, teaching),
-        text_augmenter(config.augment, train, teaching.teacher if teaching else guide, classifier, seed, say),
+        _as_the_teacher(job.train, teaching),
+        text_augmenter(config.augment, job.train, guide, classifier, job.seed, job.say),
         len(classifier.spec.labels),
     )
     try:
         trainer = ClassifierTrainer(
             model=classifier,
-            args=training_arguments(config, arithmetic, train, seed, checkpoints, last),
+            args=training_arguments(config, job.arithmetic, job.train, job.seed, checkpoints, last),
             train_dataset=view,
-            eval_dataset=View(validation, AugmentConfig(), seed),
-            callbacks=_callbacks(config, classifier, on_epoch),
+            eval_dataset=View(job.validation, AugmentConfig(), job.seed),
+            callbacks=_callbacks(config, classifier, job.on_epoch),
             config=config,
             label_loss=label_loss,
             lesson=lesson,
-            origins=origins,
+            origins=job.origins,
         )
         trainer.remove_callback(PrinterCallback)  # it prints each log; `on_epoch` tells them better
         try:
@@ -172,15 +166,15 @@ def _fit(
     records = epoch_records(trainer.state)
     best = best_of(records)
     classifier.to("cpu")
-    save_classifier(classifier, folder)
+    save_classifier(classifier, job.folder)
     shutil.rmtree(checkpoints)
     return FitResult(
         epochs=records,
         best_epoch=best.epoch,
         params=classifier.params,
         macs=classifier.macs(),
-        precision=arithmetic.precision,
-        precision_why=arithmetic.why,
+        precision=job.arithmetic.precision,
+        precision_why=job.arithmetic.why,
         batch_size=config.batch_size,
         accumulation=config.accumulation,
     )
