@@ -127,6 +127,12 @@ class Recipe(_Table):
         for student in self.students:
             if student.role == "control" and student.distill is not None:
                 raise ValueError(f"student '{student.name}' is a control, so it cannot have [students.distill]")
+            mixed = student.fit.augment.mixup or student.fit.augment.cutmix
+            if student.distill is not None and student.distill.method == "dkd" and mixed:
+                raise ValueError(
+                    f"student '{student.name}': distill.method = 'dkd' takes the label apart from the other classes, "
+                    "and items of fit.augment.mixup or cutmix have more than one label"
+                )
             if student.distill is not None and student.distill.compares_items and student.fit.accumulation > 1:
                 raise ValueError(
                     f"student '{student.name}': distill.method = 'dist' compares all items of an update, so "

@@ -162,3 +162,22 @@ def test_fp32_comes_first_and_controls_get_nothing_else() -> None:
         "small-int8-static": ["small-fp32"],
         "small-alone-fp32": [],
     }
+
+
+@pytest.mark.parametrize(
+    ("distill", "fit", "why"),
+    [
+        ({"method": "dkd"}, {"augment": {"mixup": 0.2}}, "items of fit.augment.mixup or cutmix have more than one"),
+        ({"method": "dkd"}, {"augment": {"cutmix": 1.0}}, "items of fit.augment.mixup or cutmix have more than one"),
+        ({"method": "dist"}, {"accumulation": 2}, "fit.accumulation must be 1"),
+    ],
+)
+def test_a_method_and_settings_that_exclude_each_other_are_refused_before_the_teacher_is_trained(
+    distill: dict[str, object], fit: dict[str, object], why: str
+) -> None:
+    recipe = content()
+    recipe["students"][0] |= {"distill": distill}
+    parse_recipe(recipe, "test")
+    recipe["students"][0]["fit"] |= fit
+    with pytest.raises(UserError, match=why):
+        parse_recipe(recipe, "test")
