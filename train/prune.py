@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
 from tokenizers import Tokenizer
-from torch import nn
 
 from serve.errors import UserError
 from serve.manifest import TextPreprocessing
 from serve.preparer import TOKENIZER
 from train.classifier import Classifier
 from train.models import build_network
+from train.models.embeddings import input_embeddings
 from train.vocabulary import Trimmed, trim_vocabulary
 
 _TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id", "decoder_start_token_id")
@@ -61,7 +61,7 @@ def prune(classifier: Classifier, config: PruneConfig, texts: Iterable[str]) -> 
         }
     )
     network = build_network(smaller.network, smaller.preprocessing, len(smaller.labels))
-    network.load_state_dict(_rows_of(classifier.network, trimmed.kept))
+    network.load_state_dict(_rows_of(classifier, trimmed.kept))
     return Classifier(smaller, network, {TOKENIZER: trimmed.tokenizer}).train(classifier.training)
 
 
@@ -77,11 +77,10 @@ def _new_id(trimmed: Trimmed, old: int) -> int | None:
     return new if new < len(trimmed.kept) and trimmed.kept[new] == old else None
 
 
-def _rows_of(network: nn.Module, kept: np.ndarray) -> dict[str, torch.Tensor]:
-    """The weights, of the word embeddings only the rows that are kept."""
-    embeddings = network.get_submodule("model").get_input_embeddings()  # type: ignore[operator]
-    rows = torch.from_numpy(kept)
+def _rows_of(classifier: Classifier, kept: np.ndarray) -> dict[str, torch.Tensor]:
+    """The network's weights, of the word embeddings only the rows that are kept."""
+    table, rows = input_embeddings(classifier).weight.data_ptr(), torch.from_numpy(kept)
     return {
-        name: tensor[rows] if tensor.data_ptr() == embeddings.weight.data_ptr() else tensor
-        for name, tensor in network.state_dict().items()
+        name: tensor[rows] if tensor.data_ptr() == table else tensor
+        for name, tensor in classifier.network.state_dict().items()
     }
