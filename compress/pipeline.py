@@ -1,6 +1,6 @@
 """The main flow: recipe -> teacher -> students -> packages -> choice on validation -> verdict on test -> report.
 
-`run` is the whole of it; what each step does with the run directory is in stages.py.
+`run` is the whole of it; what each step does with the run directory is in stages/.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from compress.recipe import Recipe
 from compress.report.schema import Report, RunInfo
 from compress.report.write import write_payloads, write_report
 from compress.rundir import RunDir, open_run
-from compress.stages import Stages
+from compress.stages.choosing import choose_variant, gather_evidence
+from compress.stages.context import RunContext
+from compress.stages.measuring import predict_split, time_variants, weigh_variants
+from compress.stages.packages import make_packages
+from compress.stages.training import train_models
 from train.data import Data, load_data
 
 
@@ -34,19 +38,19 @@ def run(recipe: Recipe, folder: Path, console: Console, command: str | None = No
     check_margin(recipe.accept, int(metric_rows(recipe.accept.metric, data.splits["test"].labels, data.classes).sum()))
     about = describe(recipe, data, command)
     with open_run(folder, about, console.stage) as rundir:
-        stages = Stages(recipe, data, rundir, console)
-        fits = stages.fit()
-        packages = stages.package()
-        stages.predict("validation")
-        latency = stages.measure_latency()
-        memory = stages.measure_memory()
-        choice = stages.choose(packages, latency)  # frozen here: the test split is scored after it
-        stages.predict("test")
-        evidence = stages.gather(fits, packages, latency, memory)
+        context = RunContext(recipe, data, rundir, console)
+        fits = train_models(context)
+        packages = make_packages(context)
+        predict_split(context, "validation")
+        latency = time_variants(context)
+        memory = weigh_variants(context)
+        choice = choose_variant(context, packages, latency)  # frozen here: the test split is scored after it
+        predict_split(context, "test")
+        evidence = gather_evidence(context, fits, packages, latency, memory)
         report = assemble(run_info(about, rundir), recipe.accept, data, choice, evidence, recipe.seed)
         write_payloads(report, data, folder)
         write_report(report, folder)
-        stages.forget_removed()
+        context.forget_removed()
     return report
 
 

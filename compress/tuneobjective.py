@@ -150,7 +150,7 @@ class RecipeObjective:
         prepared: PreparedSplits,
         on_epoch: Callable[[EpochRecord, int], None] | None = None,
     ) -> Classifier:
-        """A new model, trained as `compress.stages` trains it, from `folder`."""
+        """A new model, trained as `compress.stages.training` does, from `folder`."""
         wanted = Wanted(
             task=self._data.task,
             labels=self._data.classes,

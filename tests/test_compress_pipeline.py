@@ -24,11 +24,12 @@ from tiny_run import (
     weights,
 )
 
-from compress import stages
 from compress.recipe import parse_recipe
 from compress.report.schema import Choice, Report
 from compress.rundir import open_run
-from compress.stages import Stages
+from compress.stages import choosing, measuring, training
+from compress.stages.context import RunContext
+from compress.stages.training import train_models
 from serve.package import load_package
 from serve.predictor import Predictor
 from serve.runner import scores as score
@@ -42,7 +43,7 @@ SMALL = ("small-fp32", "small-fp16", "small-int8-dynamic", "small-int8-static")
 @pytest.fixture
 def copy(tiny: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the finished run, to be run again; memory is made up, since each variant costs a process."""
-    monkeypatch.setattr(stages, "measure_memory", made_up_memory)
+    monkeypatch.setattr(measuring, "measure_memory", made_up_memory)
     return Path(shutil.copytree(tiny.folder, tmp_path / "run"))
 
 
@@ -164,11 +165,11 @@ def test_a_control_starts_and_trains_as_its_student_does(tmp_path: Path, monkeyp
         save_classifier(classifier, folder)
         return FitResult(epochs=[], best_epoch=1, params=1, macs=1)
 
-    monkeypatch.setattr(stages, "fit", no_training)
+    monkeypatch.setattr(training, "fit", no_training)
     recipe = parse_recipe(content(), "tiny")
     console = Recorder()
     with open_run(tmp_path / "run", {}, console.stage) as rundir:
-        Stages(recipe, load_data(recipe.data, recipe.seed), rundir, console).fit()
+        train_models(RunContext(recipe, load_data(recipe.data, recipe.seed), rundir, console))
     student, control = started["students--small"], started["students--small-alone"]
     assert all(torch.equal(student[key], control[key]) for key in student)
     assert configs["students--small"] == configs["students--small-alone"]
@@ -243,12 +244,12 @@ def test_limits_that_nothing_meets_leave_no_selection_but_a_whole_report(copy: P
 
 
 def test_a_choice_that_fails_on_test_is_not_swapped_for_another(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = stages.choose
+    real = choosing.choose
 
     def unlucky(*arguments: Any) -> Choice:
         return real(*arguments).model_copy(update={"id": "small-fp32"})
 
-    monkeypatch.setattr(stages, "choose", unlucky)
+    monkeypatch.setattr(choosing, "choose", unlucky)
     recipe = content()
     recipe["accept"]["max_drop_points"] = 1.0
     report = run_content(recipe, copy).report

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from compress import stages
 from compress.console import Console
 from compress.memory import MemoryResult
 from compress.pipeline import run
 from compress.recipe import parse_recipe
 from compress.report.schema import Report
+from compress.stages import measuring
 
 # Models and training are too small to be any good: the margin is wide, so that there is a selection all the same.
 RECIPE = """
@@ -94,7 +94,7 @@ def run_content(recipe: dict[str, Any], folder: Path, memory: bool = True) -> Ra
     console = Recorder()
     with pytest.MonkeyPatch.context() as patch:
         if not memory:
-            patch.setattr(stages, "measure_memory", made_up_memory)
+            patch.setattr(measuring, "measure_memory", made_up_memory)
         return Ran(folder, run(parse_recipe(recipe, "tiny"), folder, console), console)
 
 

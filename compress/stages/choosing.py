@@ -1,0 +1,79 @@
+"""The stage that chooses, and the evidence that the verdicts come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress.assemble import Evidence
+from compress.choose import Measured, choose
+from compress.latency import LatencyResult, reference_point
+from compress.memory import MemoryResult
+from compress.packaging import PackageResult, is_batch_invariant
+from compress.recipe import TEACHER
+from compress.report.schema import Choice
+from compress.stages.context import RunContext
+from compress.variants import BASELINE, baseline
+from train.classifier import WEIGHTS
+from train.fit import FitResult
+from train.torch_runner import TorchRunner
+
+
+def choose_variant(run: RunContext, packages: dict[str, PackageResult], latency: LatencyResult) -> Choice:
+    """Rank the candidates on validation and freeze the choice. Controls are no candidates."""
+    accept, test_size = run.recipe.accept, len(run.data.splits["test"])
+    inputs = {
+        "accept": accept,
+        "predictions": {variant.id: run.rundir.digest(f"validation/{variant.id}") for variant in run.variants},
+        "latency": latency,
+        "test_size": test_size,
+    }
+    candidates = [variant for variant in run.packaged if variant.role != "control"]
+
+    def work(_: Path) -> Choice:
+        seen = run.rundir.has(f"test/{BASELINE}")
+        choice = choose(
+            accept,
+            [
+                Measured(
+                    variant,
+                    run.scores(variant, "validation"),
+                    reference_point(latency.variants[variant.id]),
+                    packages[variant.id].size_bytes,
+                )
+                for variant in candidates
+            ],
+            run.scores(baseline(), "validation"),
+            run.data.splits["validation"].labels,
+            run.data.classes,
+            test_size,
+            run.recipe.seed,
+        )
+        return choice.model_copy(update={"after_test": seen})
+
+    return run.stage("choice", inputs, Choice, work, splits=("validation",))
+
+
+def gather_evidence(
+    run: RunContext,
+    fits: dict[str, FitResult],
+    packages: dict[str, PackageResult],
+    latency: LatencyResult,
+    memory: MemoryResult,
+) -> list[Evidence]:
+    """Everything measured about each variant, the baseline first."""
+    steady = is_batch_invariant(TorchRunner(run.classifier(TEACHER)), run.data.splits["validation"].content)
+    teacher_bytes = (run.path / TEACHER / WEIGHTS).stat().st_size
+    return [
+        Evidence(
+            plan=variant,
+            fit=fits[variant.model],
+            package=packages.get(variant.id),
+            provider="CPUExecutionProvider" if variant.id in packages else TorchRunner.provider,
+            size_bytes=packages[variant.id].size_bytes if variant.id in packages else teacher_bytes,
+            batch_invariant=packages[variant.id].batch_invariant if variant.id in packages else steady,
+            latency=latency.variants[variant.id],
+            peak_rss_mb=memory.peak_rss_mb[variant.id],
+            scores=run.scores(variant, "test"),
+        )
+        for variant in run.variants
+    ]

@@ -1,0 +1,93 @@
+"""What every stage of a run works with: recipe, data, run directory, console, and the way back to what is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.console import Console
+from compress.environment import DECIDING, versions
+from compress.predictions import read_scores
+from compress.recipe import Recipe
+from compress.rundir import Result, RunDir
+from compress.variants import Variant, baseline, packaged_variants
+from serve.predictor import Predictor
+from serve.runner import Runner
+from train.classifier import Classifier, load_classifier
+from train.data import Data
+from train.inputs import Inputs, PreparedSplits
+from train.torch_runner import TorchRunner
+
+
+class RunContext:
+    """One run of one recipe on its data, in its directory; the functions of the other files here are its stages."""
+
+    def __init__(self, recipe: Recipe, data: Data, rundir: RunDir, console: Console) -> None:
+        self.recipe, self.data, self.rundir, self.console = recipe, data, rundir, console
+        self.packaged = packaged_variants(recipe)
+        self.variants = [baseline(), *self.packaged]
+        self.prepared = PreparedSplits()
+        self._done: list[str] = []
+
+    @property
+    def path(self) -> Path:
+        """The run directory's folder."""
+        return self.rundir.path
+
+    def stage(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        result_type: type[Result],
+        work: Callable[[Path], Result],
+        output: str | None = None,
+        splits: tuple[str, ...] = (),
+    ) -> Result:
+        """`RunDir.stage` with what every stage depends on: seed, versions, and the items of the splits it reads."""
+        self._done.append(name)
+        common = {
+            "seed": self.recipe.seed,
+            "versions": versions(DECIDING),
+            "classes": self.data.classes,
+            "splits": {split: self.data.fingerprints[split] for split in splits},
+        }
+        return self.rundir.stage(name, {**common, **inputs}, result_type, work, output)
+
+    def forget_removed(self) -> None:
+        """Delete what earlier versions of the recipe left in the folder."""
+        self.rundir.forget_all_but(self._done)
+
+    def inputs(self, split: str, classifier: Classifier) -> Inputs:
+        """A split as `classifier` takes it."""
+        return self.prepared.get(split, self.data.splits[split], classifier.preparer())
+
+    def classifier(self, folder: str) -> Classifier:
+        """The trained model in `folder` of the run directory."""
+        return load_classifier(self.path / folder)
+
+    def open(self, variant: Variant, threads: int | None = None) -> Runner:
+        """A runner of `variant`, as users run it; `threads` of ONNX Runtime."""
+        folder = self.path / weights_stage(variant)
+        return TorchRunner(load_classifier(folder)) if variant.runtime == "torch" else Predictor.load(folder, threads)
+
+    def scores(self, variant: Variant, split: str) -> np.ndarray:
+        """What `variant` said of a split: float32 [N, K]."""
+        return read_scores(self.path / predictions_file(variant, split))
+
+    def digests(self) -> dict[str, str]:
+        """The hash of what each variant answers with, by variant id."""
+        return {variant.id: self.rundir.digest(weights_stage(variant)) for variant in self.variants}
+
+
+def weights_stage(variant: Variant) -> str:
+    """The stage, and the folder, that decides what a variant answers."""
+    return variant.model_folder if variant.runtime == "torch" else variant.package
+
+
+def predictions_file(variant: Variant, split: str) -> str:
+    """Where its scores of a split lie in the run directory."""
+    folder = "predictions" if split == "test" else f"predictions/{split}"
+    return f"{folder}/{variant.id}.parquet"

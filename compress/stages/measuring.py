@@ -1,0 +1,61 @@
+"""The stages that measure every variant: its predictions, its latency, its memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress.environment import hardware
+from compress.latency import LatencyResult, count_rounds, measure_latency
+from compress.memory import MemoryResult, measure_memory
+from compress.predictions import PredictionResult, predict
+from compress.stages.context import RunContext, predictions_file, weights_stage
+from compress.variants import Variant
+
+_MEMORY_ITEMS = 32
+
+
+def predict_split(run: RunContext, split: str) -> None:
+    """Score a split with every variant, on the bytes that a request would carry."""
+    for variant in run.variants:
+        inputs = {"variant": run.rundir.digest(weights_stage(variant))}
+
+        def work(file: Path, variant: Variant = variant) -> PredictionResult:
+            return predict(run.open(variant), run.data.splits[split], file)
+
+        output = predictions_file(variant, split)
+        run.stage(f"{split}/{variant.id}", inputs, PredictionResult, work, output=output, splits=(split,))
+
+
+def time_variants(run: RunContext) -> LatencyResult:
+    """Time all variants, interleaved, on validation items."""
+    config = run.recipe.evaluate
+    inputs = {"variants": run.digests(), "evaluate": config, "hardware": hardware()}
+    by_id = {variant.id: variant for variant in run.variants}
+
+    def work(_: Path) -> LatencyResult:
+        total = count_rounds(config.batch_sizes, config.threads, config.latency_samples)
+        with run.console.count("rounds", total) as on_round:
+            return measure_latency(
+                lambda name, threads: run.open(by_id[name], threads),
+                list(by_id),
+                run.data.splits["validation"].content,
+                config.batch_sizes,
+                config.threads,
+                config.latency_samples,
+                run.recipe.seed,
+                on_round,
+            )
+
+    return run.stage("latency", inputs, LatencyResult, work, splits=("validation",))
+
+
+def weigh_variants(run: RunContext) -> MemoryResult:
+    """Peak memory of each variant in a process of its own."""
+    folders = {variant.id: (variant.runtime, run.path / weights_stage(variant)) for variant in run.variants}
+    items = run.data.splits["validation"].content[:_MEMORY_ITEMS]
+    inputs = {"variants": run.digests(), "hardware": hardware()}
+
+    def work(_: Path) -> MemoryResult:
+        return measure_memory(folders, items)
+
+    return run.stage("memory", inputs, MemoryResult, work, splits=("validation",))
