@@ -1,9 +1,13 @@
 from __future__ import annotations
 
-import pytest
-from transformers import TrainerState
+from pathlib import Path
 
-from train.epochs import best_of, epoch_records, patience_is_over
+import pytest
+from transformers import TrainerState, TrainingArguments
+from transformers.trainer_callback import TrainerControl
+
+from train import epochs
+from train.epochs import EpochClock, best_of, epoch_records, patience_is_over
 from train.fit_config import FitConfig
 
 
@@ -34,3 +38,14 @@ def test_patience_ends_where_no_gain_counts(accuracies: tuple[float, ...], thres
     config = FitConfig(patience=2, threshold=threshold)
     assert patience_is_over(config, state(*accuracies)) is over
     assert not patience_is_over(FitConfig(), state(*accuracies))
+
+
+def test_an_epoch_is_timed_from_its_own_beginning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    now = iter([100.0, 130.0, 135.0, 140.0, 142.0])  # half a minute goes by before the first epoch
+    monkeypatch.setattr(epochs.time, "perf_counter", lambda: next(now))
+    clock, arguments = EpochClock(), TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    seconds = []
+    for _ in range(2):
+        clock.on_epoch_begin(arguments, TrainerState(), TrainerControl())
+        seconds.append(clock.seconds)
+    assert seconds == [5.0, 2.0]

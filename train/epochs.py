@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +18,7 @@ class EpochRecord(BaseModel):
     epoch: int
     loss: float  # mean over the epoch's training items
     accuracy: float  # on validation
-    seconds: float
+    seconds: float  # of its training and evaluation
 
 
 OnEpoch = Callable[[EpochRecord, int], None]  # the epoch that ended, and how many there are at most
@@ -66,6 +67,22 @@ def epoch_callbacks(config: FitConfig, on_epoch: OnEpoch | None) -> list[Trainer
     if on_epoch is not None:
         callbacks.append(_Tell(on_epoch, config.epochs))
     return callbacks
+
+
+class EpochClock(TrainerCallback):
+    """How long an epoch has been going on. What comes before it, such as Trainer's own preparations, does not count."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self._began = time.perf_counter()
 
 
 class _Patience(TrainerCallback):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from serve.errors import UserError
 from train.classifier import Classifier
 from train.distill.lesson import Lesson
 from train.ema import Average, AveragedWeights
+from train.epochs import EpochClock
 from train.fit_config import FitConfig
 from train.layers import hold_still, rates
 from train.losses import LabelLoss
@@ -54,7 +54,8 @@ class ClassifierTrainer(Trainer):
         # Our losses are sums divided by the items of the whole update, so Trainer must count them and not divide again.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
-        self._epoch_started = time.perf_counter()
+        self._clock = EpochClock()
+        self.add_callback(self._clock)
 
     # -- loss ----------------------------------------------------------------------------------------------------
 
@@ -161,10 +162,8 @@ class ClassifierTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the training seconds of the epoch to its loss, where a checkpoint keeps them."""
         if "loss" in logs:
-            logs["seconds"] = time.perf_counter() - self._epoch_started
+            logs["seconds"] = self._clock.seconds
         super().log(logs, start_time)
-        if "eval_loss" in logs:
-            self._epoch_started = time.perf_counter()
 
 
 def _accuracy(prediction: EvalPrediction) -> dict[str, float]:
