@@ -9,7 +9,8 @@ from text_models import FAMILIES, TEXTS, text_classifier, tiny_folder, wanted
 from serve.errors import UserError
 from serve.runner import scores
 from train.classifier import ModelConfig, load_classifier, new_classifier, save_classifier
-from train.models.teacher_layers import layer_stack, spread
+from train.models.layer_stack import layer_stack
+from train.models.teacher_layers import spread
 from train.torch_runner import TorchRunner
 
 
@@ -59,8 +60,8 @@ def test_what_cannot_be_is_told(tmp_path: Path) -> None:
     for name in ("0", "-1", "x", "3x"):
         with pytest.raises(UserError, match="no number of layers"):
             text_classifier(f"teacher-layers:{name}", teacher=teacher)
-    with pytest.raises(UserError, match="does not take option dropout"):
-        text_classifier("teacher-layers:1", teacher=teacher, dropout=0.1)
+    with pytest.raises(UserError, match="does not take option max_length"):
+        text_classifier("teacher-layers:1", teacher=teacher, max_length=8)
     with pytest.raises(UserError, match="take lists 2 layers"):
         text_classifier("teacher-layers:1", teacher=teacher, take=[0, 1])
     for wrong in ([1, 0], [0, 2], [1, 1]):

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from train.inputs import Inputs
 
 
+class Widths(BaseModel):
+    """How wide each layer of a transformer is, where that is less than its configuration says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    heads: int | None = None  # attention heads, each as large as it was
+    ffn: int | None = None  # feed-forward neurons
+
+
 class NetworkSpec(BaseModel):
     """All that is needed to build a network again, before its weights are loaded."""
 
@@ -25,6 +34,7 @@ class NetworkSpec(BaseModel):
     source: Literal["builtin", "torchvision", "transformers"]
     name: str
     config: dict[str, Any] = {}
+    widths: Widths | None = None  # of transformers
 
 
 class Normalisation(BaseModel):

@@ -17,7 +17,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from serve.errors import UserError, did_you_mean
 from train.classifier import Classifier
 from train.fit_config import FitConfig
-from train.models.teacher_layers import layer_stack
+from train.models.layer_stack import layer_stack
 
 _NETWORK = "network."
 

@@ -11,7 +11,8 @@ from torch import nn
 from serve.errors import UserError
 from train.classifier import Classifier
 from train.distill.taps import Taps
-from train.models.teacher_layers import layer_stack
+from train.models.layer_stack import layer_stack
+from train.models.narrow import count_heads
 
 _NAMES = {  # BERT and RoBERTa; DistilBERT; MPNet; ViT
     "query": ("query", "q_lin", "q", "q_proj"),
@@ -19,7 +20,6 @@ _NAMES = {  # BERT and RoBERTa; DistilBERT; MPNet; ViT
     "value": ("value", "v_lin", "v", "v_proj"),
 }
 _FUSED = "c_attn"  # GPT-2: queries, keys and values side by side
-_HEADS = ("num_attention_heads", "n_heads", "n_head")
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Inside:
 
 def look_inside(classifier: Classifier) -> Inside:
     """Tap the layers of a transformer. Raises UserError where the model has none."""
-    config, stack = classifier.spec.network.config, None
+    stack = None
     if classifier.spec.network.source == "transformers":
         stack = layer_stack(dict(classifier.network.state_dict()))
-    heads = next((int(config[key]) for key in _HEADS if isinstance(config.get(key), int)), None)
+    heads = count_heads(classifier.spec.network)
     if stack is None or heads is None:
         raise UserError(
             f"'{classifier.spec.model}' has no transformer layers to learn from or with",

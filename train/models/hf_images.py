@@ -25,7 +25,7 @@ from train.models.pretrained import load_pretrained, set_dropout
 from train.models.probe import check_input
 
 _PLAIN_ATTENTION = ("swin", "swinv2", "donut-swin")
-_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob")
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob")
 
 
 class ImageOptions(BaseModel):
@@ -52,7 +52,7 @@ def check(folder: Path, name: str, options: dict[str, Any]) -> None:
     """Raise UserError unless the folder's architecture can classify images, prepared as ours can be."""
     rest, _ = split_size(options)
     config = load_config(folder)
-    set_dropout(config, _DROPOUTS, parse_options(ImageOptions, name, rest, [IMAGE_SIZE]).dropout, name)
+    set_dropout(config, DROPOUTS, parse_options(ImageOptions, name, rest, [IMAGE_SIZE]).dropout, name)
     read_processor(folder, name)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         _new_model(config, name)
@@ -65,7 +65,7 @@ def draft(folder: Path, name: str, options: dict[str, Any], wanted: Wanted) -> D
     _, preprocessing = image_preprocessing(options, wanted, own)
     config = load_config(folder)
     has_head = any(kind.endswith("ForImageClassification") for kind in config.architectures or [])
-    set_dropout(config, _DROPOUTS, parse_options(ImageOptions, name, rest, [IMAGE_SIZE]).dropout, name)
+    set_dropout(config, DROPOUTS, parse_options(ImageOptions, name, rest, [IMAGE_SIZE]).dropout, name)
     trained_for = own_labels(config)
     rows = matching_rows(config, wanted.labels) if has_head else None
     if rows is None:

@@ -24,7 +24,7 @@ from train.models.options import parse_options
 from train.models.pretrained import load_pretrained, set_dropout
 
 _MAX_LENGTH = 128
-_DROPOUTS = (
+DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),  # BERT, RoBERTa
     *("dropout", "attention_dropout", "seq_classif_dropout"),  # DistilBERT
     *("resid_pdrop", "embd_pdrop", "attn_pdrop"),  # GPT-2
@@ -72,7 +72,7 @@ def check(folder: Path, name: str, options: dict[str, Any]) -> None:
     """Raise UserError unless the folder's architecture can classify texts and takes these options."""
     chosen = parse_options(TextOptions, name, options)
     config = load_config(folder)
-    set_dropout(config, _DROPOUTS, chosen.dropout, name)
+    set_dropout(config, DROPOUTS, chosen.dropout, name)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         _length(chosen, _new_model(config, name), name)
 
@@ -83,7 +83,7 @@ def draft(folder: Path, name: str, options: dict[str, Any], wanted: Wanted) -> D
     config = load_config(folder)
     tokenizer = _tokenizer(folder, name)
     pad_id = _pad_id(config, tokenizer, name)
-    set_dropout(config, _DROPOUTS, chosen.dropout, name)
+    set_dropout(config, DROPOUTS, chosen.dropout, name)
     rows = matching_rows(config, wanted.labels) if _has_head(config) else None
     own = own_labels(config)
     if rows is None:

@@ -10,7 +10,9 @@ from torch import nn
 from serve.manifest import Preprocessing, Task
 from train.draft import Draft, NetworkSpec, Wanted
 from train.models import hf_images, hf_text
-from train.models.hub import Kind, fingerprint, resolve
+from train.models.hub import Kind, fingerprint, plain_config, resolve, saved_config
+from train.models.narrow import narrow
+from train.models.pretrained import set_dropout
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,17 @@ class HuggingFace:
 def build(network: NetworkSpec, preprocessing: Preprocessing, classes: int) -> nn.Module:
     """A saved network's architecture, its weights yet to be loaded."""
     module: nn.Module = _of(preprocessing.kind).build(network, classes)
+    narrow(module, network)
     return module
+
+
+def with_dropout(network: NetworkSpec, preprocessing: Preprocessing, dropout: float | None, name: str) -> NetworkSpec:
+    """`network` with this dropout wherever its kind has one. Raises UserError where it has none."""
+    if dropout is None:
+        return network
+    config = saved_config(network.name, network.config)
+    set_dropout(config, _of(preprocessing.kind).DROPOUTS, dropout, name)
+    return network.model_copy(update={"config": plain_config(config)})
 
 
 def _of(task: Task) -> Any:

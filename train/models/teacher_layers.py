@@ -2,36 +2,41 @@
 
 `options.take` says which: "spread", the first, the last and evenly between, as Sanh et al. 2019 (arXiv 1910.01108) took
 0, 2, 4, 7, 9, 11 of BERT's twelve; "first", since the upper layers are the ones that matter least after fine-tuning
-(Sajjad et al. 2023, arXiv 2004.03844); "last"; or a list of their numbers, from 0.
+(Sajjad et al. 2023, arXiv 2004.03844); "last"; or a list of their numbers, from 0. `options.heads` and
+`options.ffn_width` make the layers narrower, see teacher_widths.py; `options.dropout` replaces the teacher's.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from pydantic import Field, NonNegativeInt
 
 from serve.errors import UserError
 from serve.manifest import Task
 from train.draft import Draft, NetworkSpec, Wanted
 from train.models import huggingface
+from train.models.layer_stack import NUMBERED, layer_stack
 from train.models.options import parse_options
+from train.models.teacher_widths import WidthOptions, check_widths, cut, describe
+from train.models.teacher_widths import check_teacher as check_teachers_widths
+
+if TYPE_CHECKING:
+    from train.classifier import Classifier
 
 _COUNTS = ("num_hidden_layers", "n_layers", "n_layer")  # BERT and ViT, DistilBERT, GPT-2
-_LAYER = re.compile(r"(.+?)\.(\d+)\..+")
 State = dict[str, torch.Tensor]
 Take = Literal["spread", "first", "last"] | tuple[NonNegativeInt, ...]
 
 
-class LayerOptions(BaseModel):
+class LayerOptions(WidthOptions):
     """`options` of a student made of its teacher's layers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     take: Take = "spread"
+    dropout: float | None = Field(default=None, ge=0, lt=1)  # of hidden states, attention and head; None: the teacher's
 
 
 def check(name: str, options: dict[str, Any], task: Task) -> None:
@@ -39,24 +44,44 @@ def check(name: str, options: dict[str, Any], task: Task) -> None:
     chosen = parse_options(LayerOptions, f"teacher-layers:{name}", options)
     if isinstance(chosen.take, tuple) and len(chosen.take) != _wanted_count(name):
         raise UserError(f"'teacher-layers:{name}': take lists {len(chosen.take)} layers", f"list {name} of them")
+    check_widths(chosen, f"teacher-layers:{name}")
+
+
+def check_teacher(name: str, options: dict[str, Any], teacher: Classifier) -> None:
+    """Raise UserError unless the teacher, trained or not, has what the student is to take from it."""
+    chosen = parse_options(LayerOptions, f"teacher-layers:{name}", options)
+    _, total = _layers(teacher.spec.network, teacher.spec.model)
+    count = _wanted_count(name)
+    if count > total:
+        raise UserError(
+            f"'teacher-layers:{name}': the teacher '{teacher.spec.model}' has {total} layers",
+            f"give 1 to {total} layers",
+        )
+    _taken(chosen.take, count, total, name)
+    check_teachers_widths(chosen, teacher, f"teacher-layers:{name}")
 
 
 def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
-    """The first, the last and evenly spread layers of the teacher, with its embeddings, pooler and head."""
+    """Layers of the teacher, the first, the last and evenly spread ones unless `options.take` says otherwise, with its
+
+    embeddings, pooler and head.
+    """
     count, teacher = _wanted_count(name), wanted.teacher
-    take = parse_options(LayerOptions, f"teacher-layers:{name}", options).take
+    chosen = parse_options(LayerOptions, f"teacher-layers:{name}", options)
     if teacher is None:
         raise UserError(f"'teacher-layers:{name}' is a student, so it cannot be the teacher", "name another model")
+    check_teacher(name, options, teacher)
     spec = teacher.spec
     key, total = _layers(spec.network, spec.model)
-    if count > total:
-        raise UserError(
-            f"'teacher-layers:{name}': the teacher '{spec.model}' has {total} layers", f"give 1 to {total} layers"
-        )
+    taken = _taken(chosen.take, count, total, name)
     network = spec.network.model_copy(update={"config": {**spec.network.config, key: count}})
+    network = huggingface.with_dropout(network, spec.preprocessing, chosen.dropout, f"teacher-layers:{name}")
     module = huggingface.build(network, spec.preprocessing, len(spec.labels))
-    module.load_state_dict(_thin(teacher.network.state_dict(), _taken(take, count, total, name)))
-    untrained = None if count == total else f"it has {count} of the teacher's {total} layers"
+    module.load_state_dict(_thin(teacher.network.state_dict(), taken))
+    network = cut(module, network, taken, chosen, teacher, wanted)
+    lost = [] if count == total else [f"{count} of the teacher's {total} layers"]
+    lost += [describe(chosen, teacher)] if chosen.is_active else []
+    untrained = f"it has {', '.join(lost)}" if lost else None
     return Draft(network, module, spec.preprocessing, spec.normalisation, teacher.files, untrained)
 
 
@@ -89,21 +114,12 @@ def _thin(state: State, kept: list[int]) -> State:
     place = {layer: at for at, layer in enumerate(kept)}
     thin: State = {}
     for name, tensor in state.items():
-        found = _LAYER.fullmatch(name)
+        found = NUMBERED.fullmatch(name)
         if found is None or found[1] != stack:
             thin[name] = tensor
         elif int(found[2]) in place:
             thin[f"{stack}.{place[int(found[2])]}{name[found.end(2) :]}"] = tensor
     return thin
-
-
-def layer_stack(state: State) -> str:
-    """The prefix of the numbered modules that hold most of the weights, such as `model.bert.encoder.layer`."""
-    sizes: dict[str, int] = {}
-    for name, tensor in state.items():
-        if found := _LAYER.fullmatch(name):
-            sizes[found[1]] = sizes.get(found[1], 0) + tensor.numel()
-    return max(sizes, key=lambda prefix: sizes[prefix])
 
 
 def _layers(network: NetworkSpec, model: str) -> tuple[str, int]:
