@@ -25,11 +25,15 @@ RANDOM = np.random.default_rng(0)
 ITEMS = [" ".join(RANDOM.choice(WORDS, length)).encode() for length in (*range(1, 60), 90)]
 
 
-@pytest.fixture(scope="module", params=[*FAMILIES, "textcnn"])
+@pytest.fixture(scope="module", params=[*FAMILIES, "textcnn", "narrow bert", "narrow gpt2"])
 def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     if request.param == "textcnn":
         return text_classifier("builtin:textcnn", embedding=16, filters=16)
-    return text_classifier(f"hf:{tiny_folder(tmp_path_factory.mktemp('model'), request.param)}", ("a", "b", "c"))
+    family = request.param.removeprefix("narrow ")
+    whole = text_classifier(f"hf:{tiny_folder(tmp_path_factory.mktemp('model'), family)}", ("a", "b", "c"))
+    if family == request.param:
+        return whole
+    return text_classifier("teacher-layers:2", ("a", "b", "c"), whole, heads=1, ffn_width=40)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from compress.beforehand import check_models
 from compress.recipe import TEACHER, Student, Teacher
 from compress.stages.context import RunContext
 from serve.images import ImagePreparer
@@ -25,6 +26,7 @@ def train_models(run: RunContext) -> dict[str, FitResult]:
     models: list[Teacher | Student] = [run.recipe.teacher, *run.recipe.students]
     for model in models:  # not after hours of training the teacher
         class_weights(model.fit.class_weights, run.data.classes, run.data.splits["train"].labels)
+    check_models(run.recipe, lambda config: new_classifier(config, _wanted(run)))
     results = {TEACHER: _teacher(run)}
     for student in run.recipe.students:
         results[student.name] = _student(run, student)

@@ -5,7 +5,7 @@ A source knows how to `check` a name early and to make a `draft` of a new classi
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import nn
 
@@ -13,6 +13,9 @@ from serve.errors import UserError, did_you_mean
 from serve.manifest import Preprocessing, Task
 from train.draft import Draft, NetworkSpec, Wanted
 from train.models import builtin, builtin_text, huggingface, saved, teacher_layers, torchvision_zoo
+
+if TYPE_CHECKING:
+    from train.classifier import Classifier
 
 
 class ModelSource(Protocol):
@@ -59,6 +62,11 @@ def needs_teacher(model: str, options: dict[str, Any]) -> bool:
 def takes_layers(model: str) -> bool:
     """Whether `model` is made of layers of the recipe's teacher, which must be a transformer then."""
     return model.startswith("teacher-layers:")
+
+
+def check_teacher(model: str, options: dict[str, Any], teacher: Classifier) -> None:
+    """Raise UserError unless `teacher`, trained or not, has the layers that `model` takes from it."""
+    teacher_layers.check_teacher(model.partition(":")[2], options, teacher)
 
 
 def origin(model: str, options: dict[str, Any]) -> str | None:
