@@ -69,6 +69,36 @@ def run(
 
 
 @app.command()
+def repeat(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, for example compress/recipes/digits.toml.")],
+    seeds: Annotated[str, typer.Option(help="Which seeds, with commas between them.")] = "0,1,2",
+    out: Annotated[Path | None, typer.Option(help="The folder of the runs. [default: runs/NAME-seeds]")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. --set teacher.fit.epochs=3."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Run a recipe with several seeds, and say what each model is worth on average and how much seeds differ.
+
+    Each seed is a run of its own, in seed-N of the folder; the same command goes on where it was stopped.
+    """
+    from compress.console import Console
+    from compress.repeat import SEEDS_JSON, read_seeds, table
+    from compress.repeat import repeat as repeat_recipe
+
+    wanted = read_seeds(seeds)
+    try:
+        command = shlex.join(["limbeck", *sys.argv[1:]])
+        folder, together = repeat_recipe(recipe, wanted, out, changes or (), command, Console())
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(STOPPED) from None
+    print(table(together))
+    print(f"\n{folder / SEEDS_JSON}")
+
+
+@app.command()
 def tune(
     recipe: Annotated[Path, typer.Argument(help="A recipe with a [tune] table.")],
     out: Annotated[Path | None, typer.Option(help="The folder of the search. [default: runs/NAME-tune]")] = None,

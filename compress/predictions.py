@@ -61,9 +61,19 @@ def _scores(runner: Runner, items: Items, start: int) -> np.ndarray:
 
 def read_scores(file: Path) -> np.ndarray:
     """The scores float32 [N, K] of a predictions file."""
-    try:
-        column = pq.read_table(file, columns=["scores"]).column("scores").combine_chunks()
-    except (OSError, pa.ArrowInvalid):
-        raise UserError(f"no predictions in {file}", "run the recipe again: it redoes what is missing") from None
+    column = _read(file, "scores")
     answers: np.ndarray = column.flatten().to_numpy().reshape(len(column), -1)
     return answers
+
+
+def read_labels(file: Path) -> np.ndarray:
+    """The true labels int64 [N] of a predictions file."""
+    labels: np.ndarray = _read(file, "label").to_numpy()
+    return labels
+
+
+def _read(file: Path, column: str) -> pa.Array:
+    try:
+        return pq.read_table(file, columns=[column]).column(column).combine_chunks()
+    except (OSError, pa.ArrowInvalid):
+        raise UserError(f"no predictions in {file}", "run the recipe again: it redoes what is missing") from None

@@ -52,6 +52,7 @@ class DataConfig(Reading):
     calibration: int | float | None = Field(default=None, gt=0)  # None: 256, or 0.1 where that is less
     validation: int | float | None = Field(default=None, gt=0)  # None: the source's own; 0.1 where it has none
     test: int | float | None = Field(default=None, gt=0)  # None: the source's own; 0.2 where it has none
+    seed: int | None = Field(default=None, ge=0, lt=2**32)  # of what is drawn; None: the recipe's
     repair: Repair = Repair()
 
 
@@ -90,7 +91,8 @@ class Examined:
 
 
 def load_data(config: DataConfig, seed: int, task: Task | None = None) -> Data:
-    """Read the source and split it, stratified by class. The same config and seed give the same splits.
+    """Read the source and split it, stratified by class. The same config and seed (`config.seed` first) give the same
+    splits.
 
     Raises UserError for data that the recipe's `task` does not fit, or with a problem that the recipe does not repair.
     """
@@ -132,7 +134,8 @@ def examine(
     data, obstacle = None, None
     if not any(verdict == "error" and problem.kind.repair is None for verdict, problem in _judged(problems, config)):
         try:
-            data = _split_and_name(source, config, seed, problems)
+            drawn_by = seed if config.seed is None else config.seed
+            data = _split_and_name(source, config, drawn_by, problems)
         except UserError as error:
             obstacle = error
     judged = _judged(problems, config)

@@ -1,0 +1,87 @@
+"""`limbeck repeat`: one recipe with several seeds, each a run of its own, and what they are worth together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from compress.console import Console
+from compress.pipeline import run
+from compress.recipe import load_recipe
+from compress.rundir import write_text
+from compress.seeds import Difference, Row, Seeds, gather
+from serve.errors import UserError
+
+SEEDS_JSON = "seeds.json"
+_COLUMNS = (
+    *("variant", "accuracy, mean", "of one seed, sd", "errors"),
+    *("against the teacher", "against its control", "faster", "smaller"),
+)
+
+
+def read_seeds(text: str) -> tuple[int, ...]:
+    """The seeds of "0,1,2". Raises UserError."""
+    try:
+        seeds = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--seeds {text}: expected whole numbers", "for example --seeds 0,1,2") from None
+    if len(set(seeds)) < len(seeds) or len(seeds) < 2 or min(seeds) < 0:
+        raise UserError(
+            f"--seeds {text}: expected two or more different seeds, none below 0", "for example --seeds 0,1,2"
+        )
+    return seeds
+
+
+def repeat(
+    recipe: Path, seeds: Sequence[int], out: Path | None, changes: Sequence[str], command: str, console: Console
+) -> tuple[Path, Seeds]:
+    """Run the recipe once for each seed, into a folder of its own, and write seeds.json beside them.
+
+    All have the same splits, drawn by the recipe's own seed: what differs is training alone. A run that is there goes
+    on, or is only read where it is whole. Raises UserError.
+    """
+    own = load_recipe(recipe, list(changes))
+    drawn_by = own.seed if own.data.seed is None else own.data.seed
+    resolved = [load_recipe(recipe, [*changes, f"data.seed={drawn_by}", f"seed={seed}"]) for seed in seeds]
+    folder = out or Path("runs") / f"{resolved[0].name}-seeds"
+    if (folder / "run.json").exists():
+        raise UserError(f"{folder} is a run directory", "give the repetition a folder of its own with --out")
+    runs = [folder / f"seed-{seed}" for seed in seeds]
+    for one, place in zip(resolved, runs, strict=True):
+        console.say(f"seed {one.seed}: {place}")
+        run(one, place, console, command)
+    together = gather(runs)
+    write_text(folder / SEEDS_JSON, together.model_dump_json(indent=2) + "\n")
+    return folder, together
+
+
+def table(seeds: Seeds) -> str:
+    """What the seeds are worth together, as a Markdown table."""
+    lines = [
+        f"{seeds.recipe}: seeds {', '.join(map(str, seeds.seeds))}; {seeds.test_items:,} test items; {seeds.cpu}",
+        "",
+        f"| {' | '.join(_COLUMNS)} |",
+        "|---" * len(_COLUMNS) + "|",
+        *(_line(row) for row in seeds.rows),
+        "",
+        "Differences in points, mean of the seeds; in brackets the 95 % interval over the test items with these seeds.",
+    ]
+    return "\n".join(lines)
+
+
+def _line(row: Row) -> str:
+    cells = [
+        row.id,
+        f"{row.mean:.2f}",
+        f"{row.deviation:.2f}",
+        ", ".join(map(str, row.errors)),
+        _difference(row.against_teacher),
+        _difference(row.against_control),
+        f"{row.speedup:.1f}x",
+        f"{row.smaller:.1f}x",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _difference(found: Difference | None) -> str:
+    return "" if found is None else f"{found.points:+.2f} ({found.ci95[0]:+.2f} to {found.ci95[1]:+.2f})"

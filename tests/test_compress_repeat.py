@@ -1,0 +1,127 @@
+"""`limbeck repeat` on the digits: several seeds over the same test items, and what they say together."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_run import RECIPE, Ran, Recorder, made_up_memory
+
+from compress.repeat import SEEDS_JSON, read_seeds, repeat, table
+from compress.report.schema import Report
+from compress.report.write import read_report
+from compress.seeds import Seeds, difference, gather
+from compress.stages import measuring
+from serve.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Seeds]:
+    """The tiny recipe's file, and what two seeds of it left."""
+    place = tmp_path_factory.mktemp("repeat")
+    recipe = place / "tiny.toml"
+    recipe.write_text(RECIPE.replace('["fp32", "fp16", "int8-dynamic", "int8-static"]', '["fp32", "int8-static"]'))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "measure_memory", made_up_memory)
+        folder, seeds = repeat(recipe, (3, 4), place / "out", (), "limbeck repeat", Recorder())
+    return recipe, folder, seeds
+
+
+def reports(folder: Path) -> list[Report]:
+    return [read_report(folder / name) for name in ("seed-3", "seed-4")]
+
+
+def test_the_seeds_train_other_models_on_the_same_splits(repeated: tuple[Path, Path, Seeds]) -> None:
+    _, folder, seeds = repeated
+    one, two = reports(folder)
+    assert one.data.fingerprint == two.data.fingerprint  # though digits are split by the recipe's seed
+    weights = [(folder / name / "teacher" / "model.safetensors").read_bytes() for name in ("seed-3", "seed-4")]
+    assert weights[0] != weights[1]
+    assert seeds.seeds == (3, 4)
+    assert Seeds.model_validate_json((folder / SEEDS_JSON).read_text()) == seeds
+
+
+def test_means_and_gains_are_those_of_the_reports(repeated: tuple[Path, Path, Seeds]) -> None:
+    _, folder, seeds = repeated
+    found = [{variant.id: variant for variant in report.variants} for report in reports(folder)]
+    assert [row.id for row in seeds.rows] == list(found[0])
+    for row in seeds.rows:
+        accuracies = [100 * run[row.id].accuracy for run in found]
+        assert row.errors == tuple(run[row.id].errors for run in found)
+        assert row.mean == pytest.approx(np.mean(accuracies), abs=1e-3)
+        assert row.deviation == pytest.approx(np.std(accuracies, ddof=1), abs=1e-3)
+        gain = np.mean([100 * (run[row.id].accuracy - run["teacher-torch"].accuracy) for run in found])
+        if row.against_teacher is not None:
+            assert row.against_teacher.points == pytest.approx(gain, abs=1e-3)
+    by_id = {row.id: row for row in seeds.rows}
+    assert by_id["teacher-torch"].against_teacher is None
+    student = by_id["small-int8-static"].against_control
+    assert student is not None
+    assert student.than == "small-alone-fp32"
+    assert by_id["small-alone-fp32"].against_control is None
+
+
+def test_the_same_command_goes_on_where_it_was_stopped(repeated: tuple[Path, Path, Seeds]) -> None:
+    recipe, folder, seeds = repeated
+    shutil.rmtree(folder / "seed-4" / "students" / "small")
+    console = Recorder()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "measure_memory", made_up_memory)
+        _, again = repeat(recipe, (3, 4), folder, (), "limbeck repeat", console)
+    assert console.states["students/small"] == "done"
+    assert console.states["teacher"] == "unchanged"
+    assert [row.errors for row in again.rows] == [row.errors for row in seeds.rows]
+
+
+def test_runs_over_other_test_items_are_refused(repeated: tuple[Path, Path, Seeds], tiny: Ran, tmp_path: Path) -> None:
+    _, folder, _ = repeated
+    with pytest.raises(UserError, match="other variants"):
+        gather([folder / "seed-3", tiny.folder])
+
+
+def test_the_interval_covers_the_true_gain_as_often_as_it_says() -> None:
+    """Items differ in how hard they are, and each model has its own chance with each: the gain is over new items."""
+    draw = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        hardness = draw.beta(8, 1, size=(1, 600))
+        ours, theirs = (draw.random((3, 600)) < np.clip(hardness + more, 0, 1) for more in (0.01, 0.0))
+        found = difference(ours, theirs, "other")
+        true = 100 * _mean_gain()
+        covered += found.ci95[0] <= true <= found.ci95[1]
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def _mean_gain() -> float:
+    """Of min(h + 0.01, 1) over h, for h of Beta(8, 1): by a fine sum."""
+    h = np.linspace(0, 1, 200_001)
+    density = 8 * h**7
+    return float(np.trapezoid((np.minimum(h + 0.01, 1) - h) * density, h))
+
+
+def test_the_table_shows_mean_spread_and_interval(repeated: tuple[Path, Path, Seeds]) -> None:
+    _, _, seeds = repeated
+    text = table(seeds)
+    row = next(row for row in seeds.rows if row.id == "small-fp32")
+    assert row.against_control is not None
+    line = next(line for line in text.splitlines() if line.startswith("| small-fp32 "))
+    assert f"| {row.mean:.2f} | {row.deviation:.2f} |" in line
+    assert f"{row.against_control.points:+.2f} ({row.against_control.ci95[0]:+.2f}" in line
+
+
+@pytest.mark.parametrize("text", ["", "1", "1,1", "0,x", "0,-1"])
+def test_seeds_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--seeds"):
+        read_seeds(text)
+
+
+def test_a_run_directory_is_no_place_for_a_repetition(tiny: Ran, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(RECIPE)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({}))
+    with pytest.raises(UserError, match="is a run directory"):
+        repeat(recipe, (0, 1), tmp_path / "run", (), "limbeck repeat", Recorder())
