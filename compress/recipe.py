@@ -125,6 +125,11 @@ class Recipe(_Table):
             if names.count(name) > 1 or name == TEACHER:
                 raise ValueError(f"two models are called '{name}'")
         for student in self.students:
+            if student.distill is not None and student.distill.features and student.fit.compile:
+                raise ValueError(
+                    f"student '{student.name}': [[students.distill.features]] look into the network by hooks, which "
+                    "fit.compile leaves out: leave out one of them"
+                )
             if student.role == "control" and student.distill is not None:
                 raise ValueError(f"student '{student.name}' is a control, so it cannot have [students.distill]")
             mixed = student.fit.augment.mixup or student.fit.augment.cutmix

@@ -31,6 +31,8 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "half a network": ({"train_layers": "top"}, "train_layers is 'all', 'head' or a list of names.*got 'top'", ""),
     "nothing to train": ({"train_layers": []}, "train_layers names nothing to train", ""),
     "frozen and thawed": ({"train_layers": "head", "unfreeze": 1}, "train_layers must stay 'all'", ""),
+    "computed again, and compiled": ({"compile": True, "gradient_checkpointing": True}, "leave out gradient_check", ""),
+    "compiled, and thawed": ({"compile": True, "unfreeze": 1}, "leave it out, or unfreeze", ""),
     "rates of one layer": ({"train_layers": "head", "layer_decay": 0.9}, "layer_decay says nothing where", ""),
 }
 
@@ -63,3 +65,13 @@ def test_what_makes_no_sense_is_refused_by_name(name: str) -> None:
 def test_what_makes_sense_is_taken_as_it_is_written(settings: dict[str, Any]) -> None:
     dumped = fit_of(settings).model_dump(mode="json")
     assert {name: dumped[name] for name in settings} == settings
+
+
+def test_features_are_not_looked_for_in_a_compiled_network() -> None:
+    content = tomllib.loads(RECIPE)
+    features = [{"loss": "hints", "weight": 1.0}]
+    student = {"name": "small", "model": "builtin:resnet8", "fit": {"compile": True}, "distill": {"features": features}}
+    content["students"] = [student]
+    with pytest.raises(UserError, match=r"student 'small': \[\[students.distill.features\]\] look into the network"):
+        parse_recipe(content, "tiny")
+    parse_recipe({**content, "students": [{**student, "fit": {}}]}, "tiny")

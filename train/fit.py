@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from train.augment import AugmentConfig
 from train.augment.augmenter import text_augmenter
 from train.checkpoints import CHECKPOINTS, last_checkpoint
 from train.classifier import Classifier, save_classifier
+from train.compiled import compiled
 from train.distill import DistillConfig
 from train.distill.lesson import Lesson, check_labels
 from train.epochs import EpochRecord, OnEpoch, best_of, epoch_callbacks, epoch_records
@@ -28,6 +30,7 @@ from train.lone_items import check_lone_items
 from train.losses import LabelLoss
 from train.memory import within_memory
 from train.precision import Arithmetic, choose_arithmetic
+from train.recompute import recomputing
 from train.traced import TracedView
 from train.trainer import ClassifierTrainer
 from train.views import View, WorkerError
@@ -155,7 +158,8 @@ def _train(job: _Job, config: FitConfig) -> FitResult:
         )
         trainer.remove_callback(PrinterCallback)  # it prints each log; `on_epoch` tells them better
         try:
-            trainer.train(resume_from_checkpoint=None if last is None else str(last))
+            with _switches(config, classifier):
+                trainer.train(resume_from_checkpoint=None if last is None else str(last))
         finally:  # off with autocast: it is exported next
             trainer.accelerator.unwrap_model(classifier, keep_fp32_wrapper=False)
     except WorkerError as error:
@@ -178,6 +182,17 @@ def _train(job: _Job, config: FitConfig) -> FitResult:
         batch_size=config.batch_size,
         accumulation=config.accumulation,
     )
+
+
+@contextmanager
+def _switches(config: FitConfig, classifier: Classifier) -> Iterator[None]:
+    """What changes how the network is run while it is trained, and nothing of what it learns."""
+    with ExitStack() as switches:
+        if config.gradient_checkpointing:
+            switches.enter_context(recomputing(classifier))
+        if config.compile:
+            switches.enter_context(compiled(classifier.network, training_device()))
+        yield
 
 
 def _callbacks(config: FitConfig, classifier: Classifier, on_epoch: OnEpoch | None) -> list[TrainerCallback]:

@@ -54,6 +54,8 @@ class FitConfig(BaseModel):
     threshold: float = Field(default=0.0, ge=0, lt=1)  # the gain in accuracy, of 1, that is no better yet
     precision: Wish = "auto"  # bf16 where the machine multiplies it and the model is large enough; "fp16" on a GPU only
     shrink_on_oom: bool = False  # where memory runs out, half of batch_size and twice the accumulation, again and again
+    gradient_checkpointing: bool = False  # less memory, about a third more time: layers are computed twice
+    compile: bool = False  # torch.compile: some minutes at the start, faster updates on a GPU
     augment: AugmentConfig = AugmentConfig()
 
     @model_validator(mode="after")
@@ -79,4 +81,8 @@ class FitConfig(BaseModel):
             raise ValueError("layer_decay says nothing where train_layers = 'head': all of it learns at one rate")
         if self.threshold and self.patience is None and self.schedule != "plateau":
             raise ValueError("threshold says which gain counts for patience or schedule = 'plateau': set one of them")
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError("compile decides itself what is computed again: leave out gradient_checkpointing")
+        if self.compile and self.unfreeze is not None:
+            raise ValueError("compile takes a network whose layers are trained or not: leave it out, or unfreeze")
         return self

@@ -8,15 +8,18 @@ from compress.beforehand import check_models
 from compress.recipe import TEACHER, Student, Teacher
 from compress.stages.context import RunContext
 from serve.images import ImagePreparer
+from train.arguments import training_device
 from train.augment.augmenter import asks_the_teacher
 from train.augment.augmenter import origin as origin_of_views
 from train.classifier import Classifier, ModelConfig, load_classifier, new_classifier, read_spec, save_classifier
+from train.compiled import check_compiler
 from train.draft import Wanted
 from train.fit import FitResult, Teaching, fit
 from train.fit_config import FitConfig
 from train.losses import class_weights
 from train.models import needs_teacher, origin
 from train.prune import PruneConfig, cut_otherwise, prune
+from train.recompute import recomputed_layers
 
 _SPLITS = ("train", "validation")
 
@@ -26,11 +29,20 @@ def train_models(run: RunContext) -> dict[str, FitResult]:
     models: list[Teacher | Student] = [run.recipe.teacher, *run.recipe.students]
     for model in models:  # not after hours of training the teacher
         class_weights(model.fit.class_weights, run.data.classes, run.data.splits["train"].labels)
+        _check_switches(run, model)
     check_models(run.recipe, lambda config: new_classifier(config, _wanted(run)))
     results = {TEACHER: _teacher(run)}
     for student in run.recipe.students:
         results[student.name] = _student(run, student)
     return results
+
+
+def _check_switches(run: RunContext, model: Teacher | Student) -> None:
+    """Raise UserError where the machine, or a network that can be built before its teacher, cannot do as asked."""
+    if model.fit.epochs and model.fit.compile:
+        check_compiler(training_device())
+    if model.fit.epochs and model.fit.gradient_checkpointing and not needs_teacher(model.model, model.options):
+        recomputed_layers(new_classifier(ModelConfig(model=model.model, options=model.options), _wanted(run)))
 
 
 def _teacher(run: RunContext) -> FitResult:
