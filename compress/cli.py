@@ -36,6 +36,9 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. --set teacher.fit.epochs=3."),
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write the curves of what is trained into RUN/tensorboard.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the resolved recipe, then stop.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -57,7 +60,8 @@ def run(
     from compress.pipeline import run as run_recipe
 
     try:
-        report = run_recipe(resolved, folder, Console(), command=shlex.join(["limbeck", *sys.argv[1:]]))
+        command = shlex.join(["limbeck", *sys.argv[1:]])
+        report = run_recipe(resolved, folder, Console(), command, tensorboard)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(STOPPED) from None

@@ -24,21 +24,27 @@ from compress.stages.context import RunContext
 from compress.stages.measuring import predict_split, time_variants, weigh_variants
 from compress.stages.packages import make_packages
 from compress.stages.training import train_models
+from train.curves import check_tensorboard
 from train.data import Data, load_data
 
 
-def run(recipe: Recipe, folder: Path, console: Console, command: str | None = None) -> Report:
+def run(
+    recipe: Recipe, folder: Path, console: Console, command: str | None = None, tensorboard: bool = False
+) -> Report:
     """Do what the recipe says in `folder`, resuming what was begun there. Raises UserError.
 
+    `tensorboard` writes the curves of what is trained into `folder`/tensorboard/MODEL.
     The report's `selected` is None when nothing met the constraints; everything is written all the same.
     """
+    if tensorboard:
+        check_tensorboard()
     data = load_data(recipe.data, recipe.seed, recipe.task)
     for note in data.notes:
         console.say(note)
     check_margin(recipe.accept, int(metric_rows(recipe.accept.metric, data.splits["test"].labels, data.classes).sum()))
     about = describe(recipe, data, command)
     with open_run(folder, about, console.stage) as rundir:
-        context = RunContext(recipe, data, rundir, console)
+        context = RunContext(recipe, data, rundir, console, tensorboard)
         fits = train_models(context)
         packages = make_packages(context)
         predict_split(context, "validation")

@@ -20,6 +20,7 @@ from train.augment.augmenter import text_augmenter
 from train.checkpoints import CHECKPOINTS, last_checkpoint
 from train.classifier import Classifier, save_classifier
 from train.compiled import compiled
+from train.curves import Curves
 from train.distill import DistillConfig
 from train.distill.lesson import Lesson, check_labels
 from train.epochs import EpochRecord, OnEpoch, best_of, epoch_callbacks, epoch_records
@@ -74,14 +75,16 @@ def fit(
     say: Callable[[str], None] = lambda _: None,
     guide: Classifier | None = None,
     origins: Sequence[str] | None = None,
+    curves: Path | None = None,
 ) -> FitResult:
     """Train `classifier`, keep its best epoch on validation, and save it into `folder`.
 
     Checkpoints lie in `folder`/checkpoints after each epoch; a call that finds some there goes on from the last
     and ends with the same weights as one that was never interrupted. They are deleted at the end.
     `guide` is the teacher where text augmentation alone asks it: a control sees the views that its student sees.
-    `origins` say where each training item came from. Raises UserError when the loss stops being a number, when memory
-    runs out, and where nothing is to be trained that should be.
+    `origins` say where each training item came from; TensorBoard's curves are written into `curves`.
+    Raises UserError when the loss stops being a number, when memory runs out, and where nothing is to be trained that
+    should be.
     """
     if config.epochs == 0:
         return _as_it_is(classifier, folder)
@@ -92,7 +95,7 @@ def fit(
         teaching.config.check_accumulation(config.accumulation)
     arithmetic = choose_arithmetic(config.precision, classifier, classifier.macs(), training_device())
     say(f"training in {arithmetic.precision}: {arithmetic.why}")
-    job = _Job(classifier, arithmetic, train, validation, seed, folder, teaching, on_epoch, say, guide, origins)
+    job = _Job(classifier, arithmetic, train, validation, seed, folder, teaching, on_epoch, say, guide, origins, curves)
     start = {name: value.clone() for name, value in classifier.state_dict().items()} if config.shrink_on_oom else {}
 
     def attempt(config: FitConfig) -> FitResult:
@@ -121,6 +124,7 @@ class _Job:
     say: Callable[[str], None]
     guide: Classifier | None
     origins: Sequence[str] | None
+    curves: Path | None
 
 
 def _train(job: _Job, config: FitConfig) -> FitResult:
@@ -144,6 +148,7 @@ def _train(job: _Job, config: FitConfig) -> FitResult:
         text_augmenter(config.augment, job.train, guide, classifier, job.seed, job.say),
         len(classifier.spec.labels),
     )
+    curves = None if job.curves is None else Curves(job.curves)
     try:
         trainer = ClassifierTrainer(
             model=classifier,
@@ -155,6 +160,7 @@ def _train(job: _Job, config: FitConfig) -> FitResult:
             label_loss=label_loss,
             lesson=lesson,
             origins=job.origins,
+            curves=curves,
         )
         trainer.remove_callback(PrinterCallback)  # it prints each log; `on_epoch` tells them better
         try:
@@ -167,6 +173,8 @@ def _train(job: _Job, config: FitConfig) -> FitResult:
     finally:
         if lesson is not None:
             lesson.end()
+        if curves is not None:
+            curves.close()
     records = epoch_records(trainer.state)
     best = best_of(records)
     classifier.to("cpu")

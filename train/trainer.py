@@ -13,6 +13,7 @@ from transformers import EvalPrediction, Trainer
 
 from serve.errors import UserError
 from train.classifier import Classifier
+from train.curves import Curves
 from train.distill.lesson import Lesson
 from train.ema import Average, AveragedWeights
 from train.epochs import EpochClock
@@ -38,6 +39,7 @@ class ClassifierTrainer(Trainer):
         label_loss: LabelLoss,
         lesson: Lesson | None,
         origins: Sequence[str] | None,
+        curves: Curves | None = None,
         **arguments: Any,
     ) -> None:
         """`origins` say where each training item came from; the other `arguments` are Trainer's."""
@@ -46,6 +48,9 @@ class ClassifierTrainer(Trainer):
         self._config, self._label_loss, self._origins = config, label_loss, origins
         self._lesson = lesson and lesson.to(self.args.device)
         self._freezes = config.train_layers != "all" or config.unfreeze is not None
+        self._curves = curves
+        if curves is not None:
+            self.add_callback(curves)
         self._averaged: AveragedWeights | None = None
         if config.ema is not None:
             assert self.model is not None
@@ -101,6 +106,12 @@ class ClassifierTrainer(Trainer):
             return inputs["taught"]
         with self.accelerator.autocast():
             return self._lesson.answers(inputs.get("teacher_inputs", inputs["inputs"]))
+
+    def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
+        loss = super().training_step(*arguments, **named)
+        if self._curves is not None:
+            self._curves.note(loss)
+        return loss
 
     # -- what Trainer asks for -----------------------------------------------------------------------------------
 

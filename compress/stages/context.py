@@ -25,11 +25,12 @@ from train.torch_runner import TorchRunner
 class RunContext:
     """One run of one recipe on its data, in its directory; the functions of the other files here are its stages."""
 
-    def __init__(self, recipe: Recipe, data: Data, rundir: RunDir, console: Console) -> None:
+    def __init__(self, recipe: Recipe, data: Data, rundir: RunDir, console: Console, tensorboard: bool = False) -> None:
         self.recipe, self.data, self.rundir, self.console = recipe, data, rundir, console
         self.packaged = packaged_variants(recipe)
         self.variants = [baseline(), *self.packaged]
         self.prepared = PreparedSplits()
+        self.tensorboard = tensorboard
         self._done: list[str] = []
 
     @property

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from compress.beforehand import check_models
 from compress.recipe import TEACHER, Student, Teacher
+from compress.rundir import remove
 from compress.stages.context import RunContext
 from serve.images import ImagePreparer
 from train.arguments import training_device
@@ -51,7 +52,7 @@ def _teacher(run: RunContext) -> FitResult:
     inputs = {"model": config, "fit": teacher.fit, **origin_of_views(teacher.fit.augment), **_origin(config)}
 
     def work(folder: Path) -> FitResult:
-        return _train(run, new_classifier(config, _wanted(run)), teacher.fit, folder)
+        return _train(run, TEACHER, new_classifier(config, _wanted(run)), teacher.fit, folder)
 
     return run.stage(TEACHER, inputs, FitResult, work, output=TEACHER, splits=_SPLITS)
 
@@ -78,7 +79,7 @@ def _student(run: RunContext, student: Student) -> FitResult:
         teaching = None
         if student.distill is not None:
             teaching = Teaching(teacher, student.distill, run.inputs("train", teacher))
-        result = _train(run, classifier, student.fit, folder, teaching, guide=teacher)
+        result = _train(run, student.name, classifier, student.fit, folder, teaching, guide=teacher)
         return _prune(run, result, student.prune, folder) if student.prune.is_active else result
 
     return run.stage(name, inputs, FitResult, work, output=name, splits=_SPLITS)
@@ -86,6 +87,7 @@ def _student(run: RunContext, student: Student) -> FitResult:
 
 def _train(
     run: RunContext,
+    model: str,
     classifier: Classifier,
     config: FitConfig,
     folder: Path,
@@ -93,10 +95,25 @@ def _train(
     guide: Classifier | None = None,
 ) -> FitResult:
     train, validation = run.inputs("train", classifier), run.inputs("validation", classifier)
-    say = run.console.detail
+    say, curves = run.console.detail, run.path / "tensorboard" / model
+    if not run.tensorboard:
+        remove(curves)  # they show another training
     with run.console.epochs() as on_epoch:
         seed, origins = run.recipe.seed, run.data.splits["train"].origins
-        return fit(classifier, config, train, validation, seed, folder, teaching, on_epoch, say, guide, origins)
+        return fit(
+            classifier,
+            config,
+            train,
+            validation,
+            seed,
+            folder,
+            teaching,
+            on_epoch,
+            say,
+            guide,
+            origins,
+            curves if run.tensorboard else None,
+        )
 
 
 def _prune(run: RunContext, result: FitResult, config: PruneConfig, folder: Path) -> FitResult:
