@@ -27,6 +27,7 @@ from train.distill import DistillConfig
 from train.fit_config import FitConfig
 from train.images import IMAGE_SIZE
 from train.models import needs_teacher, takes_layers
+from train.progressive import FEATURES_WITH_STACK
 from train.prune import PruneConfig
 from train.tuning import TuneConfig
 
@@ -175,6 +176,16 @@ class Recipe(_Table):
         unfit = sorted({name for model in models for name in model.fit.augment.unfit_for(self.task)})
         if unfit:
             raise ValueError(f"fit.augment cannot do {', '.join(unfit)} with task = '{self.task}': leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _what_grows_can_grow(self) -> Recipe:
+        models: list[Teacher | Student] = [self.teacher, *self.students]
+        if self.task != "image" and any(model.fit.grow_images for model in models):
+            raise ValueError(f"fit.grow_images is for images, the task is '{self.task}'")
+        for student in self.students:
+            if student.fit.stack is not None and student.distill is not None and student.distill.features:
+                raise ValueError(f"student '{student.name}': {FEATURES_WITH_STACK}: leave out one of the two")
         return self
 
     @model_validator(mode="after")

@@ -51,7 +51,9 @@ def patience_is_over(config: FitConfig, state: TrainerState) -> bool:
     """
     if config.patience is None:
         return False
-    records = epoch_records(state)
+    records = [record for record in epoch_records(state) if record.epoch > config.growing_epochs]
+    if not records:
+        return False
     gained = records[0]
     for record in records[1:]:
         if record.accuracy > gained.accuracy + config.threshold:

@@ -25,6 +25,7 @@ from train.distill import DistillConfig
 from train.distill.lesson import Lesson, check_labels
 from train.epochs import EpochRecord, OnEpoch, best_of, epoch_callbacks, epoch_records
 from train.fit_config import FitConfig
+from train.image_growth import growth_of
 from train.inputs import Inputs, TextInputs
 from train.layers import Unfreeze, freeze
 from train.lone_items import check_lone_items
@@ -32,6 +33,8 @@ from train.losses import LabelLoss
 from train.memory import within_memory
 from train.precision import Arithmetic, choose_arithmetic
 from train.recompute import recomputing
+from train.progressive import check_progressive
+from train.stacking import Stacking
 from train.traced import TracedView
 from train.trainer import ClassifierTrainer
 from train.views import View, WorkerError
@@ -89,8 +92,11 @@ def fit(
     if config.epochs == 0:
         return _as_it_is(classifier, folder)
     if config.batch_size == 1:
-        check_lone_items(classifier)
-    if teaching is not None:
+        check_lone_items(classifier, min(config.grow_images, default=1.0))
+    if teaching is None:
+        check_progressive(config, classifier)
+    else:
+        check_progressive(config, classifier, teaching.teacher, features=bool(teaching.config.features))
         check_labels(classifier, teaching.teacher)
         teaching.config.check_accumulation(config.accumulation)
     arithmetic = choose_arithmetic(config.precision, classifier, classifier.macs(), training_device())
@@ -135,7 +141,8 @@ def _train(job: _Job, config: FitConfig) -> FitResult:
     last = last_checkpoint(checkpoints)
     # Without augmentation the teacher's answers are the same in every epoch. With it, it must see the same view as the
     # student ("consistent teaching", Beyer et al. 2021, arXiv 2106.05237), so it is asked for each batch.
-    fixed = teaching is not None and not config.augment.is_active and not teaching.config.features
+    changing = config.augment.is_active or bool(config.grow_images)
+    fixed = teaching is not None and not changing and not teaching.config.features
     taught = _answers(teaching) if teaching is not None and fixed else None
     lesson = None if teaching is None else Lesson(classifier, None if fixed else teaching.teacher, teaching.config)
     guide = teaching.teacher if teaching else job.guide
@@ -147,15 +154,17 @@ def _train(job: _Job, config: FitConfig) -> FitResult:
         _as_the_teacher(job.train, teaching),
         text_augmenter(config.augment, job.train, guide, classifier, job.seed, job.say),
         len(classifier.spec.labels),
+        growth_of(config),
     )
     curves = None if job.curves is None else Curves(job.curves)
+    stacking = None if config.stack is None else Stacking(classifier, config.stack)
     try:
         trainer = ClassifierTrainer(
             model=classifier,
             args=training_arguments(config, job.arithmetic, job.train, job.seed, checkpoints, last),
             train_dataset=view,
             eval_dataset=View(job.validation, AugmentConfig(), job.seed),
-            callbacks=_callbacks(config, classifier, job.on_epoch),
+            callbacks=[*([] if stacking is None else [stacking]), *_callbacks(config, classifier, job.on_epoch)],
             config=config,
             label_loss=label_loss,
             lesson=lesson,
@@ -175,8 +184,10 @@ def _train(job: _Job, config: FitConfig) -> FitResult:
             lesson.end()
         if curves is not None:
             curves.close()
+        if stacking is not None:
+            stacking.close()
     records = epoch_records(trainer.state)
-    best = best_of(records)
+    best = best_of(records[config.growing_epochs :])
     classifier.to("cpu")
     save_classifier(classifier, job.folder)
     shutil.rmtree(checkpoints)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,6 +20,30 @@ _ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "focal_gamma": ("loss", ("focal",)),
     "label_smoothing": ("loss", ("cross-entropy",)),
 }
+
+
+class StackConfig(BaseModel):
+    """`fit.stack`: layers[i] layers for epochs[i] epochs, then all of them for the rest; see stacking.py."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    epochs: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _grows(self) -> StackConfig:
+        if len(self.layers) != len(self.epochs):
+            raise ValueError(f"layers and epochs go together, but are {len(self.layers)} and {len(self.epochs)}")
+        if list(self.layers) != sorted(set(self.layers)):
+            raise ValueError(f"layers must grow, got {list(self.layers)}")
+        return self
+
+    def depth(self, epoch: int, total: int) -> int:
+        """How many of `total` layers count in an epoch, counted from 0."""
+        for layers, until in zip(self.layers, accumulate(self.epochs), strict=True):
+            if epoch < until:
+                return layers
+        return total
 
 
 class FitConfig(BaseModel):
@@ -57,6 +82,14 @@ class FitConfig(BaseModel):
     gradient_checkpointing: bool = False  # less memory, about a third more time: layers are computed twice
     compile: bool = False  # torch.compile: some minutes at the start, faster updates on a GPU
     augment: AugmentConfig = AugmentConfig()
+    # Sides of the images over the training, as shares of the full size, each for as many epochs: [0.5, 0.75, 1.0].
+    grow_images: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    stack: StackConfig | None = None  # transformers: the first layers alone, then copied on top of themselves
+
+    @property
+    def growing_epochs(self) -> int:
+        """The first epochs, in which a part of the network is trained; none of them can be the best."""
+        return 0 if self.stack is None else sum(self.stack.epochs)
 
     @model_validator(mode="after")
     def _every_setting_says_something(self) -> FitConfig:
@@ -85,4 +118,29 @@ class FitConfig(BaseModel):
             raise ValueError("compile decides itself what is computed again: leave out gradient_checkpointing")
         if self.compile and self.unfreeze is not None:
             raise ValueError("compile takes a network whose layers are trained or not: leave it out, or unfreeze")
+        return self
+
+    @model_validator(mode="after")
+    def _growth_ends(self) -> FitConfig:
+        scales = list(self.grow_images)
+        if scales and (scales != sorted(set(scales)) or scales[-1] != 1.0 or len(scales) < 2):
+            raise ValueError(f"grow_images must rise to 1.0, as [0.5, 0.75, 1.0] does, got {scales}")
+        if len(scales) > self.epochs:
+            raise ValueError(f"grow_images names {len(scales)} sizes, but there are {self.epochs} epochs")
+        if self.stack is None:
+            return self
+        if self.growing_epochs >= self.epochs:
+            raise ValueError(
+                f"stack.epochs are {self.growing_epochs} before all layers are trained, of {self.epochs} epochs: "
+                "raise epochs, or give them fewer"
+            )
+        others = {
+            "ema": self.ema is not None,
+            "unfreeze": self.unfreeze is not None,
+            "train_layers": self.train_layers != "all",
+            "compile": self.compile,
+        }
+        if any(others.values()):
+            name = next(name for name, given in others.items() if given)
+            raise ValueError(f"stack replaces layers by copies while they are trained, which does not go with {name}")
         return self

@@ -10,14 +10,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from serve.errors import UserError
 from train.classifier import Classifier
+from train.image_growth import small_example
 
 
-def check_lone_items(classifier: Classifier) -> None:
+def check_lone_items(classifier: Classifier, scale: float = 1.0) -> None:
     """Raise UserError where a batch of one leaves batch norm a single value a channel, as on maps of 1 x 1.
+
+    `scale` is that of the smallest images, as a share of the full size.
 
     One value has no deviation; torch says so only once training runs. Found on the shapes that an example meets.
     """
-    if any(values == 1 for values in _values_a_channel(classifier)):
+    if any(values == 1 for values in _values_a_channel(classifier, scale)):
         raise UserError(
             f"fit.batch_size = 1 cannot train '{classifier.spec.model}': its batch norm meets maps of 1 x 1, "
             "and one item has no deviation there",
@@ -26,7 +29,7 @@ def check_lone_items(classifier: Classifier) -> None:
 
 
 @torch.no_grad()
-def _values_a_channel(classifier: Classifier) -> list[int]:
+def _values_a_channel(classifier: Classifier, scale: float) -> list[int]:
     """How many values of each channel every batch norm sees of one item [1, C, ...]."""
     seen: list[int] = []
 
@@ -37,7 +40,7 @@ def _values_a_channel(classifier: Classifier) -> list[int]:
     hooks = [norm.register_forward_pre_hook(note) for norm in norms]
     try:
         if norms:
-            classifier.eval()(classifier.example(1))
+            classifier.eval()(classifier.example(1) if scale == 1.0 else small_example(classifier, scale))
     finally:
         for hook in hooks:
             hook.remove()

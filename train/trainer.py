@@ -143,6 +143,13 @@ class ClassifierTrainer(Trainer):
         # texts of like length go into one update, however it is cut into micro-batches
         return EpochSampler(view, self.args.seed, batch_size * self.args.gradient_accumulation_steps, items)
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Epochs that train a part of the network are not among those of which the best is kept."""
+        if round(self.state.epoch or 0) <= self._config.growing_epochs:
+            return False
+        best: bool = super()._determine_best_metric(metrics, trial)
+        return best
+
     # -- averaged weights: evaluated, kept beside the others in a checkpoint, and taken of the best ----------------
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:

@@ -17,6 +17,7 @@ from train.augment.draws import ItemDraws
 from train.augment.images import augment_images, check_channels
 from train.augment.mixing import mix, mixed_rows, mixes, partners, targets
 from train.augment.texts import TextAugmenter
+from train.image_growth import ImageGrowth
 from train.inputs import Inputs, TextInputs
 
 # inputs uint8 [N, H, W, C] or int64 [N, L], labels int64 [N]. Where items were mixed, targets float32 [N, K]: how much
@@ -41,6 +42,7 @@ class View(Dataset[Batch]):
         teacher_inputs: Inputs | None = None,
         augmenter: TextAugmenter | None = None,
         classes: int | None = None,
+        growth: ImageGrowth | None = None,
     ) -> None:
         """`classes` is K, needed where items are mixed. Raises UserError for colours to change in grey images."""
         if augmentation.is_active and not isinstance(inputs, TextInputs):
@@ -49,6 +51,7 @@ class View(Dataset[Batch]):
         self.teacher_inputs = teacher_inputs
         self.augmenter = augmenter  # of texts; images are augmented as `augmentation` says
         self.classes = classes
+        self.growth = growth  # of images, the smaller the earlier
         # in memory that a loader's workers share, so that one which lives longer than an epoch sees the next
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -75,7 +78,8 @@ class View(Dataset[Batch]):
         """These rows as model and teacher see them in this epoch."""
         if self.augmenter is None or not isinstance(self.inputs, TextInputs):
             images = self._images(rows)
-            return self._mixed(images, rows) if mixes(self.augmentation) else {"inputs": images}
+            seen = self._mixed(images, rows) if mixes(self.augmentation) else {"inputs": images}
+            return seen if self.growth is None else {**seen, "inputs": self.growth.see(seen["inputs"], self.epoch)}
         texts = [
             self.augmenter.view(text, self.epoch, int(row))
             for row, text in zip(rows, self.inputs.texts(rows), strict=True)

@@ -31,7 +31,7 @@ def train_models(run: RunContext) -> dict[str, FitResult]:
     for model in models:  # not after hours of training the teacher
         class_weights(model.fit.class_weights, run.data.classes, run.data.splits["train"].labels)
         _check_switches(run, model)
-    check_models(run.recipe, lambda config: new_classifier(config, _wanted(run)))
+    check_models(run.recipe, lambda config, teacher: new_classifier(config, _wanted(run, teacher)))
     results = {TEACHER: _teacher(run)}
     for student in run.recipe.students:
         results[student.name] = _student(run, student)

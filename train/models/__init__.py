@@ -69,6 +69,11 @@ def check_teacher(model: str, options: dict[str, Any], teacher: Classifier) -> N
     teacher_layers.check_teacher(model.partition(":")[2], options, teacher)
 
 
+def without_widths(model: str, options: dict[str, Any]) -> dict[str, Any]:
+    """`options` without what chooses heads and neurons, which takes a trained teacher and time."""
+    return teacher_layers.without_widths(options) if takes_layers(model) else options
+
+
 def origin(model: str, options: dict[str, Any]) -> str | None:
     """The files that `model` starts from, as a hash, or the library that defines it: the same name may mean another
 

@@ -61,6 +61,11 @@ def check_teacher(name: str, options: dict[str, Any], teacher: Classifier) -> No
     check_teachers_widths(chosen, teacher, f"teacher-layers:{name}")
 
 
+def without_widths(options: dict[str, Any]) -> dict[str, Any]:
+    """`options` without those that make layers narrower."""
+    return {name: value for name, value in options.items() if name not in WidthOptions.model_fields}
+
+
 def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
     """Layers of the teacher, the first, the last and evenly spread ones unless `options.take` says otherwise, with its
 

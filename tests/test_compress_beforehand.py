@@ -1,0 +1,75 @@
+"""Models that cannot be made or trained as a recipe says: told before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import image_classifier
+from text_models import text_classifier, tiny_folder
+from tiny_run import content
+
+from compress.beforehand import check_models
+from compress.recipe import parse_recipe
+from serve.errors import UserError
+from train.classifier import Classifier, ModelConfig
+
+IMAGES = np.zeros((4, 8, 8, 1), np.uint8)
+
+
+def check_images(teacher: dict[str, Any], student: dict[str, Any]) -> None:
+    def new(config: ModelConfig, teacher: Classifier | None) -> Classifier:
+        return image_classifier(IMAGES, ("a", "b"), model=config.model, **config.options)
+
+    check_models(parse_recipe({**content(), "teacher": teacher, "students": [{"name": "small", **student}]}, "t"), new)
+
+
+GROW = {"epochs": 2, "grow_images": [0.5, 1.0]}
+
+
+def test_images_that_grow_need_a_student_and_a_teacher_that_take_any_size() -> None:
+    resnet, mlp = {"model": "builtin:resnet8"}, {"model": "builtin:mlp-8"}
+    check_images(resnet, {**resnet, "fit": GROW, "distill": {}})
+    check_images(mlp, {**resnet, "fit": GROW})  # the teacher never sees them
+    check_images(mlp, {**resnet, "distill": {}})
+    for teacher, student in (
+        ({**mlp, "fit": GROW}, resnet),
+        (resnet, {**mlp, "fit": GROW}),
+        (mlp, {**resnet, "fit": GROW, "distill": {}}),
+    ):
+        with pytest.raises(UserError, match="'builtin:mlp-8' does not take images of 4x4 pixels"):
+            check_images(teacher, student)
+
+
+def check_texts(folder: Path, student: dict[str, Any]) -> None:
+    recipe: dict[str, Any] = {**content(), "task": "text", "data": {"source": "csv:x.csv"}}
+    recipe |= {"teacher": {"model": f"hf:{folder}"}, "students": [{"name": "small", **student}]}
+
+    def new(config: ModelConfig, teacher: Classifier | None) -> Classifier:
+        return text_classifier(config.model, teacher=teacher, **config.options)
+
+    check_models(parse_recipe(recipe, "test"), new)
+
+
+def test_layers_that_are_stacked_must_be_there(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "model", layers=4)
+    stack = {"epochs": 3, "stack": {"layers": [2], "epochs": [1]}}
+    check_texts(folder, {"model": "teacher-layers:3", "fit": stack, "options": {"heads": 1}})
+    with pytest.raises(UserError, match=r"starts with 2 layers, but 'teacher-layers:2' has 2"):
+        check_texts(folder, {"model": "teacher-layers:2", "fit": stack})
+    with pytest.raises(UserError, match=r"'builtin:textcnn' is no stack of layers"):
+        check_texts(folder, {"model": "builtin:textcnn", "fit": stack})
+    with pytest.raises(UserError, match=r"has 4 layers"):
+        check_texts(folder, {"model": "teacher-layers:5"})
+
+
+def test_what_does_not_go_together_is_refused_when_the_recipe_is_read(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "model", layers=4)
+    with pytest.raises(UserError, match=r"grow_images is for images, the task is 'text'"):
+        check_texts(folder, {"model": "teacher-layers:3", "fit": GROW})
+    stack = {"epochs": 3, "stack": {"layers": [2], "epochs": [1]}}
+    learning = {"distill": {"features": [{"loss": "hidden-states", "weight": 1.0}]}}
+    with pytest.raises(UserError, match=r"student 'small': fit\.stack trains some of the layers"):
+        check_texts(folder, {"model": "teacher-layers:3", "fit": stack, **learning})
