@@ -32,8 +32,8 @@ from train.lone_items import check_lone_items
 from train.losses import LabelLoss
 from train.memory import within_memory
 from train.precision import Arithmetic, choose_arithmetic
-from train.recompute import recomputing
 from train.progressive import check_progressive
+from train.recompute import recomputing
 from train.stacking import Stacking
 from train.traced import TracedView
 from train.trainer import ClassifierTrainer
