@@ -18,7 +18,7 @@ help:
 	@echo "make check   formatting, lint, types and the import rule"
 	@echo "make serve   serve the newest run's selection on http://127.0.0.1:3000"
 	@echo "make bench   load a served digits run with locust, every answer checked"
-	@echo "make bench-training   training against a bare PyTorch loop, in turn"
+	@echo "make bench-training   training against a bare PyTorch loop, and bf16 against fp32, in turn"
 	@echo "make prove   the slow proofs on full data (PROOFS=\"$(PROOFS)\", in DATA=$(DATA))"
 	@echo "make clean   delete runs and caches"
 
@@ -55,6 +55,7 @@ bench: setup
 
 bench-training: setup
 	LIMBECK_DATA=$(DATA) $(BIN)/python -m benchmarks.training
+	LIMBECK_DATA=$(DATA) $(BIN)/python -m benchmarks.precision
 
 prove: setup
 	@for name in $(PROOFS); do \

@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,49 @@ from train.views import EpochSampler, View
 RECIPES = Path(__file__).parent.parent / "compress" / "recipes"
 ITEMS = {"mnist": 25_600, "cifar10": 2_560, "sst2": 640}  # some seconds an epoch on two cores
 _CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A recipe's teacher, and some real items to train it on for an epoch."""
+
+    model: str
+    config: FitConfig
+    train: Inputs
+    validation: Inputs
+    new: Callable[[], Classifier]
+
+
+def workload(name: str) -> Workload:
+    """The teacher of the recipe `name`, without augmentation. Raises UserError."""
+    sizes = [f"data.train={ITEMS[name]}", "data.calibration=50", "data.validation=50"]
+    recipe = load_recipe(RECIPES / f"{name}.toml", sizes)
+    data = load_data(recipe.data, recipe.seed, recipe.task)
+    prepared = PreparedSplits()
+    wanted = Wanted(
+        task=data.task,
+        labels=data.classes,
+        seed=0,
+        train=data.splits["train"],
+        images=lambda spec: prepared.get("train", data.splits["train"], ImagePreparer(spec)),
+    )
+
+    def new() -> Classifier:
+        return new_classifier(ModelConfig(model=recipe.teacher.model, options=recipe.teacher.options), wanted)
+
+    preparer = new().preparer()
+    train, validation = (prepared.get(split, data.splits[split], preparer) for split in ("train", "validation"))
+    config = recipe.teacher.fit.model_copy(update={"epochs": 1, "augment": AugmentConfig()})
+    return Workload(recipe.teacher.model, config, train, validation, new)
+
+
+def in_turn(ways: Sequence[Callable[[], float]], rounds: int) -> np.ndarray:
+    """The seconds of each way in each round: [W, R]. They take turns, also in going first; a first round warms up."""
+    times = []
+    for at in range(rounds + 1):
+        forward = [way() for way in (ways if at % 2 else ways[::-1])]
+        times.append(forward if at % 2 else forward[::-1])
+    return np.array(times[1:]).T
 
 
 def bare_epoch(classifier: Classifier, config: FitConfig, train: Inputs) -> float:
@@ -72,41 +115,20 @@ def our_epoch(classifier: Classifier, config: FitConfig, train: Inputs, validati
 
 def measure(name: str, rounds: int) -> dict[str, object]:
     """Medians of both in items a second, and the ratio's own median and range over the rounds."""
-    sizes = [f"data.train={ITEMS[name]}", "data.calibration=50", "data.validation=50"]
-    recipe = load_recipe(RECIPES / f"{name}.toml", sizes)
-    data = load_data(recipe.data, recipe.seed, recipe.task)
-    prepared = PreparedSplits()
-    config = recipe.teacher.fit.model_copy(update={"epochs": 1, "augment": AugmentConfig()})
-    wanted = Wanted(
-        task=data.task,
-        labels=data.classes,
-        seed=0,
-        train=data.splits["train"],
-        images=lambda spec: prepared.get("train", data.splits["train"], ImagePreparer(spec)),
-    )
-
-    def new() -> Classifier:
-        return new_classifier(ModelConfig(model=recipe.teacher.model, options=recipe.teacher.options), wanted)
-
-    preparer = new().preparer()
-    train, validation = (prepared.get(split, data.splits[split], preparer) for split in ("train", "validation"))
+    work = workload(name)
     ways: list[Callable[[], float]] = [
-        lambda: our_epoch(new(), config, train, validation),
-        lambda: bare_epoch(new(), config, train),
+        lambda: our_epoch(work.new(), work.config, work.train, work.validation),
+        lambda: bare_epoch(work.new(), work.config, work.train),
     ]
-    times = []
-    for at in range(rounds + 1):
-        pair = [way() for way in (ways if at % 2 else ways[::-1])]
-        times.append(pair if at % 2 else pair[::-1])
-    ours, bare = np.array(times[1:]).T  # the first round warms up
+    ours, bare = in_turn(ways, rounds)
     ratios = bare / ours
     return {
         "recipe": name,
-        "model": recipe.teacher.model,
-        "items": len(train),
+        "model": work.model,
+        "items": len(work.train),
         "rounds": rounds,
-        "ours_items_s": round(len(train) / statistics.median(ours), 1),
-        "bare_items_s": round(len(train) / statistics.median(bare), 1),
+        "ours_items_s": round(len(work.train) / float(np.median(ours)), 1),
+        "bare_items_s": round(len(work.train) / float(np.median(bare)), 1),
         "ratio": round(float(np.median(ratios)), 3),
         "ratio_range": [round(float(ratios.min()), 3), round(float(ratios.max()), 3)],
     }
