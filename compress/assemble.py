@@ -19,7 +19,7 @@ from compress.statistics import accuracy_interval, mcnemar
 from compress.variants import BASELINE, parents
 from compress.variants import Variant as Plan
 from train.data import Data
-from train.fit import FitResult
+from train.fit import FitResult, Refit
 from train.metrics import Metrics, measure
 
 
@@ -58,6 +58,7 @@ def assemble(
         advice=advise(variants),
         training={item.plan.model: _epochs(item.fit) for item in evidence},
         training_notes={item.plan.model: _notes(item.fit) for item in evidence},
+        refits={item.plan.model: schema.Refit(**item.fit.refit.model_dump()) for item in evidence if item.fit.refit},
         variants=variants,
         preprocessing=_preprocessing(chosen.id, evidence),
     )
@@ -131,7 +132,15 @@ def _epochs(fit: FitResult) -> list[schema.Epoch]:
 
 def _notes(fit: FitResult) -> list[str]:
     arithmetic = [f"trained in {fit.precision}: {fit.precision_why}"] if fit.precision_why else []
-    return [*arithmetic, *fit.notes]
+    return [*arithmetic, *fit.notes, *([] if fit.refit is None else [_refit_note(fit.refit)])]
+
+
+def _refit_note(refit: Refit) -> str:
+    return (
+        f"refitted: trained again from the same start on the {refit.items:,} items of train, validation and "
+        f"calibration, to the end of epoch {refit.epochs}, which was the best on validation when it was trained on the "
+        f"{refit.items_before:,} of train; the curve is of that first training"
+    )
 
 
 def _data_info(data: Data) -> schema.DataInfo:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from compress.drops import Drop, judged_drop, spoken
+from compress.packaging import Parity
 from compress.recipe import Accept
 from compress.report.schema import Candidate, Choice, Latency
+from compress.statistics import accuracy_interval
 from compress.variants import Variant
 from serve.errors import UserError
 
@@ -18,13 +20,22 @@ SAME_LATENCY = 1.05
 
 
 @dataclass(frozen=True)
+class Refitted:
+    """How a package differs from what it was made from, on validation: from before a refit, and the one that ships."""
+
+    before: Parity
+    after: Parity
+
+
+@dataclass(frozen=True)
 class Measured:
     """What is known of a candidate before test."""
 
     variant: Variant
-    scores: np.ndarray  # float32 [N, K], on validation
+    scores: np.ndarray  # float32 [N, K], on validation; where the model was refitted, of the weights before
     latency: Latency  # batch 1, 1 thread
     size_bytes: int
+    refit: Refitted | None = None
 
 
 def choose(
@@ -66,6 +77,8 @@ def choose(
 
 def _judge(accept: Accept, candidate: Measured, drop: Drop, upper: float) -> Candidate:
     problems = problems_of(accept, upper, candidate.latency, candidate.size_bytes)
+    if candidate.refit is not None:
+        problems += _refit_problems(accept, candidate.refit)
     return Candidate(
         id=candidate.variant.id,
         eligible=not problems,
@@ -92,6 +105,22 @@ def limit_problems(accept: Accept, latency: Latency, size_bytes: int) -> list[st
     if accept.max_size_mb is not None and size_bytes > accept.max_size_mb * MB:
         problems.append(f"the size is {size_bytes / MB:.3g} MB, over {accept.max_size_mb:g} MB")
     return problems
+
+
+def _refit_problems(accept: Accept, refit: Refitted) -> list[str]:
+    """What shows that the refitted weights do not survive quantization as those did with which the choice is made.
+
+    Labels are not looked at: the refitted weights have learned them. An answer that is changed is at worst one that is
+    lost, so the share of changed answers may be higher by the margin; more must be sure at 97.5 % on either side.
+    """
+    (least, _), (_, most) = (
+        accuracy_interval(parity.disagreements, parity.n) for parity in (refit.after, refit.before)
+    )
+    if 100 * (least - most) <= accept.max_drop_points:
+        return []
+    now, then = (100 * parity.disagreements / parity.n for parity in (refit.after, refit.before))
+    source = refit.after.against
+    return [f"it changes {now:.1f} % of the answers of {source} on validation, and before the refit {then:.1f} %"]
 
 
 def _over_the_margin(accept: Accept, upper: float) -> str:

@@ -22,7 +22,7 @@ from compress.rundir import RunDir, open_run
 from compress.stages.choosing import choose_variant, gather_evidence
 from compress.stages.context import RunContext
 from compress.stages.measuring import predict_split, time_variants, weigh_variants
-from compress.stages.packages import make_packages
+from compress.stages.packages import make_held_out_packages, make_packages
 from compress.stages.training import train_models
 from train.curves import check_tensorboard
 from train.data import Data, load_data
@@ -47,10 +47,11 @@ def run(
         context = RunContext(recipe, data, rundir, console, tensorboard)
         fits = train_models(context)
         packages = make_packages(context)
+        before = make_held_out_packages(context)  # of refitted models, which have seen validation
         predict_split(context, "validation")
         latency = time_variants(context)
         memory = weigh_variants(context)
-        choice = choose_variant(context, packages, latency)  # frozen here: the test split is scored after it
+        choice = choose_variant(context, packages, before, latency)  # frozen here: the test split is scored after it
         predict_split(context, "test")
         evidence = gather_evidence(context, fits, packages, latency, memory)
         report = assemble(run_info(about, rundir), recipe.accept, data, choice, evidence, recipe.seed)

@@ -171,6 +171,18 @@ class Recipe(_Table):
         return self
 
     @model_validator(mode="after")
+    def _validation_stays_held_out(self) -> Recipe:
+        """Students that begin with a refitted teacher's weights have seen validation before they are trained."""
+        for student in self.students:
+            starts = needs_teacher(student.model, student.options)
+            if self.teacher.fit.final_refit and starts and not student.fit.final_refit:
+                raise ValueError(
+                    f"student '{student.name}' starts from its teacher's weights, which teacher.fit.final_refit trains "
+                    "on the validation items, so nothing is left to choose it by: set final_refit = true for it too"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _augmentation_suits_the_task(self) -> Recipe:
         models: list[Teacher | Student] = [self.teacher, *self.students]
         unfit = sorted({name for model in models for name in model.fit.augment.unfit_for(self.task)})

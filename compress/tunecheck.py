@@ -9,6 +9,7 @@ from typing import Any
 import tomlkit
 
 from compress.recipe import TEACHER, Recipe, apply_change, parse_recipe
+from compress.variants import HELD_OUT
 from serve.errors import UserError, did_you_mean
 from train.classifier import read_spec
 from train.tuning.config import TuneConfig
@@ -39,6 +40,8 @@ def check_tune(content: dict[str, Any], origin: str, teacher_given: bool = False
 def check_teacher(run: Path, recipe: Recipe, classes: tuple[str, ...]) -> Path:
     """The folder of the teacher that `run` trained. Raises UserError where it is none for these classes."""
     folder = run / TEACHER
+    if (run / HELD_OUT / TEACHER).is_dir():  # the other one was refitted: it has seen validation, which judges trials
+        folder = run / HELD_OUT / TEACHER
     if not folder.is_dir():
         raise UserError(f"there is no teacher in {run}", "expected a run directory, for example runs/digits")
     spec = read_spec(folder)
@@ -77,6 +80,11 @@ def _students(content: dict[str, Any]) -> list[str]:
 def _check_reach(field: str, model: str, students: list[str], teacher_given: bool) -> None:
     """Refuse a field that the tuned model's training does not depend on: its trials would all be alike."""
     parts = field.split(".")
+    if parts[-2:] == ["fit", "final_refit"]:
+        raise UserError(
+            f"tune.search: '{field}' makes no trial better or worse: a refitted model cannot be judged on validation",
+            "leave it out; set it in the recipe, and the run refits",
+        )
     if len(parts) > 1 and parts[0] == TEACHER and parts[1] in _TRAINED:
         if teacher_given and model != TEACHER:
             raise UserError(f"'{field}' cannot be searched with --teacher-from", "leave out one of the two")

@@ -1,7 +1,7 @@
 """The objective of `limbeck tune`: a recipe whose fields the search changes. The search itself is `train.tuning`.
 
 Test and calibration are never looked at: a trial trains on train, and is judged on validation or on held-out folds.
-What comes after training, such as [students.prune], is left to the run.
+What comes after training, such as [students.prune] or fit.final_refit, is left to the run.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from train.fit import Teaching, fit
 from train.inputs import PreparedSplits
 from train.metrics import macro_f1
 from train.sources import Items
+from train.sources.joined import join
 from train.splits import draw_splits
 from train.torch_runner import TorchRunner
 from train.tuning.config import TuneConfig
-from train.tuning.folds import fold_rows, join
+from train.tuning.folds import fold_rows
 from train.tuning.study import Pruned, Report
 
 TEACHERS, PARTIAL = "teachers", ".partial"

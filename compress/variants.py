@@ -10,6 +10,7 @@ from serve.manifest import Precision
 
 Role = Literal["teacher", "student", "control"]
 BASELINE = "teacher-torch"
+HELD_OUT = "held_out"  # the folder of models and packages from before a refit, which never saw validation
 
 
 @dataclass(frozen=True)

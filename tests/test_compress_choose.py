@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from compress.choose import Measured, choose, limit_problems
+from compress.choose import Measured, Refitted, choose, limit_problems
 from compress.drops import smallest_margin_points
+from compress.packaging import Parity
 from compress.recipe import Accept
 from compress.report.schema import Choice, Latency
 from compress.statistics import accuracy_interval, drop_interval
@@ -136,3 +138,22 @@ def test_a_labels_recall_is_projected_to_the_items_that_test_has_of_it(target: f
     n, lost = 4 * N / 2, 4 * 6
     expected = drop_interval(lost, 0, n)[1] if target is None else 0.97 - accuracy_interval(n - lost, n)[0]
     assert row.drop_points_upper == pytest.approx(100 * expected)
+
+
+def refit(then: int, now: int) -> Refitted:
+    """So many of the items are answered otherwise than by the fp32 package, before the refit and after it."""
+    before, after = (Parity(against="fast-fp32", n=N, max_abs=0.5, disagreements=count) for count in (then, now))
+    return Refitted(before, after)
+
+
+@pytest.mark.parametrize(("then", "now", "eligible"), [(2, 3, True), (40, 40, True), (2, 20, True), (2, 60, False)])
+def test_refitted_weights_that_do_not_survive_quantization_are_not_chosen(then: int, now: int, eligible: bool) -> None:
+    """Validation cannot show it: its scores are of the weights before. A little more may be chance."""
+    fast = replace(candidate("fast", ms=1), refit=refit(then, now))
+    choice = chosen(ACCEPT, fast, candidate("slow", ms=3))
+    assert choice.id == ("fast-fp32" if eligible else "slow-fp32")
+    row = next(row for row in choice.ranking if row.id == "fast-fp32")
+    assert row.eligible == eligible
+    assert eligible or row.why == (
+        "it changes 15.0 % of the answers of fast-fp32 on validation, and before the refit 0.5 %"
+    )

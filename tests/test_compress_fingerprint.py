@@ -54,7 +54,14 @@ def test_a_run_of_before_is_the_same_now_whatever_fields_came_since() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"epochs": 31}, {"clip": 0.5}, {"augment": {"shift": 4}}, {"augment": {"shift": 4, "delete": 0.1}}]
+    "change",
+    [
+        {"epochs": 31},
+        {"clip": 0.5},
+        {"augment": {"shift": 4}},
+        {"augment": {"shift": 4, "delete": 0.1}},
+        {"final_refit": True},
+    ],
 )
 def test_a_change_of_an_earlier_or_a_later_field_is_another_run(change: dict[str, Any]) -> None:
     changed = FitConfig.model_validate({**EARLIER, **change})

@@ -27,7 +27,7 @@ from tiny_run import (
 from compress.recipe import parse_recipe
 from compress.report.schema import Choice, Report
 from compress.rundir import open_run
-from compress.stages import choosing, measuring, training
+from compress.stages import choosing, fitting, measuring
 from compress.stages.context import RunContext
 from compress.stages.training import train_models
 from serve.package import load_package
@@ -165,7 +165,7 @@ def test_a_control_starts_and_trains_as_its_student_does(tmp_path: Path, monkeyp
         save_classifier(classifier, folder)
         return FitResult(epochs=[], best_epoch=1, params=1, macs=1)
 
-    monkeypatch.setattr(training, "fit", no_training)
+    monkeypatch.setattr(fitting, "fit", no_training)
     recipe = parse_recipe(content(), "tiny")
     console = Recorder()
     with open_run(tmp_path / "run", {}, console.stage) as rundir:

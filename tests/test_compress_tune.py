@@ -207,6 +207,26 @@ def test_the_teacher_of_a_run_is_taken_instead_of_a_new_one(recipe: Path, tmp_pa
             tune(recipe, tmp_path / "no", changes=(*changes, change), teacher_from=folder, say=quiet)
 
 
+def test_trials_are_judged_on_validation_and_so_never_refitted(recipe: Path, tmp_path: Path) -> None:
+    changes = (*search(fit__epochs=[1, 2]), "tune.trials=1")
+    refits = ("teacher.fit.final_refit=true", "students.small.fit.final_refit=true")
+    plain, _ = tune(recipe, tmp_path / "plain", changes=changes, say=quiet)
+    asked, _ = tune(recipe, tmp_path / "asked", changes=(*changes, *refits), say=quiet)
+    values = [trial["value"] for trial in trials_of(plain)]
+    assert [trial["value"] for trial in trials_of(asked)] == values
+    best = tomllib.loads((asked / "best.toml").read_text())  # the run that judges it refits
+    assert best["teacher"]["fit"]["final_refit"]
+    with pytest.raises(UserError, match="makes no trial better or worse"):
+        tune(recipe, tmp_path / "no", changes=search(fit__final_refit=[True, False]), say=quiet)
+
+    run = tmp_path / "run"  # whose teacher was refitted: trials learn from the one that never saw validation
+    (run / "held_out").mkdir(parents=True)
+    next(path for path in (plain / "teachers").iterdir() if path.is_dir()).rename(run / "held_out" / "teacher")
+    (run / "teacher").mkdir()
+    taken, _ = tune(recipe, tmp_path / "taken", changes=changes, teacher_from=run, say=quiet)
+    assert [trial["value"] for trial in trials_of(taken)] == values
+
+
 def test_a_text_classifier_is_tuned_over_folds(tmp_path: Path) -> None:
     rows = [f"{'good' if at % 2 else 'bad'} film number {at},{'yes' if at % 2 else 'no'}" for at in range(120)]
     (tmp_path / "reviews.csv").write_text("text,label\n" + "\n".join(rows) + "\n")

@@ -9,8 +9,9 @@ import pytest
 from serve.errors import UserError
 from train.sources import Items
 from train.sources.base import Origins
+from train.sources.joined import join
 from train.tuning.config import TuneConfig
-from train.tuning.folds import fold_rows, join
+from train.tuning.folds import fold_rows
 from train.tuning.space import combinations, drawn, space_of, stored_of
 
 WRONG: dict[str, tuple[Any, str]] = {

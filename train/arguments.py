@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import TrainingArguments
+from transformers.trainer_callback import TrainerState
 
 from train.checkpoints import state_of
 from train.epochs import epoch_records, patience_is_over
@@ -24,13 +25,15 @@ def training_arguments(
     seed: int,
     checkpoints: Path,
     last: Path | None,
+    until: int | None = None,
 ) -> TrainingArguments:
-    """Our settings in transformers' words for `train`; `last` is the checkpoint to go on from."""
+    """Our settings in transformers' words for `train`; `last` is the checkpoint to go on from.
+
+    `until` is the epoch after which training is to end, where that is known and nothing is evaluated.
+    """
     epochs = config.epochs
     if last is not None:  # training may have ended there, and only what comes after it was cut off
-        state = state_of(last)
-        if patience_is_over(config, state):
-            epochs = len(epoch_records(state))
+        epochs = _epochs_to_go(config, state_of(last), until)
     return TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=epochs,
@@ -43,12 +46,12 @@ def training_arguments(
         bf16=arithmetic.precision == "bf16",
         fp16=arithmetic.precision == "fp16",
         seed=seed,
-        eval_strategy="epoch",
+        eval_strategy="epoch" if until is None else "no",
         save_strategy="epoch",
         logging_strategy="epoch",
         logging_nan_inf_filter=False,
         save_total_limit=2,
-        load_best_model_at_end=True,
+        load_best_model_at_end=until is None,
         metric_for_best_model="accuracy",
         greater_is_better=True,
         remove_unused_columns=False,
@@ -58,6 +61,13 @@ def training_arguments(
         disable_tqdm=True,
         log_level="error",
     )
+
+
+def _epochs_to_go(config: FitConfig, state: TrainerState, until: int | None) -> int:
+    """The epochs of a training that goes on: those of the recipe, or, where it had ended, those that it had."""
+    if until is not None:
+        return until if round(state.epoch or 0) >= until else config.epochs
+    return len(epoch_records(state)) if patience_is_over(config, state) else config.epochs
 
 
 def training_device() -> torch.device:

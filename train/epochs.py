@@ -87,6 +87,31 @@ class EpochClock(TrainerCallback):
         self._began = time.perf_counter()
 
 
+class Until(TrainerCallback):
+    """Ends training after an epoch that is known in advance, and tells each epoch's loss: there is no validation."""
+
+    def __init__(self, epoch: int, say: Callable[[str], None]) -> None:
+        self._epoch, self._say = epoch, say
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        if round(state.epoch or 0) >= self._epoch:
+            control.should_training_stop = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: object,
+    ) -> None:
+        if logs is not None and "loss" in logs:
+            seconds = logs["seconds"]
+            self._say(f"refit, epoch {round(state.epoch or 0)}/{self._epoch}  loss {logs['loss']:.4f}  {seconds:.1f} s")
+
+
 class _Patience(TrainerCallback):
     """Ends training after `patience` epochs without a better one, counted in the log that a checkpoint keeps.
 

@@ -23,7 +23,7 @@ from train.compiled import compiled
 from train.curves import Curves
 from train.distill import DistillConfig
 from train.distill.lesson import Lesson, check_labels
-from train.epochs import EpochRecord, OnEpoch, best_of, epoch_callbacks, epoch_records
+from train.epochs import EpochRecord, OnEpoch, Until, best_of, epoch_callbacks, epoch_records
 from train.fit_config import FitConfig
 from train.image_growth import growth_of
 from train.inputs import Inputs, TextInputs
@@ -42,10 +42,20 @@ from train.views import View, WorkerError
 _TEACHER_BATCH = 256
 
 
+class Refit(BaseModel):
+    """A second training from the same start on more items (`fit.final_refit`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int  # how many there were: the best of the first training
+    items: int
+    items_before: int  # of the first training
+
+
 class FitResult(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: list[EpochRecord]  # none where a model was taken as it is
+    epochs: list[EpochRecord]  # none where a model was taken as it is, or nothing was held out
     best_epoch: int  # the one whose weights were kept: highest validation accuracy, the earliest of equals
     params: int
     macs: int
@@ -55,6 +65,7 @@ class FitResult(BaseModel):
     # As it was trained: smaller batches than in the recipe where memory ran out and fit.shrink_on_oom is set.
     batch_size: int | None = None
     accumulation: int | None = None
+    refit: Refit | None = None  # what was trained again once `best_epoch` was known; None: nothing was
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ def fit(
     classifier: Classifier,
     config: FitConfig,
     train: Inputs,
-    validation: Inputs,
+    validation: Inputs | None,
     seed: int,
     folder: Path,
     teaching: Teaching | None = None,
@@ -79,6 +90,7 @@ def fit(
     guide: Classifier | None = None,
     origins: Sequence[str] | None = None,
     curves: Path | None = None,
+    until: int | None = None,
 ) -> FitResult:
     """Train `classifier`, keep its best epoch on validation, and save it into `folder`.
 
@@ -86,9 +98,11 @@ def fit(
     and ends with the same weights as one that was never interrupted. They are deleted at the end.
     `guide` is the teacher where text augmentation alone asks it: a control sees the views that its student sees.
     `origins` say where each training item came from; TensorBoard's curves are written into `curves`.
-    Raises UserError when the loss stops being a number, when memory runs out, and where nothing is to be trained that
-    should be.
+    With `until`, then without `validation`, the weights after that epoch are kept; the learning rates on the way are
+    those of all `config.epochs`. Raises UserError when the loss stops being a number, when memory runs out, and where
+    nothing is to be trained that should be.
     """
+    assert (validation is None) == (until is not None), "without validation the epoch to keep must be known"
     if config.epochs == 0:
         return _as_it_is(classifier, folder)
     if config.batch_size == 1:
@@ -101,7 +115,21 @@ def fit(
         teaching.config.check_accumulation(config.accumulation)
     arithmetic = choose_arithmetic(config.precision, classifier, classifier.macs(), training_device())
     say(f"training in {arithmetic.precision}: {arithmetic.why}")
-    job = _Job(classifier, arithmetic, train, validation, seed, folder, teaching, on_epoch, say, guide, origins, curves)
+    job = _Job(
+        classifier,
+        arithmetic,
+        train,
+        validation,
+        seed,
+        folder,
+        teaching,
+        on_epoch,
+        say,
+        guide,
+        origins,
+        curves,
+        until,
+    )
     start = {name: value.clone() for name, value in classifier.state_dict().items()} if config.shrink_on_oom else {}
 
     def attempt(config: FitConfig) -> FitResult:
@@ -122,7 +150,7 @@ class _Job:
     classifier: Classifier
     arithmetic: Arithmetic
     train: Inputs
-    validation: Inputs
+    validation: Inputs | None
     seed: int
     folder: Path
     teaching: Teaching | None
@@ -131,6 +159,7 @@ class _Job:
     guide: Classifier | None
     origins: Sequence[str] | None
     curves: Path | None
+    until: int | None
 
 
 def _train(job: _Job, config: FitConfig) -> FitResult:
@@ -161,10 +190,10 @@ def _train(job: _Job, config: FitConfig) -> FitResult:
     try:
         trainer = ClassifierTrainer(
             model=classifier,
-            args=training_arguments(config, job.arithmetic, job.train, job.seed, checkpoints, last),
+            args=training_arguments(config, job.arithmetic, job.train, job.seed, checkpoints, last, job.until),
             train_dataset=view,
-            eval_dataset=View(job.validation, AugmentConfig(), job.seed),
-            callbacks=[*([] if stacking is None else [stacking]), *_callbacks(config, classifier, job.on_epoch)],
+            eval_dataset=None if job.validation is None else View(job.validation, AugmentConfig(), job.seed),
+            callbacks=[*([] if stacking is None else [stacking]), *_callbacks(job, config)],
             config=config,
             label_loss=label_loss,
             lesson=lesson,
@@ -187,13 +216,14 @@ def _train(job: _Job, config: FitConfig) -> FitResult:
         if stacking is not None:
             stacking.close()
     records = epoch_records(trainer.state)
-    best = best_of(records[config.growing_epochs :])
+    if job.until is not None:
+        trainer.take_average()
     classifier.to("cpu")
     save_classifier(classifier, job.folder)
     shutil.rmtree(checkpoints)
     return FitResult(
         epochs=records,
-        best_epoch=best.epoch,
+        best_epoch=best_of(records[config.growing_epochs :]).epoch if job.until is None else job.until,
         params=classifier.params,
         macs=classifier.macs(),
         precision=job.arithmetic.precision,
@@ -214,9 +244,11 @@ def _switches(config: FitConfig, classifier: Classifier) -> Iterator[None]:
         yield
 
 
-def _callbacks(config: FitConfig, classifier: Classifier, on_epoch: OnEpoch | None) -> list[TrainerCallback]:
-    unfreeze = [] if config.unfreeze is None else [Unfreeze(classifier, config.unfreeze)]
-    return [*unfreeze, *epoch_callbacks(config, on_epoch)]
+def _callbacks(job: _Job, config: FitConfig) -> list[TrainerCallback]:
+    unfreeze = [] if config.unfreeze is None else [Unfreeze(job.classifier, config.unfreeze)]
+    if job.until is not None:
+        return [*unfreeze, Until(job.until, job.say)]
+    return [*unfreeze, *epoch_callbacks(config, job.on_epoch)]
 
 
 def _as_the_teacher(train: Inputs, teaching: Teaching | None) -> Inputs | None:

@@ -85,6 +85,9 @@ class FitConfig(BaseModel):
     # Sides of the images over the training, as shares of the full size, each for as many epochs: [0.5, 0.75, 1.0].
     grow_images: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     stack: StackConfig | None = None  # transformers: the first layers alone, then copied on top of themselves
+    # The best epoch n chosen on validation, as ever; then from the same start with the same seed and settings on train,
+    # validation and calibration, to the end of epoch n. Those weights ship; the choice is made with the ones before.
+    final_refit: bool = False
 
     @property
     def growing_epochs(self) -> int:
@@ -112,6 +115,13 @@ class FitConfig(BaseModel):
             raise ValueError("unfreeze trains all layers in the end, so train_layers must stay 'all'")
         if self.layer_decay != 1.0 and self.train_layers == "head":
             raise ValueError("layer_decay says nothing where train_layers = 'head': all of it learns at one rate")
+        if self.final_refit and self.epochs == 0:
+            raise ValueError("final_refit trains again on more items, but epochs = 0 trains nothing: leave out one")
+        if self.final_refit and self.schedule == "plateau":
+            raise ValueError(
+                "schedule = 'plateau' lowers the learning rate as validation says, and final_refit trains on the "
+                "validation items too: take another schedule, such as 'step' or 'cosine'"
+            )
         if self.threshold and self.patience is None and self.schedule != "plateau":
             raise ValueError("threshold says which gain counts for patience or schedule = 'plateau': set one of them")
         if self.compile and self.gradient_checkpointing:

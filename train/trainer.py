@@ -168,6 +168,11 @@ class ClassifierTrainer(Trainer):
         if self._averaged is not None and checkpoint is not None:
             self._averaged.load(Path(checkpoint))
 
+    def take_average(self) -> None:
+        """Give the model the averaged weights as they are now, where it has any; those of the best, Trainer loads."""
+        if self._averaged is not None:
+            self._averaged.put()
+
     def _load_best_model(self) -> None:
         super()._load_best_model()
         if self._averaged is not None:

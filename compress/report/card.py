@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from compress.report import facts, provenance, wording
 from compress.report.reference import reference
+from compress.report.refits import refit_note
 from compress.report.schema import Report, Variant
 
 _FEW_ITEMS = 50  # of a class: below this its recall is known to +-10 points at best
@@ -35,7 +36,7 @@ def card(report: Report) -> Card:
         metrics=[(name, round(value, 6)) for name, value in measured if math.isfinite(value)],
         use=f"Gives {items} one of {len(report.data.labels)} labels, with a score for each.",
         labels=_labels(report),
-        lineage=_lineage(report, variant),
+        lineage=f"{_lineage(report, variant)} {refit_note(report)}".rstrip(),
         preprocessing=provenance.preprocessing_facts(report),
         limitations=_limitations(report, variant),
         licence=_licence(report),

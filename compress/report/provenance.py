@@ -19,11 +19,16 @@ _USES = {
     "validation": "to rank candidates and choose",
     "test": "for the verdicts, once",
 }
+_USES_WITH_A_REFIT = {
+    "calibration": "to set the ranges of static int8; to refit models",
+    "validation": "to rank candidates and choose; then to refit models",
+}
 
 
 def splits_table(report: Report) -> Table:
+    uses = {**_USES, **(_USES_WITH_A_REFIT if report.refits else {})}
     rows = [
-        row(name, wording.whole(split.size), Cell(_USES.get(name, "—")), fingerprint(split.fingerprint))
+        row(name, wording.whole(split.size), Cell(uses.get(name, "—")), fingerprint(split.fingerprint))
         for name, split in report.data.splits.items()
     ]
     columns: list[str | Column] = [

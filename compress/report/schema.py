@@ -153,6 +153,14 @@ class Epoch(_Part):
     seconds: float
 
 
+class Refit(_Part):
+    """A second training on more items; its weights are what ships, and what validation was scored with came before."""
+
+    epochs: int  # as many as were best on validation in the first training
+    items: int  # of train, validation and calibration
+    items_before: int  # of train
+
+
 class Report(_Part):
     model_config = ConfigDict(extra="forbid", serialize_by_alias=True, validate_by_name=True)
 
@@ -168,6 +176,7 @@ class Report(_Part):
     advice: list[str]  # measured advice, a sentence each
     training: dict[str, list[Epoch]]  # model name -> its epochs
     training_notes: dict[str, list[str]] = {}  # model name -> what else is to know of how it was trained
+    refits: dict[str, Refit] = {}  # model name -> its refit, where the recipe asks for one
     variants: list[Variant]
     preprocessing: dict[str, Any] | None = None  # as in the manifest of the choice; what a request's bytes meet
     teacher_licence: str | None = None  # as its source states it; None where it states none

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from compress.report import classes, evidence, facts, provenance, svg, wording
 from compress.report.charts import Drop, Point, drops, learning, pareto
 from compress.report.reference import Reference, reference
+from compress.report.refits import refit_note
 from compress.report.schema import Report
 from compress.report.tables import Table
 from compress.report.verdict import Verdict, constraints_table, verdict
@@ -45,6 +46,7 @@ class View:
     ranking: Table | None
     choice_reason: str
     choice_method: str
+    refits: str  # which models were trained a second time; empty where none was
     advice: list[str]
     curves: list[tuple[str, Markup, list[str]]]  # model, chart, what else is to know of how it was trained
     source: str
@@ -80,6 +82,7 @@ def view(report: Report) -> View:
         ranking=evidence.ranking_table(report),
         choice_reason=report.choice.reason,
         choice_method=_choice_method(report),
+        refits=refit_note(report),
         advice=report.advice,
         curves=_curves(report),
         source=report.data.source,

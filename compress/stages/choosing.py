@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress.assemble import Evidence
-from compress.choose import Measured, choose
+from compress.choose import Measured, Refitted, choose
 from compress.latency import LatencyResult, reference_point
 from compress.memory import MemoryResult
 from compress.packaging import PackageResult, is_batch_invariant
@@ -18,8 +18,14 @@ from train.fit import FitResult
 from train.torch_runner import TorchRunner
 
 
-def choose_variant(run: RunContext, packages: dict[str, PackageResult], latency: LatencyResult) -> Choice:
-    """Rank the candidates on validation and freeze the choice. Controls are no candidates."""
+def choose_variant(
+    run: RunContext, packages: dict[str, PackageResult], before: dict[str, PackageResult], latency: LatencyResult
+) -> Choice:
+    """Rank the candidates on validation and freeze the choice. Controls are no candidates.
+
+    `before` are the packages from before a refit, which validation was scored with; size and latency are of those that
+    ship.
+    """
     accept, test_size = run.recipe.accept, len(run.data.splits["test"])
     inputs = {
         "accept": accept,
@@ -28,6 +34,13 @@ def choose_variant(run: RunContext, packages: dict[str, PackageResult], latency:
         "test_size": test_size,
     }
     candidates = [variant for variant in run.packaged if variant.role != "control"]
+    refits = {
+        variant.id: Refitted(before[variant.id].parity, packages[variant.id].parity)
+        for variant in candidates
+        if variant.id in before
+    }
+    if refits:
+        inputs["refits"] = {name: [refit.before, refit.after] for name, refit in refits.items()}
 
     def work(_: Path) -> Choice:
         seen = run.rundir.has(f"test/{BASELINE}")
@@ -39,6 +52,7 @@ def choose_variant(run: RunContext, packages: dict[str, PackageResult], latency:
                     run.scores(variant, "validation"),
                     reference_point(latency.variants[variant.id]),
                     packages[variant.id].size_bytes,
+                    refits.get(variant.id),
                 )
                 for variant in candidates
             ],

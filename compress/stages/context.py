@@ -11,15 +11,23 @@ import numpy as np
 from compress.console import Console
 from compress.environment import DECIDING, versions
 from compress.predictions import read_scores
-from compress.recipe import Recipe
+from compress.recipe import TEACHER, Recipe
 from compress.rundir import Result, RunDir
-from compress.variants import Variant, baseline, packaged_variants
+from compress.variants import HELD_OUT, Variant, baseline, packaged_variants
 from serve.predictor import Predictor
 from serve.runner import Runner
 from train.classifier import Classifier, load_classifier
 from train.data import Data
 from train.inputs import Inputs, PreparedSplits
+from train.sources import Items
+from train.sources.joined import join
 from train.torch_runner import TorchRunner
+
+# What a refit (`fit.final_refit`) trains on. Calibration items too: they set the ranges of static int8 without a look
+# at their labels, and no figure is ever taken of them, so that a model has seen them flatters nothing. In the first
+# training, with which the choice is made, calibration and validation are held out as ever.
+REFIT_SPLITS = ("train", "validation", "calibration")
+REFIT = "+".join(REFIT_SPLITS)
 
 
 class RunContext:
@@ -31,6 +39,8 @@ class RunContext:
         self.variants = [baseline(), *self.packaged]
         self.prepared = PreparedSplits()
         self.tensorboard = tensorboard
+        models = [(TEACHER, recipe.teacher.fit), *((student.name, student.fit) for student in recipe.students)]
+        self.refitted = frozenset(name for name, fit in models if fit.final_refit)
         self._done: list[str] = []
 
     @property
@@ -62,17 +72,28 @@ class RunContext:
         self.rundir.forget_all_but(self._done)
 
     def inputs(self, split: str, classifier: Classifier) -> Inputs:
-        """A split as `classifier` takes it."""
-        return self.prepared.get(split, self.data.splits[split], classifier.preparer())
+        """A split, or REFIT, as `classifier` takes it."""
+        return self.prepared.get(split, self.items(split), classifier.preparer())
+
+    def items(self, split: str) -> Items:
+        """A split, or those of REFIT as one."""
+        if split == REFIT:
+            return join([self.data.splits[part] for part in REFIT_SPLITS])
+        return self.data.splits[split]
 
     def classifier(self, folder: str) -> Classifier:
         """The trained model in `folder` of the run directory."""
         return load_classifier(self.path / folder)
 
-    def open(self, variant: Variant, threads: int | None = None) -> Runner:
-        """A runner of `variant`, as users run it; `threads` of ONNX Runtime."""
-        folder = self.path / weights_stage(variant)
+    def open(self, variant: Variant, threads: int | None = None, stage: str | None = None) -> Runner:
+        """A runner of `variant`, as users run it, or of what `stage` made of it; `threads` of ONNX Runtime."""
+        folder = self.path / (stage or weights_stage(variant))
         return TorchRunner(load_classifier(folder)) if variant.runtime == "torch" else Predictor.load(folder, threads)
+
+    def scored_stage(self, variant: Variant, split: str) -> str:
+        """The stage, and the folder, whose weights are scored on a split: on validation such as never saw it."""
+        shipped = weights_stage(variant)
+        return held_out(shipped) if split == "validation" and variant.model in self.refitted else shipped
 
     def scores(self, variant: Variant, split: str) -> np.ndarray:
         """What `variant` said of a split: float32 [N, K]."""
@@ -86,6 +107,11 @@ class RunContext:
 def weights_stage(variant: Variant) -> str:
     """The stage, and the folder, that decides what a variant answers."""
     return variant.model_folder if variant.runtime == "torch" else variant.package
+
+
+def held_out(place: str) -> str:
+    """Where the counterpart from before a refit is of what is at `place`."""
+    return f"{HELD_OUT}/{place}"
 
 
 def predictions_file(variant: Variant, split: str) -> str:

@@ -15,12 +15,16 @@ _MEMORY_ITEMS = 32
 
 
 def predict_split(run: RunContext, split: str) -> None:
-    """Score a split with every variant, on the bytes that a request would carry."""
-    for variant in run.variants:
-        inputs = {"variant": run.rundir.digest(weights_stage(variant))}
+    """Score a split with every variant, on the bytes that a request would carry.
 
-        def work(file: Path, variant: Variant = variant) -> PredictionResult:
-            return predict(run.open(variant), run.data.splits[split], file)
+    Validation is scored by what never saw it: of a refitted model, by its counterpart from before the refit.
+    """
+    for variant in run.variants:
+        scored = run.scored_stage(variant, split)
+        inputs = {"variant": run.rundir.digest(scored)}
+
+        def work(file: Path, variant: Variant = variant, scored: str = scored) -> PredictionResult:
+            return predict(run.open(variant, stage=scored), run.data.splits[split], file)
 
         output = predictions_file(variant, split)
         run.stage(f"{split}/{variant.id}", inputs, PredictionResult, work, output=output, splits=(split,))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from compress.environment import EXPORTING, versions
 from compress.packaging import PackageResult, make_package
-from compress.stages.context import RunContext
+from compress.stages.context import RunContext, held_out
 from compress.variants import Variant, parents
 
 
@@ -15,16 +16,23 @@ def make_packages(run: RunContext) -> dict[str, PackageResult]:
     return {variant.id: _make_one(run, variant) for variant in run.packaged}
 
 
-def _make_one(run: RunContext, variant: Variant) -> PackageResult:
-    fp32 = None if variant.precision == "fp32" else Variant(variant.model, variant.role, "fp32").package
+def make_held_out_packages(run: RunContext) -> dict[str, PackageResult]:
+    """The same, of those whose models were refitted, from the weights before: what the choice can be made with."""
+    return {variant.id: _make_one(run, variant, held_out) for variant in run.packaged if variant.model in run.refitted}
+
+
+def _make_one(run: RunContext, variant: Variant, place: Callable[[str], str] = str) -> PackageResult:
+    """The package of `variant`; model and packages lie where `place` says in the stead of their usual folders."""
+    model, package = place(variant.model_folder), place(variant.package)
+    fp32 = None if variant.precision == "fp32" else place(Variant(variant.model, variant.role, "fp32").package)
     card = {
-        "name": f"{run.recipe.name}/{variant.id}",
+        "name": f"{run.recipe.name}/{package.removeprefix('packages/')}",
         "recipe": run.recipe.name,
         "data": {"source": run.data.source, "fingerprint": run.data.fingerprint},
         "parents": parents(variant),
     }
     inputs = {
-        "model": run.rundir.digest(variant.model_folder),
+        "model": run.rundir.digest(model),
         "fp32": fp32 and run.rundir.digest(fp32),
         "precision": variant.precision,
         "role": variant.role,
@@ -32,7 +40,7 @@ def _make_one(run: RunContext, variant: Variant) -> PackageResult:
     }
 
     def work(folder: Path) -> PackageResult:
-        classifier = run.classifier(variant.model_folder)
+        classifier = run.classifier(model)
         return make_package(
             variant,
             classifier,
@@ -44,4 +52,4 @@ def _make_one(run: RunContext, variant: Variant) -> PackageResult:
         )
 
     splits = ("calibration", "validation")
-    return run.stage(variant.package, inputs, PackageResult, work, output=variant.package, splits=splits)
+    return run.stage(package, inputs, PackageResult, work, output=package, splits=splits)

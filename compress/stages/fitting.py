@@ -1,0 +1,99 @@
+"""One training of one model: what it trains on, the curves of it, and what a student loses afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.rundir import remove
+from compress.stages.context import REFIT, REFIT_SPLITS, RunContext
+from serve.images import ImagePreparer
+from train.classifier import Classifier, load_classifier, save_classifier
+from train.draft import Wanted
+from train.fit import FitResult, Refit, Teaching, fit
+from train.fit_config import FitConfig
+from train.prune import PruneConfig, cut_otherwise, prune
+
+
+@dataclass(frozen=True)
+class Training:
+    """One of the trainings that a model needs: a first one, and where the recipe asks for a refit, a second."""
+
+    model: str  # its name in the recipe
+    place: str  # its stage, and its folder
+    teacher: str  # the folder of the teacher whose students learn in it
+    first: FitResult | None = None  # what the training before a refit gave
+
+    @property
+    def items(self) -> str:
+        """What it trains on."""
+        return "train" if self.first is None else REFIT
+
+    @property
+    def curves(self) -> str:
+        """The name of its curves; no model of a recipe can have a plus in its name."""
+        return self.model if self.first is None else f"{self.model}+refit"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """All that it looks at."""
+        return ("train", "validation") if self.first is None else REFIT_SPLITS
+
+
+def wanted_by(run: RunContext, teacher: Classifier | None = None) -> Wanted:
+    """What a new model must fit. What is learned before training comes from train, also for a refit: the same start."""
+    data = run.data
+    return Wanted(
+        task=data.task,
+        labels=data.classes,
+        seed=run.recipe.seed,
+        train=data.splits["train"],
+        images=lambda spec: run.prepared.get("train", data.splits["train"], ImagePreparer(spec)),
+        teacher=teacher,
+    )
+
+
+def train(
+    run: RunContext,
+    training: Training,
+    classifier: Classifier,
+    config: FitConfig,
+    folder: Path,
+    teaching: Teaching | None = None,
+    guide: Classifier | None = None,
+) -> FitResult:
+    """`fit` on what the training is about; a refit ends with the first training's best epoch, and says so."""
+    items, origins = run.inputs(training.items, classifier), run.items(training.items).origins
+    seed, say, first = run.recipe.seed, run.console.detail, training.first
+    folder_of_curves = run.path / "tensorboard" / training.curves
+    if not run.tensorboard:
+        remove(folder_of_curves)  # they show another training
+    curves = folder_of_curves if run.tensorboard else None
+    if first is not None:
+        until = first.best_epoch
+        result = fit(classifier, config, items, None, seed, folder, teaching, None, say, guide, origins, curves, until)
+        refit = Refit(epochs=until, items=len(items), items_before=len(run.data.splits["train"]))
+        return result.model_copy(update={"epochs": first.epochs, "refit": refit})
+    validation = run.inputs("validation", classifier)
+    with run.console.epochs() as on_epoch:
+        return fit(classifier, config, items, validation, seed, folder, teaching, on_epoch, say, guide, origins, curves)
+
+
+def prune_student(
+    run: RunContext, training: Training, result: FitResult, config: PruneConfig, folder: Path
+) -> FitResult:
+    """Write the student that was trained into `folder` again, without what it can do without."""
+    trained = load_classifier(folder)
+    pruned = prune(trained, config, _texts(run, training.items))
+    save_classifier(pruned, folder)
+    note = f"embeddings pruned: {trained.params:,} parameters are {pruned.params:,} now"
+    if training.first is None:
+        unseen = _texts(run, "validation")
+        otherwise = cut_otherwise(trained, pruned, unseen)
+        note += f"; {otherwise:,} of {len(unseen):,} validation texts are cut into other tokens"
+    run.console.detail(note)
+    return result.model_copy(update={"params": pruned.params, "notes": (*result.notes, note)})
+
+
+def _texts(run: RunContext, items: str) -> list[str]:
+    return [item.decode() for item in run.items(items).content]
