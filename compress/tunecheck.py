@@ -15,7 +15,8 @@ from train.classifier import read_spec
 from train.tuning.config import TuneConfig
 from train.tuning.space import space_of
 
-_TRAINED = ("model", "options", "fit")  # what training a model depends on; a student's distill besides
+_TRAINED = ("model", "options", "fit")  # what training a model depends on
+_OF_STUDENTS = ("distill", "prune")  # what a student is judged by besides
 _EXAMPLE = (
     '[tune]\nmodel = "teacher"\n[tune.search]\n"teacher.fit.learning_rate" = { low = 1e-4, high = 1e-2, log = true }'
 )
@@ -93,10 +94,10 @@ def _check_reach(field: str, model: str, students: list[str], teacher_given: boo
         if parts[1] not in students and parts[1] != "*" and not parts[1].isdigit():
             raise UserError(f"tune.search: there is no student '{parts[1]}'", did_you_mean(parts[1], students))
         meant = parts[1] in ("*", model) or (parts[1].isdigit() and students[int(parts[1]) :][:1] == [model])
-        if meant and parts[2] in (*_TRAINED, "distill"):
+        if meant and parts[2] in (*_TRAINED, *_OF_STUDENTS):
             return
     own = TEACHER if model == TEACHER else f"students.{model}"
-    known = [f"{own}.{name}" for name in (*_TRAINED, *(() if model == TEACHER else ("distill",)))]
+    known = [f"{own}.{name}" for name in (*_TRAINED, *(() if model == TEACHER else _OF_STUDENTS))]
     raise UserError(
         f"tune.search: '{field}' is nothing that the training of '{model}' depends on",
         f"{did_you_mean('.'.join(parts[:3]), known)} A search is over fields of {', '.join(known)}",

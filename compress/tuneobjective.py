@@ -1,7 +1,8 @@
 """The objective of `limbeck tune`: a recipe whose fields the search changes. The search itself is `train.tuning`.
 
 Test and calibration are never looked at: a trial trains on train, and is judged on validation or on held-out folds.
-What comes after training, such as [students.prune] or fit.final_refit, is left to the run.
+A student with [students.prune] is judged as it is pruned; what comes after that, such as fit.final_refit, is left to the
+run.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from train.epochs import EpochRecord
 from train.fit import Teaching, fit
 from train.inputs import PreparedSplits
 from train.metrics import macro_f1
+from train.prune import prune
 from train.sources import Items
 from train.sources.joined import join
 from train.splits import draw_splits
@@ -151,7 +153,7 @@ class RecipeObjective:
         prepared: PreparedSplits,
         on_epoch: Callable[[EpochRecord, int], None] | None = None,
     ) -> Classifier:
-        """A new model, trained as `compress.stages.training` does, from `folder`."""
+        """A new model, trained and pruned as `compress.stages.training` does, from `folder`."""
         wanted = Wanted(
             task=self._data.task,
             labels=self._data.classes,
@@ -168,7 +170,10 @@ class RecipeObjective:
             taught = prepared.get("train", train, teacher.preparer())
             teaching = Teaching(teacher, model.distill, taught)
         fit(classifier, model.fit, seen, checked, recipe.seed, folder, teaching, on_epoch, guide=teacher)
-        return load_classifier(folder)
+        trained = load_classifier(folder)
+        if isinstance(model, Student) and model.prune.is_active:
+            return prune(trained, model.prune, [item.decode() for item in train.content])
+        return trained
 
     def _judge(self, predicted: np.ndarray, labels: np.ndarray) -> float:
         if self._config.metric == "macro_f1":

@@ -88,7 +88,11 @@ def _trim_merges(model: dict[str, Any], seen: set[int]) -> set[int]:
     for left, right in merges:
         parts.setdefault(left + right.removeprefix(prefix), []).append((left, right))
     names = {id_: piece for piece, id_ in vocabulary.items()}
-    kept = {piece for piece in vocabulary if len(piece.removeprefix(prefix).removesuffix(suffix)) <= 1}
+    kept = {
+        piece
+        for piece in vocabulary
+        if len(piece.removeprefix(prefix).removesuffix(suffix)) <= 1 or (model.get("byte_fallback") and _is_byte(piece))
+    }
     waiting = [names[id_] for id_ in seen if id_ in names]
     while waiting:
         piece = waiting.pop()

@@ -1,0 +1,57 @@
+"""`limbeck tune` judges a student as the run would make it: pruned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_compress_as_it_is import recipe_of
+from text_models import tiny_folder
+
+from compress import tuneobjective
+from compress.recipe import parse_recipe
+from compress.tunecheck import check_tune
+from compress.tuneobjective import RecipeObjective
+from serve.errors import UserError
+from serve.runner import Runner
+from train.data import load_data
+from train.sources import Items
+from train.torch_runner import TorchRunner
+
+
+def searched(tmp_path: Path, search: dict[str, Any]) -> dict[str, Any]:
+    content = recipe_of(tmp_path, f"hf:{tiny_folder(tmp_path / 'model', labels=('pos', 'neg'))}")
+    student = {"name": "small", "model": "teacher-layers:2", "fit": {"epochs": 0}}
+    return content | {"students": [student], "tune": {"model": "small", "trials": 2, "search": search}}
+
+
+def test_a_trial_is_judged_without_the_embeddings_that_it_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = searched(tmp_path, {"students.small.prune.vocabulary": [15, "seen"]})
+    recipe, config = check_tune(content, "test")
+    assert config is not None
+    data = load_data(recipe.data, recipe.seed, recipe.task)
+    judged: list[int] = []
+
+    def score_items(runner: Runner, items: Items) -> np.ndarray:
+        assert isinstance(runner, TorchRunner)
+        judged.append(runner._classifier.params)
+        return np.zeros((len(items), 2), dtype=np.float32)
+
+    monkeypatch.setattr(tuneobjective, "score_items", score_items)
+    objective = RecipeObjective(content, "test", config, data, tmp_path / "tune")
+    for values in ({}, {"students.small.prune.vocabulary": "seen"}, {"students.small.prune.vocabulary": 18}):
+        objective(values, lambda step, value: None)
+    whole, seen, more = judged
+    assert seen < more < whole
+    assert (more - seen) % 32 == 0  # rows of embeddings
+
+
+def test_a_search_over_what_is_pruned_of_a_teacher_is_refused(tmp_path: Path) -> None:
+    content = searched(tmp_path, {"teacher.prune.vocabulary": [15, "seen"]})
+    parse_recipe({key: value for key, value in content.items() if key != "tune"}, "test")
+    with pytest.raises(UserError, match=r"nothing that the training of 'small' depends on"):
+        check_tune(content, "test")
