@@ -63,7 +63,7 @@ def test_of_transformers_for_images(tmp_path: Path, family: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["torchvision:vgg11", "torchvision:mobilenet_v3_small", "torchvision:densenet121", "builtin:cnn-4"]
+    "model", ["torchvision:squeezenet1_1", "torchvision:mobilenet_v3_small", "torchvision:densenet121", "builtin:cnn-4"]
 )
 def test_of_convolutional_networks(tmp_path: Path, model: str) -> None:
     options: dict[str, Any] = {} if model.startswith("builtin") else {"image_size": 32}
