@@ -1,7 +1,7 @@
 """The objective of `limbeck tune`: a recipe whose fields the search changes. The search itself is `train.tuning`.
 
 Test and calibration are never looked at: a trial trains on train, and is judged on validation or on held-out folds.
-A student with [students.prune] is judged as it is pruned; what comes later, such as fit.final_refit, is left to the run.
+A student with [students.prune] is judged as it is pruned. Later steps, such as fit.final_refit, are left to the run.
 """
 
 from __future__ import annotations
