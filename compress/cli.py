@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from serve.errors import LimbeckError, UserError
+
+if TYPE_CHECKING:
+    from compress.recipe import Recipe
 
 DONE, BUG, USER_ERROR, NOTHING_MET, STOPPED = 0, 1, 2, 3, 130
 
@@ -50,6 +54,9 @@ def run(
 
     resolved = load_recipe(recipe, changes)
     folder = out or Path("runs") / resolved.name
+    if not _leads():
+        _follow(resolved, folder, dry_run)
+        return
     if dry_run:
         import tomli_w
 
@@ -124,6 +131,9 @@ def tune(
 
     Judged on validation, or on folds; test and calibration are never looked at.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        hint = "start `limbeck tune` itself, as often as there are devices: the processes share the trials"
+        raise UserError("a trial of `limbeck tune` is trained in one process, not by torchrun", hint)
     from compress.console import Console
     from compress.tune import tune as tune_recipe
     from compress.tuneresults import BEST, PAGE
@@ -257,6 +267,23 @@ def schema() -> None:
     from compress.recipe import Recipe
 
     print(json.dumps(Recipe.model_json_schema(), indent=2))
+
+
+def _leads() -> bool:
+    """Whether this process prints and writes: the only one, or the first that torchrun or accelerate started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _follow(recipe: Recipe, folder: Path, dry_run: bool) -> None:
+    """The part of a run that is for the other processes."""
+    from compress.processes import follow
+
+    if dry_run:
+        return
+    try:
+        follow(recipe, folder)
+    except KeyboardInterrupt:
+        raise typer.Exit(STOPPED) from None
 
 
 def main() -> NoReturn:

@@ -15,8 +15,8 @@ from train.epochs import EpochRecord, OnEpoch
 class Console:
     """Tells of stages, epochs and counts. NO_COLOR is honoured."""
 
-    def __init__(self) -> None:
-        self._rich = RichConsole(stderr=True, highlight=False)
+    def __init__(self, quiet: bool = False) -> None:
+        self._rich = RichConsole(stderr=True, highlight=False, quiet=quiet)
 
     def say(self, text: str) -> None:
         self._rich.print(escape(text), soft_wrap=True)

@@ -15,6 +15,7 @@ from compress.assemble import assemble
 from compress.console import Console
 from compress.drops import check_margin, metric_rows
 from compress.environment import git_commit, hardware, versions
+from compress.processes import leading
 from compress.recipe import Recipe
 from compress.report.schema import Report, RunInfo
 from compress.report.write import write_payloads, write_report
@@ -26,6 +27,7 @@ from compress.stages.packages import make_held_out_packages, make_packages
 from compress.stages.training import train_models
 from train.curves import check_tensorboard
 from train.data import Data, load_data
+from train.processes import world
 
 
 def run(
@@ -43,7 +45,7 @@ def run(
         console.say(note)
     check_margin(recipe.accept, int(metric_rows(recipe.accept.metric, data.splits["test"].labels, data.classes).sum()))
     about = describe(recipe, data, command)
-    with open_run(folder, about, console.stage) as rundir:
+    with leading(recipe) as announce, open_run(folder, about, console.stage, announce) as rundir:
         context = RunContext(recipe, data, rundir, console, tensorboard)
         fits = train_models(context)
         packages = make_packages(context)
@@ -73,6 +75,7 @@ def describe(recipe: Recipe, data: Data, command: str | None) -> dict[str, Any]:
         "versions": versions(),
         "hardware": hardware(),
         "torch_threads": torch.get_num_threads(),  # sums in another order give other weights
+        "processes": world().size,
         "git_commit": git_commit(),
         "data": {"fingerprint": data.fingerprint, "splits": data.fingerprints, "notes": data.notes},
     }

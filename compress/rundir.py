@@ -27,14 +27,22 @@ RUN_JSON = "run.json"
 # What may change in a package without changing an answer; tuning a server must not make the next run redo it.
 _OUTSIDE_THE_HASH = (CARD, SERVING)
 Result = TypeVar("Result", bound=BaseModel)
+Announce = Callable[[str, str, Mapping[str, Any]], None]  # a stage, "unchanged", "started" or "done", and its record
 
 
 class RunDir:
     """One run's folder. Made by `open_run`, which holds its lock."""
 
-    def __init__(self, path: Path, about: Mapping[str, Any], on_stage: Callable[[str, str, float], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        about: Mapping[str, Any],
+        on_stage: Callable[[str, str, float], None],
+        announce: Announce | None = None,
+    ) -> None:
         self.path = path
         self._on_stage = on_stage
+        self._announce = announce or (lambda *_: None)
         self._stages: dict[str, Any] = _read_stages(path)
         self._about = dict(about)
         self._write()
@@ -61,9 +69,11 @@ class RunDir:
                 pass  # written by another version: do it again
             else:
                 self._on_stage(name, "unchanged", known["seconds"])
+                self._announce(name, "unchanged", known)
                 return result
         partial = self._partial(name, key)
         self._on_stage(name, "started", 0.0)
+        self._announce(name, "started", {"partial": str(partial)})
         started = time.perf_counter()
         result = work(partial)
         seconds = round(time.perf_counter() - started, 2)
@@ -78,6 +88,7 @@ class RunDir:
         }
         self._write()
         self._on_stage(name, "done", seconds)
+        self._announce(name, "done", self._stages[name])
         return result
 
     def digest(self, name: str) -> str:
@@ -119,7 +130,10 @@ class RunDir:
 
 @contextmanager
 def open_run(
-    path: Path, about: Mapping[str, Any], on_stage: Callable[[str, str, float], None] = lambda *_: None
+    path: Path,
+    about: Mapping[str, Any],
+    on_stage: Callable[[str, str, float], None] = lambda *_: None,
+    announce: Announce | None = None,
 ) -> Iterator[RunDir]:
     """The run directory at `path`, made if need be and locked against a second command. Raises UserError."""
     try:
@@ -133,7 +147,7 @@ def open_run(
     except OSError as error:
         raise UserError(f"cannot write the run directory {path}: {error.strerror}", "give another with --out") from None
     try:
-        yield RunDir(path, about, on_stage)
+        yield RunDir(path, about, on_stage, announce)
         shutil.rmtree(path / ".partial", ignore_errors=True)
     finally:
         lock.release()

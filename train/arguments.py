@@ -14,6 +14,7 @@ from train.epochs import epoch_records, patience_is_over
 from train.fit_config import FitConfig
 from train.inputs import Inputs
 from train.precision import Arithmetic
+from train.processes import world
 
 _SCORED_BYTES = 6 * 2**20  # 512 images of 64 x 64 pixels, 41 of 224 x 224
 
@@ -34,12 +35,13 @@ def training_arguments(
     epochs = config.epochs
     if last is not None:  # training may have ended there, and only what comes after it was cut off
         epochs = _epochs_to_go(config, state_of(last), until)
+    here = world()
     return TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=epochs,
-        per_device_train_batch_size=config.batch_size,
+        per_device_train_batch_size=config.batch_size // here.size,
         per_device_eval_batch_size=scored_together(train, 512),
-        dataloader_num_workers=train.workers(config.batch_size),
+        dataloader_num_workers=-(-train.workers(config.batch_size) // here.local_size),
         gradient_accumulation_steps=config.accumulation,
         max_grad_norm=config.clip,
         use_cpu=training_device().type == "cpu",
@@ -57,6 +59,9 @@ def training_arguments(
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         label_names=["labels"],
+        # what is looked at inside the network, and learned there, is no part of what it returns: torch must not look
+        # for parameters without a use in that; but layers that are not thawed yet have none
+        ddp_find_unused_parameters=config.unfreeze is not None,
         report_to=[],
         disable_tqdm=True,
         log_level="error",
@@ -71,7 +76,7 @@ def _epochs_to_go(config: FitConfig, state: TrainerState, until: int | None) -> 
 
 
 def training_device() -> torch.device:
-    """A GPU where there is one."""
+    """A GPU where there is one; of several processes each has set its own."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

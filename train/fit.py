@@ -32,6 +32,7 @@ from train.lone_items import check_lone_items
 from train.losses import LabelLoss
 from train.memory import within_memory
 from train.precision import Arithmetic, choose_arithmetic
+from train.processes import OwnDropout, meet, note_on_norms, together, world
 from train.progressive import check_progressive
 from train.recompute import recomputing
 from train.stacking import Stacking
@@ -66,6 +67,7 @@ class FitResult(BaseModel):
     batch_size: int | None = None
     accumulation: int | None = None
     refit: Refit | None = None  # what was trained again once `best_epoch` was known; None: nothing was
+    processes: int = 1  # which shared each batch
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def fit(
     assert (validation is None) == (until is not None), "without validation the epoch to keep must be known"
     if config.epochs == 0:
         return _as_it_is(classifier, folder)
-    if config.batch_size == 1:
+    if config.batch_size == world().size:
         check_lone_items(classifier, min(config.grow_images, default=1.0))
     if teaching is None:
         check_progressive(config, classifier)
@@ -167,7 +169,7 @@ def _train(job: _Job, config: FitConfig) -> FitResult:
     classifier, teaching = job.classifier, job.teaching
     label_loss = LabelLoss(config, classifier.spec.labels, job.train.labels)
     checkpoints = job.folder / CHECKPOINTS
-    last = last_checkpoint(checkpoints)
+    last = _last(checkpoints)
     # Without augmentation the teacher's answers are the same in every epoch. With it, it must see the same view as the
     # student ("consistent teaching", Beyer et al. 2021, arXiv 2106.05237), so it is asked for each batch.
     changing = config.augment.is_active or bool(config.grow_images)
@@ -219,8 +221,10 @@ def _train(job: _Job, config: FitConfig) -> FitResult:
     if job.until is not None:
         trainer.take_average()
     classifier.to("cpu")
-    save_classifier(classifier, job.folder)
-    shutil.rmtree(checkpoints)
+    meet()  # all have read the best checkpoint
+    if world().leads:
+        save_classifier(classifier, job.folder)
+        shutil.rmtree(checkpoints)
     return FitResult(
         epochs=records,
         best_epoch=best_of(records[config.growing_epochs :]).epoch if job.until is None else job.until,
@@ -230,6 +234,8 @@ def _train(job: _Job, config: FitConfig) -> FitResult:
         precision_why=job.arithmetic.why,
         batch_size=config.batch_size,
         accumulation=config.accumulation,
+        processes=world().size,
+        notes=note_on_norms(classifier),
     )
 
 
@@ -245,10 +251,20 @@ def _switches(config: FitConfig, classifier: Classifier) -> Iterator[None]:
 
 
 def _callbacks(job: _Job, config: FitConfig) -> list[TrainerCallback]:
-    unfreeze = [] if config.unfreeze is None else [Unfreeze(job.classifier, config.unfreeze)]
+    own: list[TrainerCallback] = [OwnDropout()]
+    if config.unfreeze is not None:
+        own.append(Unfreeze(job.classifier, config.unfreeze))
     if job.until is not None:
-        return [*unfreeze, Until(job.until, job.say)]
-    return [*unfreeze, *epoch_callbacks(config, job.on_epoch)]
+        return [*own, Until(job.until, job.say)]
+    return [*own, *epoch_callbacks(config, job.on_epoch)]
+
+
+def _last(checkpoints: Path) -> Path | None:
+    """The checkpoint to go on from. The first process looks alone at first, since broken ones are deleted."""
+    if world().leads:
+        last_checkpoint(checkpoints)
+    meet()
+    return last_checkpoint(checkpoints)
 
 
 def _as_the_teacher(train: Inputs, teaching: Teaching | None) -> Inputs | None:
@@ -266,7 +282,8 @@ def _as_it_is(classifier: Classifier, folder: Path) -> FitResult:
             "set fit.epochs to 1 or more, or name a model whose id2label in config.json is exactly the data's labels "
             "(where only the names differ, rename them there)",
         )
-    save_classifier(classifier, folder)
+    if world().leads:
+        save_classifier(classifier, folder)
     return FitResult(epochs=[], best_epoch=0, params=classifier.params, macs=classifier.macs())
 
 
@@ -275,11 +292,12 @@ def _answers(teaching: Teaching) -> np.ndarray:
     """The teacher's logits for the whole training split: float32 [N, K]. Texts go by length, to pad little."""
     inputs = teaching.train
     order = np.arange(len(inputs)) if inputs.lengths is None else np.argsort(inputs.lengths, kind="stable")
+    here = world()
     device = training_device()
     teacher = teaching.teacher.to(device).eval()
-    answers = np.empty((len(inputs), len(teacher.spec.labels)), dtype=np.float32)
+    answers = np.zeros((len(inputs), len(teacher.spec.labels)), dtype=np.float32)
     batch = scored_together(inputs, _TEACHER_BATCH)
-    for at in range(0, len(order), batch):
+    for at in range(here.rank * batch, len(order), here.size * batch):  # each process asks for its own
         rows = order[at : at + batch]
         answers[rows] = teacher(torch.from_numpy(inputs.gather(rows)).to(device)).float().cpu().numpy()
-    return answers
+    return together(answers)

@@ -9,13 +9,19 @@ import torch
 from train.views import Batch, View
 
 ROWS = "rows"
+IDLE = "idle"  # in a batch whose item counts for nothing
 _NAMED = 5
 
 
 class TracedView(View):
-    """A `View` whose batches hold rows int64 [N], into the split."""
+    """A `View` whose batches hold rows int64 [N], into the split.
+
+    A row r given as -1 - r is there so that a process takes part in an update that has no item for it.
+    """
 
     def __getitems__(self, indices: list[int]) -> Batch:
+        if indices[0] < 0:
+            return {**self.__getitems__([-1 - index for index in indices]), IDLE: torch.ones(1)}
         return {**super().__getitems__(indices), ROWS: torch.as_tensor(indices)}
 
 

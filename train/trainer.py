@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import EvalPrediction, Trainer
 
 from serve.errors import UserError
+from train.batches import SharedBatches
 from train.classifier import Classifier
 from train.curves import Curves
 from train.distill.lesson import Lesson
@@ -21,8 +22,9 @@ from train.fit_config import FitConfig
 from train.layers import hold_still, rates
 from train.losses import LabelLoss
 from train.optimizers import l1_norm, new_optimizer
+from train.processes import same_statistics
 from train.schedules import PlateauWarmup, new_schedule, warmup_updates
-from train.traced import ROWS, name_rows
+from train.traced import IDLE, ROWS, name_rows
 from train.views import Batch, EpochSampler, View, as_batch, items_of_epoch
 
 
@@ -75,11 +77,12 @@ class ClassifierTrainer(Trainer):
             hold_still(model)
         logits = model(inputs["inputs"])
         total = self._loss(logits, inputs)
-        items = len(inputs["labels"])
+        items = 0 if IDLE in inputs else len(inputs["labels"])
         in_update = items if num_items_in_batch is None else num_items_in_batch
-        loss = total / in_update
+        loss = total * (items > 0) / in_update
         if model.training and self._config.l1:  # each micro-batch its share, so that an update has the penalty once
             loss = loss + self._config.l1 * l1_norm(model) * items / in_update
+        loss = loss * self.args.world_size  # of several processes torch takes the mean, and these are shares of a sum
         if model.training and not torch.isfinite(loss):
             raise self._no_number(loss.item(), inputs)
         return (loss, {"logits": logits}) if return_outputs else loss
@@ -106,6 +109,14 @@ class ClassifierTrainer(Trainer):
             return inputs["taught"]
         with self.accelerator.autocast():
             return self._lesson.answers(inputs.get("teacher_inputs", inputs["inputs"]))
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
+        """The items of an update, or of a batch that is scored, in all processes."""
+        items = sum(len(batch["labels"]) for batch in batch_samples if IDLE not in batch)
+        if self.args.world_size == 1:
+            return items
+        counted: torch.Tensor = self.accelerator.gather(torch.tensor([items], device=device))
+        return counted.sum()
 
     def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
         loss = super().training_step(*arguments, **named)
@@ -134,12 +145,28 @@ class ClassifierTrainer(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Of several processes each has its share; Trainer's own would fill up a last batch with items seen before."""
+        args = self.args
+        if args.world_size == 1:
+            return super().get_train_dataloader()
+        sampler = self._get_train_sampler()
+        batch_size = args.per_device_train_batch_size * args.world_size
+        assert isinstance(self.train_dataset, View)
+        return DataLoader(
+            self.train_dataset,
+            batch_sampler=SharedBatches(sampler, batch_size, args.process_index, args.world_size),
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+        )
+
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> EpochSampler:
         view = self.train_dataset
         assert isinstance(view, View)
         assert self.model is not None
-        batch_size = self.args.per_device_train_batch_size
-        items = items_of_epoch(len(view), batch_size, self.model)
+        batch_size = self.args.per_device_train_batch_size * self.args.world_size
+        items = items_of_epoch(len(view), batch_size, self.model, self.args.world_size)
         # texts of like length go into one update, however it is cut into micro-batches
         return EpochSampler(view, self.args.seed, batch_size * self.args.gradient_accumulation_steps, items)
 
@@ -153,6 +180,8 @@ class ClassifierTrainer(Trainer):
     # -- averaged weights: evaluated, kept beside the others in a checkpoint, and taken of the best ----------------
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
+        assert self.model is not None
+        same_statistics(self.model)
         if self._averaged is None:
             return super().evaluate(*arguments, **named)
         with self._averaged.in_place():
@@ -160,7 +189,7 @@ class ClassifierTrainer(Trainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        if self._averaged is not None:
+        if self._averaged is not None and self.args.should_save:
             self._averaged.save(Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

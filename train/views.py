@@ -147,13 +147,18 @@ class EpochSampler(Sampler[int]):
         return iter(order.tolist())
 
 
-def items_of_epoch(total: int, batch_size: int, network: nn.Module) -> int:
-    """All items; one less where it would be a batch of its own and batch norm, which needs a deviation, is to see it.
+def items_of_epoch(total: int, batch_size: int, network: nn.Module, processes: int = 1) -> int:
+    """All items; less where one would be a batch of its own and batch norm, which needs a deviation, is to see it.
 
-    That one is another in each epoch. Every other recipe sees each item in each epoch.
+    Of several processes each would need two of the last batch. What is left out is another choice in each epoch.
+    Every other recipe sees each item in each epoch.
     """
-    lone = total > batch_size > 1 and total % batch_size == 1
-    return total - int(lone and any(isinstance(module, _BatchNorm) for module in network.modules()))
+    last = total % batch_size
+    share = -(-last // processes)
+    lone = 0 < last < 2 * processes or last % share == 1 if last else False
+    if not (lone and total > batch_size > processes):
+        return total
+    return total - last * int(any(isinstance(module, _BatchNorm) for module in network.modules()))
 
 
 def _by_length(order: np.ndarray, lengths: np.ndarray, batch_size: int, generator: np.random.Generator) -> np.ndarray:

@@ -12,6 +12,7 @@ from train.classifier import Classifier, load_classifier, save_classifier
 from train.draft import Wanted
 from train.fit import FitResult, Refit, Teaching, fit
 from train.fit_config import FitConfig
+from train.processes import world
 from train.prune import PruneConfig, cut_otherwise, prune
 
 
@@ -66,7 +67,7 @@ def train(
     items, origins = run.inputs(training.items, classifier), run.items(training.items).origins
     seed, say, first = run.recipe.seed, run.console.detail, training.first
     folder_of_curves = run.path / "tensorboard" / training.curves
-    if not run.tensorboard:
+    if not run.tensorboard and world().leads:
         remove(folder_of_curves)  # they show another training
     curves = folder_of_curves if run.tensorboard else None
     if first is not None:

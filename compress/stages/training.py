@@ -20,6 +20,7 @@ from train.fit import FitResult, Teaching
 from train.fit_config import FitConfig
 from train.losses import class_weights
 from train.models import needs_teacher, origin
+from train.processes import world
 from train.recompute import recomputed_layers
 
 # Distillation tells some of what a teacher has learned by heart (Jagielski et al. 2023, arXiv 2303.03446).
@@ -107,7 +108,8 @@ def _student(run: RunContext, student: Student, training: Training) -> FitResult
         result = train(run, training, classifier, student.fit, folder, teaching, guide=teacher)
         if taught and TEACHER in run.refitted and student.name not in run.refitted:
             result = result.model_copy(update={"notes": (*result.notes, _HEARD_OF_VALIDATION)})
-        return prune_student(run, training, result, student.prune, folder) if student.prune.is_active else result
+        pruned = student.prune.is_active and world().leads  # it writes
+        return prune_student(run, training, result, student.prune, folder) if pruned else result
 
     return run.stage(training.place, inputs, FitResult, work, output=training.place, splits=training.splits)
 

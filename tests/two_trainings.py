@@ -1,0 +1,161 @@
+"""Trainings that two processes must do as one does, and how tests start two.
+
+`python tests/two_trainings.py FOLDER NAME...` does some of them in the process that it is started in; the environment
+says whether there is another. What each came to lies in FOLDER afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from helpers import image_classifier, image_inputs
+from text_models import TEXTS, WORDS, text_classifier, tiny_folder
+
+from train.augment import AugmentConfig
+from train.classifier import Classifier
+from train.distill import DistillConfig
+from train.distill.config import FeatureConfig
+from train.epochs import EpochRecord
+from train.fit import Teaching, fit
+from train.fit_config import FitConfig
+from train.inputs import Inputs, TextInputs
+from train.processes import join, world
+from train.sources import Items
+
+HERE = Path(__file__).parent
+SECONDS = 400  # on a machine that is busy with other things; ten by itself
+GENERATOR = np.random.default_rng(0)
+LABELS = tuple("abcd")
+# 73 items in batches of 24: the last has a single one, for which the second process has none
+IMAGES, TARGETS = GENERATOR.integers(0, 256, (73, 8, 8, 1), dtype=np.uint8), GENERATOR.integers(0, 4, 73)
+TRAIN, VALIDATION = image_inputs(IMAGES, TARGETS), image_inputs(IMAGES[:21], TARGETS[:21])
+SGD: dict[str, Any] = {"epochs": 2, "batch_size": 24, "optimizer": "sgd", "learning_rate": 0.05}
+SOFT = DistillConfig(temperature=3.0, alpha=0.7)
+
+
+class StopError(Exception):
+    """In the place of kill -9."""
+
+
+def mlp(widths: str = "16", seed: int = 1) -> Classifier:
+    return image_classifier(IMAGES, LABELS, seed, f"builtin:mlp-{widths}")
+
+
+def images(folder: Path, taught: bool = False, stop_after: int | None = None, **settings: Any) -> Any:
+    """Train a small MLP, with a teacher or without."""
+    config = FitConfig(**{**SGD, **settings})
+
+    def stop(record: EpochRecord, epochs: int) -> None:
+        if stop_after is not None and record.epoch > stop_after:
+            raise StopError
+
+    teaching = Teaching(mlp("24", seed=9), SOFT, TRAIN) if taught else None
+    return fit(mlp("16x12"), config, TRAIN, VALIDATION, 5, folder, teaching, on_epoch=stop)
+
+
+def resumed(folder: Path) -> Any:
+    """Stopped in the second epoch, and again."""
+    settings = {"epochs": 3, "ema": 0.9, "schedule": "plateau", "patience": 2}
+    try:
+        images(folder, stop_after=1, **settings)
+    except StopError:
+        return images(folder, **settings)
+    raise AssertionError("it was not stopped")
+
+
+def texts(folder: Path, **settings: Any) -> Any:
+    """Train a small BERT, which looks into a wider one."""
+    teacher, student = (text_classifier(f"hf:{model}", dropout=0.0) for model in models(folder.parent))
+    features = tuple(FeatureConfig(loss=loss, weight=0.5) for loss in ("hidden-states", "relations", "embeddings"))
+    lesson = DistillConfig(temperature=2.0, alpha=0.5, features=features)
+    train, validation = text_inputs(45, student), text_inputs(13, student)
+    config = FitConfig(**{**SGD, "batch_size": 8, **settings})
+    return fit(student, config, train, validation, 5, folder, Teaching(teacher, lesson, train))
+
+
+def models(folder: Path) -> tuple[Path, Path]:
+    """The folders of a BERT and of a narrower one, made if need be; transformers saves in the first process alone."""
+    teacher, student = (folder / f"{name}-{world().rank}" for name in ("teacher", "student"))
+    if not student.exists():
+        tiny_folder(teacher, "bert", hidden_size=48)
+        tiny_folder(student, "bert")
+    return teacher, student
+
+
+def text_inputs(count: int, classifier: Classifier) -> Inputs:
+    random = np.random.default_rng(count)
+    content = [" ".join(random.choice(WORDS, random.integers(1, 15))).encode() for _ in range(count - 1)]
+    return TextInputs(Items([*content, TEXTS[0]], np.arange(count) % 2), classifier.preparer())
+
+
+TRAININGS: dict[str, Callable[[Path], Any]] = {
+    "labels": lambda folder: images(folder, class_weights="balanced", l1=0.01, clip=0.5),
+    "focal, accumulated": lambda folder: images(folder, loss="focal", batch_size=8, accumulation=3, l1=0.01),
+    "taught": lambda folder: images(folder, taught=True, label_smoothing=0.1),
+    "taught on new views": lambda folder: images(folder, taught=True, augment=AugmentConfig(shift=1, mixup=0.4)),
+    "unfrozen": lambda folder: images(folder, unfreeze=1, layer_decay=0.8),
+    "resumed": resumed,
+    "texts": texts,
+    "texts, accumulated and recomputed": lambda folder: texts(folder, accumulation=2, gradient_checkpointing=True),
+}
+
+
+def train(folder: Path, names: Sequence[str]) -> None:
+    """Do the trainings called so, and write down their results."""
+    for name in names:
+        result = TRAININGS[name](folder / name)
+        (folder / f"{name}-{world().rank}.json").write_text(result.model_dump_json())
+
+
+def in_two_processes(command: Sequence[str], seconds: float = SECONDS) -> list[subprocess.CompletedProcess[str]]:
+    """Run `command` twice, as a launcher would, and end both where one fails or time is over."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    started = []
+    for rank in ("0", "1"):
+        ranks = {"RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment = {**os.environ, **common, **ranks, "PYTHONPATH": path}
+        started.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+    try:
+        said = [process.communicate(timeout=seconds) for process in started]
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    return [
+        subprocess.CompletedProcess(command, process.returncode, *texts)
+        for process, texts in zip(started, said, strict=True)
+    ]
+
+
+def results(folder: Path, name: str) -> list[dict[str, Any]]:
+    """What each process said of a training, without what depends on a clock."""
+    found = [json.loads(file.read_text()) for file in sorted(folder.glob(f"{name}-?.json"))]
+    for result in found:
+        for epoch in result["epochs"]:
+            del epoch["seconds"]
+    return found
+
+
+if __name__ == "__main__":
+    models(Path(sys.argv[1]))
+    if world().size > 1:
+        join()
+    train(Path(sys.argv[1]), sys.argv[2:])
+    if dist.is_initialized():
+        dist.destroy_process_group()
