@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch.utils.data import Sampler
+from typing import Any
+
+from torch.utils.data import DataLoader, Sampler
 
 from train.views import EpochSampler
 
@@ -31,3 +33,11 @@ class SharedBatches(Sampler[list[int]]):
             batch = rows[at : at + self._batch_size]
             share = -(-len(batch) // self._size)
             yield batch[self._rank * share : (self._rank + 1) * share] or [-1 - batch[0]]
+
+
+class SharedLoader(DataLoader[Any]):
+    """A loader of such batches, which passes on its epoch: Trainer looks for a sampler of single items."""
+
+    def set_epoch(self, epoch: int) -> None:
+        assert isinstance(self.batch_sampler, SharedBatches)
+        self.batch_sampler.set_epoch(epoch)

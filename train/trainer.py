@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import EvalPrediction, Trainer
 
 from serve.errors import UserError
-from train.batches import SharedBatches
+from train.batches import SharedBatches, SharedLoader
 from train.classifier import Classifier
 from train.curves import Curves
 from train.distill.lesson import Lesson
@@ -153,7 +153,7 @@ class ClassifierTrainer(Trainer):
         sampler = self._get_train_sampler()
         batch_size = args.per_device_train_batch_size * args.world_size
         assert isinstance(self.train_dataset, View)
-        return DataLoader(
+        return SharedLoader(
             self.train_dataset,
             batch_sampler=SharedBatches(sampler, batch_size, args.process_index, args.world_size),
             collate_fn=self.data_collator,
