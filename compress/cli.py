@@ -94,6 +94,7 @@ def repeat(
 
     Each seed is a run of its own, in seed-N of the folder; the same command goes on where it was stopped.
     """
+    _refuse_launcher("repeat", "start it without torchrun or accelerate launch")
     from compress.console import Console
     from compress.repeat import SEEDS_JSON, read_seeds, table
     from compress.repeat import repeat as repeat_recipe
@@ -131,9 +132,7 @@ def tune(
 
     Judged on validation, or on folds; test and calibration are never looked at.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        hint = "start `limbeck tune` itself, as often as there are devices: the processes share the trials"
-        raise UserError("a trial of `limbeck tune` is trained in one process, not by torchrun", hint)
+    _refuse_launcher("tune", "start it without torchrun, as often as there are devices: they share the trials")
     from compress.console import Console
     from compress.tune import tune as tune_recipe
     from compress.tuneresults import BEST, PAGE
@@ -267,6 +266,11 @@ def schema() -> None:
     from compress.recipe import Recipe
 
     print(json.dumps(Recipe.model_json_schema(), indent=2))
+
+
+def _refuse_launcher(command: str, hint: str) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"`limbeck {command}` trains in one process; several are for `limbeck run`", hint)
 
 
 def _leads() -> bool:

@@ -274,3 +274,11 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[0] == f"error: no report in {tmp_path}"
+
+
+@pytest.mark.parametrize("command", ["tune", "repeat"])
+def test_a_launcher_of_several_processes_is_for_run_alone(
+    limbeck: Limbeck, recipe: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert_explained(limbeck(command, recipe), f"`limbeck {command}` trains in one process", "without torchrun")
