@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from compress.recipe import Recipe, Student, Teacher
+from compress.recipe import TEACHER, NamedTeacher, Recipe, Student, Teacher
+from compress.teachers import teachers_of
 from train.classifier import Classifier, ModelConfig
 from train.models import check_teacher, takes_layers, without_widths
 from train.progressive import check_progressive
@@ -17,16 +18,18 @@ def check_models(recipe: Recipe, new: Callable[[ModelConfig, Classifier | None],
     a recipe asks for something to check.
     """
     takers = [student for student in recipe.students if takes_layers(student.model)]
-    growing = [student for student in recipe.students if _grows(student)]
+    models: list[NamedTeacher | Student] = [*recipe.teachers, *recipe.students]
+    growing = [model for model in models if _grows(model)]
     if not takers and not growing and not _grows(recipe.teacher):
         return
     teacher = new(ModelConfig(model=recipe.teacher.model, options=recipe.teacher.options), None)
     check_progressive(recipe.teacher.fit, teacher)
     for student in takers:
         check_teacher(student.model, student.options, teacher)
-    for student in growing:
-        model = ModelConfig(model=student.model, options=without_widths(student.model, student.options))
-        check_progressive(student.fit, new(model, teacher), teacher if student.distill is not None else None)
+    for grown in growing:
+        model = ModelConfig(model=grown.model, options=without_widths(grown.model, grown.options))
+        asked = isinstance(grown, Student) and TEACHER in teachers_of(grown)
+        check_progressive(grown.fit, new(model, teacher), teacher if asked else None)
 
 
 def _grows(model: Teacher | Student) -> bool:

@@ -81,6 +81,8 @@ def _table(examined: Examined) -> Table:
             counts = np.bincount(items.labels, minlength=len(examined.classes))
             shown = [f"{count:,}" for count in counts] if few else _spread(counts, examined.classes)
             table.add_row(name, f"{len(items):,}", *shown)
+    if examined.data is not None and examined.data.unlabelled is not None:
+        table.add_row("unlabelled", f"{len(examined.data.unlabelled.items):,}")
     return table
 
 

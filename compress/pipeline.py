@@ -77,7 +77,12 @@ def describe(recipe: Recipe, data: Data, command: str | None) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),  # sums in another order give other weights
         "processes": world().size,
         "git_commit": git_commit(),
-        "data": {"fingerprint": data.fingerprint, "splits": data.fingerprints, "notes": data.notes},
+        "data": {
+            "fingerprint": data.fingerprint,
+            "splits": data.fingerprints,
+            "notes": data.notes,
+            **({"unlabelled": data.unlabelled.fingerprint} if data.unlabelled else {}),
+        },
     }
 
 

@@ -13,10 +13,10 @@ from PIL import Image
 
 from compress.recipe import TEACHER, Recipe, Student, Teacher
 from compress.report.render import render_preview
+from compress.teachers import seed_of
 from compress.textmarks import Span, mark_changes
 from serve.errors import UserError, did_you_mean
 from serve.images import ImagePreparer
-from train.augment import AugmentConfig
 from train.augment.augmenter import asks_the_teacher, text_augmenter
 from train.classifier import SPEC, Classifier, ModelConfig, load_classifier, new_classifier
 from train.data import Data, load_data
@@ -83,7 +83,7 @@ def preview(recipe: Recipe, run: Path, model: str | None = None, rows: int = 12)
     if model is not None and model not in known:
         raise UserError(f"the recipe has no model '{model}'", did_you_mean(model, known))
     asked = {name: one for name, one in known.items() if model in (None, name)}
-    data = load_data(recipe.data, recipe.seed, recipe.task)
+    data = load_data(recipe.data.model_copy(update={"unlabelled": None}), recipe.seed, recipe.task)
     train = data.splits["train"]
     picked = np.unique(np.linspace(0, len(train) - 1, min(rows, len(train))).astype(np.int64))
     seen = _Seen(recipe, data, run, picked)
@@ -101,7 +101,8 @@ def _alike(models: dict[str, Teacher | Student]) -> list[tuple[str, ...]]:
     groups: dict[str, list[str]] = {}
     for name, model in models.items():
         if model.fit.augment.is_active:
-            key = f"{name == TEACHER} {model.model} {model.options} {model.fit.augment.model_dump_json()}"
+            kind = (name == TEACHER, getattr(model, "seed_offset", 0), model.model, model.options)
+            key = f"{kind} {model.fit.augment.model_dump_json()}"
             groups.setdefault(key, []).append(name)
     return [tuple(names) for names in groups.values()]
 
@@ -119,7 +120,7 @@ class _Seen:
         config = model.fit.augment
         settings = tuple(f"{key} = {getattr(config, key)}" for key in config.active())
         if self._data.task == "image":
-            return Section(names, settings, (), self.rows(self._images(config)))
+            return Section(names, settings, (), self.rows(self._images(model)))
         notes: list[str] = []
         views = self._texts(model, names[0] == TEACHER, notes)
         if names[0] != TEACHER and asks_the_teacher(config) and not self._is_trained:
@@ -141,7 +142,7 @@ class _Seen:
         teacher = None if is_teacher else self.teacher()
         own = self.teacher() if is_teacher else self._new(model, teacher)
         inputs = self._prepared(own)
-        augmenter = text_augmenter(model.fit.augment, inputs, teacher, own, self._recipe.seed, notes.append)
+        augmenter = text_augmenter(model.fit.augment, inputs, teacher, own, seed_of(self._recipe, model), notes.append)
         assert augmenter is not None
         assert isinstance(inputs, TextInputs)
         texts = zip(self._picked.tolist(), inputs.texts(self._picked), strict=True)
@@ -149,9 +150,10 @@ class _Seen:
             tuple(mark_changes(text, augmenter.view(text, epoch, at)) for epoch in range(EPOCHS)) for at, text in texts
         ]
 
-    def _images(self, config: AugmentConfig) -> list[tuple[Look, ...]]:
+    def _images(self, model: Teacher | Student) -> list[tuple[Look, ...]]:
         train, classes = self._data.splits["train"], len(self._data.classes)
-        view = View(LazyImages(train, self.teacher().preparer()), config, self._recipe.seed, classes=classes)
+        images, seed = LazyImages(train, self.teacher().preparer()), seed_of(self._recipe, model)
+        view = View(images, model.fit.augment, seed, classes=classes)
         views: list[np.ndarray] = []
         for epoch in range(EPOCHS):
             view.epoch = epoch

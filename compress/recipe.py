@@ -17,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from compress.teachers import TEACHER as TEACHER
+from compress.teachers import all_teachers, check_teachers, with_models_named
 from serve.errors import UserError, did_you_mean
 from serve.manifest import Precision, Task
 from train.augment.augmenter import check_augmentation
@@ -32,7 +34,6 @@ from train.prune import PruneConfig
 from train.tuning import TuneConfig
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-TEACHER = "teacher"
 
 
 class _Table(BaseModel):
@@ -45,6 +46,13 @@ class Teacher(_Table):
     fit: FitConfig = FitConfig()
 
 
+class NamedTeacher(Teacher):
+    """[[teachers]]: one more, which students name in distill.teachers. The report's baseline is [teacher] alone."""
+
+    name: str = Field(pattern=NAME, max_length=40)
+    seed_offset: int = Field(default=0, ge=0, lt=2**32)  # added to the recipe's seed: another beginning
+
+
 class Student(_Table):
     name: str = Field(pattern=NAME, max_length=40)
     model: str
@@ -55,6 +63,7 @@ class Student(_Table):
     prune: PruneConfig = PruneConfig()
     # The same student trained without the teacher, under the name NAME-alone: what did distillation earn?
     control: bool = True
+    seed_offset: int = Field(default=0, ge=0, lt=2**32)  # added to the recipe's seed: another beginning
 
 
 class Quantize(_Table):
@@ -113,18 +122,25 @@ class Recipe(_Table):
     task: Task = "image"
     data: DataConfig
     teacher: Teacher
+    teachers: tuple[NamedTeacher, ...] = ()
     students: tuple[Student, ...] = ()
     quantize: Quantize = Quantize()
     evaluate: Evaluate = Evaluate()
     accept: Accept
     tune: TuneConfig | None = None  # `limbeck tune` alone reads it
 
+    @model_validator(mode="before")
+    @classmethod
+    def _the_teachers_model_is_named(cls, content: Any) -> Any:
+        return with_models_named(content)
+
+    @model_validator(mode="after")
+    def _teachers_are_there(self) -> Recipe:
+        check_teachers(self)
+        return self
+
     @model_validator(mode="after")
     def _students_make_sense(self) -> Recipe:
-        names = [student.name for student in self.students]
-        for name in names:
-            if names.count(name) > 1 or name == TEACHER:
-                raise ValueError(f"two models are called '{name}'")
         for student in self.students:
             if student.distill is not None and student.distill.features and student.fit.compile:
                 raise ValueError(
@@ -147,12 +163,26 @@ class Recipe(_Table):
         return self
 
     @model_validator(mode="after")
+    def _unlabelled_items_have_students(self) -> Recipe:
+        lessons = {student.name: student.distill for student in self.students if student.distill is not None}
+        if self.data.unlabelled is None:
+            for name, lesson in lessons.items():
+                if lesson.items == "unlabelled":
+                    raise ValueError(
+                        f"student '{name}': distill.items = 'unlabelled', but there is no [data.unlabelled]"
+                    )
+        elif all(lesson.items == "labelled" for lesson in lessons.values()):
+            raise ValueError("[data.unlabelled] is for students with [students.distill], and none learns from it")
+        return self
+
+    @model_validator(mode="after")
     def _images_have_one_size(self) -> Recipe:
         size = self.teacher.options.get(IMAGE_SIZE)
-        for student in self.students:
-            if self.task == "image" and student.options.get(IMAGE_SIZE, size) != size:
+        models: list[NamedTeacher | Student] = [*self.teachers, *self.students]
+        for model in models:
+            if self.task == "image" and model.options.get(IMAGE_SIZE, size) != size:
                 raise ValueError(
-                    f"student '{student.name}' has an {IMAGE_SIZE} of its own, but students see what the teacher sees: "
+                    f"'{model.name}' has an {IMAGE_SIZE} of its own, but all see what the teacher sees: "
                     f"set it under [teacher.options]"
                 )
         return self
@@ -184,7 +214,7 @@ class Recipe(_Table):
 
     @model_validator(mode="after")
     def _augmentation_suits_the_task(self) -> Recipe:
-        models: list[Teacher | Student] = [self.teacher, *self.students]
+        models: list[Teacher | Student] = [self.teacher, *self.teachers, *self.students]
         unfit = sorted({name for model in models for name in model.fit.augment.unfit_for(self.task)})
         if unfit:
             raise ValueError(f"fit.augment cannot do {', '.join(unfit)} with task = '{self.task}': leave it out")
@@ -192,7 +222,7 @@ class Recipe(_Table):
 
     @model_validator(mode="after")
     def _what_grows_can_grow(self) -> Recipe:
-        models: list[Teacher | Student] = [self.teacher, *self.students]
+        models: list[Teacher | Student] = [self.teacher, *self.teachers, *self.students]
         if self.task != "image" and any(model.fit.grow_images for model in models):
             raise ValueError(f"fit.grow_images is for images, the task is '{self.task}'")
         for student in self.students:
@@ -202,16 +232,18 @@ class Recipe(_Table):
 
     @model_validator(mode="after")
     def _the_teacher_is_augmented_without_a_teacher(self) -> Recipe:
-        augment = self.teacher.fit.augment
-        if augment.mask_salient:
-            raise ValueError(
-                "teacher.fit.augment.mask_salient is guided by a teacher, which the teacher has not: set it on students"
-            )
-        if augment.synonym and augment.synonyms == EMBEDDINGS and self.teacher.model.startswith("builtin:"):
-            raise ValueError(
-                f"teacher.fit.augment.synonyms = '{EMBEDDINGS}' needs word embeddings that are trained, and those of "
-                f"'{self.teacher.model}' are new: name a thesaurus file, or take 'wordnet'"
-            )
+        for name, teacher in all_teachers(self).items():
+            augment = teacher.fit.augment
+            if augment.mask_salient:
+                raise ValueError(
+                    f"{name}.fit.augment.mask_salient is guided by a teacher, which the teacher has not: "
+                    "set it on students"
+                )
+            if augment.synonym and augment.synonyms == EMBEDDINGS and teacher.model.startswith("builtin:"):
+                raise ValueError(
+                    f"{name}.fit.augment.synonyms = '{EMBEDDINGS}' needs trained word embeddings, and those of "
+                    f"'{teacher.model}' are new: name a thesaurus file, or take 'wordnet'"
+                )
         return self
 
     @model_validator(mode="after")
@@ -266,7 +298,7 @@ def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise _explain(error, origin) from None
-    models: list[Teacher | Student] = [recipe.teacher, *recipe.students]
+    models: list[Teacher | Student] = [*all_teachers(recipe).values(), *recipe.students]
     for model in models:
         ModelConfig(model=model.model, options=model.options).checked(recipe.task)
         check_augmentation(model.fit.augment)

@@ -113,7 +113,8 @@ def _mark(content: dict[str, Any], config: TuneConfig, data: Data, teacher_from:
     own = config.model_dump(mode="json", exclude={"trials", "sampler", "prune"})
     rest = {key: value for key, value in content.items() if key not in ("tune", "accept", "evaluate", "quantize")}
     own["grid"] = config.sampler == "grid"
-    return fingerprint({"tune": own, "recipe": rest, "data": data.fingerprint, "teacher": str(teacher_from)})
+    pool = {} if data.unlabelled is None else {"unlabelled": data.unlabelled.fingerprint}
+    return fingerprint({"tune": own, "recipe": rest, "data": data.fingerprint, "teacher": str(teacher_from), **pool})
 
 
 def _judged_on(config: TuneConfig, data: Data) -> str:

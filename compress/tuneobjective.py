@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from compress.fingerprint import fingerprint
 from compress.predictions import score_items
 from compress.recipe import TEACHER, Recipe, Student, Teacher, apply_change, parse_recipe
 from compress.rundir import move_into_place
+from compress.teachers import all_teachers, seed_of, teachers_of
 from compress.tunecheck import as_change
 from serve.errors import UserError
 from serve.images import ImagePreparer
 from train.classifier import Classifier, ModelConfig, load_classifier, new_classifier
 from train.data import Data
+from train.distill import DistillConfig
 from train.draft import Wanted
 from train.epochs import EpochRecord
 from train.fit import Teaching, fit
@@ -39,6 +41,7 @@ from train.torch_runner import TorchRunner
 from train.tuning.config import TuneConfig
 from train.tuning.folds import fold_rows
 from train.tuning.study import Pruned, Report
+from train.unlabelled import without_known
 
 TEACHERS, PARTIAL = "teachers", ".partial"
 
@@ -81,18 +84,38 @@ class RecipeObjective:
 
     def teacher_of(self, recipe: Recipe) -> Path:
         """The folder of the recipe's trained teacher, trained now unless it was before. Raises UserError."""
-        if self._given_teacher is not None:
-            return self._given_teacher
-        key = fingerprint({"teacher": recipe.teacher, "seed": recipe.seed, "data": self._data.fingerprint})[:12]
+        return self._given_teacher if self._given_teacher is not None else self._trained(recipe, TEACHER)
+
+    def _teachers_of(self, recipe: Recipe, model: Teacher | Student) -> list[Classifier]:
+        """Those whose answers it learns from, each trained once: the main teacher, further ones, other students."""
+        names = teachers_of(model) if isinstance(model, Student) else ()
+        folders = [self.teacher_of(recipe) if name == TEACHER else self._trained(recipe, name) for name in names]
+        return [load_classifier(folder) for folder in folders]
+
+    def _key(self, recipe: Recipe, name: str) -> str:
+        """Names a model that teaches, and all that its training depends on."""
+        if name == TEACHER:
+            content = {"teacher": recipe.teacher, "seed": recipe.seed, "data": self._data.fingerprint}
+            return fingerprint(content)[:12]
+        model, pool = model_of(recipe, name), self._data.unlabelled
+        names = teachers_of(model) if isinstance(model, Student) else ()
+        content = {"model": model, "seed": seed_of(recipe, model), "data": self._data.fingerprint}
+        content |= {"unlabelled": pool and pool.fingerprint, "given": str(self._given_teacher)}
+        return fingerprint({**content, "after": [self._key(recipe, other) for other in (TEACHER, *names)]})[:12]
+
+    def _trained(self, recipe: Recipe, name: str) -> Path:
+        """The folder of a model that teaches, trained on train now unless it was before."""
+        key, model = self._key(recipe, name), model_of(recipe, name)
+        main = None if name == TEACHER else load_classifier(self.teacher_of(recipe))
         folder = self._folder / TEACHERS / key
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):  # another process may be training it
             if not folder.exists():
-                self._say(f"training the teacher, once: {recipe.teacher.model}")
+                self._say(f"training {'the teacher' if name == TEACHER else name}, once: {model.model}")
                 partial = self._folder / PARTIAL / f"teacher-{key}"  # the same again after a kill: it goes on there
                 splits = self._data.splits
                 prepared = PreparedSplits()
-                self._train(recipe, recipe.teacher, None, splits["train"], splits["validation"], partial, prepared)
+                self._train(recipe, model, main, splits["train"], splits["validation"], partial, prepared)
                 move_into_place(partial, folder)
         return folder
 
@@ -136,7 +159,8 @@ class RecipeObjective:
         teacher = None if isinstance(model, Teacher) else load_classifier(self.teacher_of(recipe))
         folder = self._folder / PARTIAL / f"trial-{uuid.uuid4().hex}"  # this process's own
         try:
-            trained = self._train(recipe, model, teacher, train, validation, folder, prepared, on_epoch)
+            unseen = [validation, held_out] if self._folds else []
+            trained = self._train(recipe, model, teacher, train, validation, folder, prepared, on_epoch, unseen)
             return score_items(TorchRunner(trained), held_out).argmax(axis=1)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -151,12 +175,13 @@ class RecipeObjective:
         folder: Path,
         prepared: PreparedSplits,
         on_epoch: Callable[[EpochRecord, int], None] | None = None,
+        unseen: Sequence[Items] = (),
     ) -> Classifier:
-        """A new model, trained and pruned as `compress.stages.training` does, from `folder`."""
+        """A new model, trained and pruned as `compress.stages.training` does it; not on what is `unseen`."""
         wanted = Wanted(
             task=self._data.task,
             labels=self._data.classes,
-            seed=recipe.seed,
+            seed=seed_of(recipe, model),
             train=train,
             images=lambda spec: prepared.get("train", train, ImagePreparer(spec)),
             teacher=teacher,
@@ -166,13 +191,27 @@ class RecipeObjective:
         checked = prepared.get("validation", validation, classifier.preparer())
         teaching = None
         if teacher is not None and isinstance(model, Student) and model.distill is not None:
-            taught = prepared.get("train", train, teacher.preparer())
-            teaching = Teaching(teacher, model.distill, taught)
-        fit(classifier, model.fit, seen, checked, recipe.seed, folder, teaching, on_epoch, guide=teacher)
+            lesson = self._lesson(model.distill, train, unseen)
+            seen = prepared.get("lesson", lesson, classifier.preparer())
+            asked = self._teachers_of(recipe, model)
+            (first, taught), *more = [(one, prepared.get("lesson", lesson, one.preparer())) for one in asked]
+            teaching = Teaching(first, model.distill, taught, tuple(more))
+        seed, guide = seed_of(recipe, model), teacher if isinstance(model, Student) else None
+        fit(classifier, model.fit, seen, checked, seed, folder, teaching, on_epoch, guide=guide)
         trained = load_classifier(folder)
         if isinstance(model, Student) and model.prune.is_active:
-            return prune(trained, model.prune, [item.decode() for item in train.content])
+            texts = train if model.distill is None else join([train, self._lesson(model.distill, train, unseen)])
+            return prune(trained, model.prune, [item.decode() for item in texts.content])
         return trained
+
+    def _lesson(self, distill: DistillConfig, train: Items, unseen: Sequence[Items]) -> Items:
+        """What a student learns from; of a fold, without unlabelled items that it is judged by."""
+        if self._data.unlabelled is None or distill.items == "labelled":
+            return train
+        pool = self._data.unlabelled.items
+        for items in unseen:
+            pool = without_known(pool, items)
+        return pool if distill.items == "unlabelled" else join([train, pool])
 
     def _judge(self, predicted: np.ndarray, labels: np.ndarray) -> float:
         if self._config.metric == "macro_f1":
@@ -191,6 +230,6 @@ def _report(report: Report, step: int, value: float, last: bool) -> None:
 
 def model_of(recipe: Recipe, name: str) -> Teacher | Student:
     """The model called `name`, which the recipe has."""
-    if name == TEACHER:
-        return recipe.teacher
+    if (teachers := all_teachers(recipe)).get(name) is not None:
+        return teachers[name]
     return next(student for student in recipe.students if student.name == name)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from compress.recipe import TEACHER, Recipe
+from compress.recipe import TEACHER, Recipe, Student
+from compress.teachers import teachers_of
 from serve.manifest import Precision
+from train.models import needs_teacher
 
 Role = Literal["teacher", "student", "control"]
 BASELINE = "teacher-torch"
@@ -21,6 +23,7 @@ class Variant:
     role: Role
     precision: Precision
     runtime: Literal["torch", "onnxruntime"] = "onnxruntime"
+    taught_by: tuple[str, ...] = (BASELINE,)  # ids of the variants that it learned from, or was exported from
 
     @property
     def id(self) -> str:
@@ -34,12 +37,19 @@ class Variant:
     @property
     def model_folder(self) -> str:
         """Where its trained model lies in the run directory."""
-        return TEACHER if self.role == "teacher" else f"students/{self.model}"
+        if self.model == TEACHER:
+            return TEACHER
+        return f"teachers/{self.model}" if self.role == "teacher" else f"students/{self.model}"
 
 
 def baseline() -> Variant:
     """The teacher as users run it today: torch eager, fp32."""
     return Variant(TEACHER, "teacher", "fp32", "torch")
+
+
+def further_teachers(recipe: Recipe) -> list[Variant]:
+    """[[teachers]], measured as the baseline is: for what their students learned from, not to be served."""
+    return [Variant(teacher.name, "teacher", "fp32", "torch") for teacher in recipe.teachers]
 
 
 def packaged_variants(recipe: Recipe) -> list[Variant]:
@@ -51,12 +61,21 @@ def packaged_variants(recipe: Recipe) -> list[Variant]:
     variants = [Variant(TEACHER, "teacher", precision) for precision in ordered]
     for student in recipe.students:
         precisions = ordered if student.role == "student" else ordered[:1]
-        variants += [Variant(student.name, student.role, precision) for precision in precisions]
+        taught_by = _taught_by(student, recipe)
+        variants += [Variant(student.name, student.role, precision, taught_by=taught_by) for precision in precisions]
     return variants
 
 
+def _taught_by(student: Student, recipe: Recipe) -> tuple[str, ...]:
+    """Those whose answers it learned from, and the main teacher where it began with its weights."""
+    students = {other.name for other in recipe.students}
+    ids = [f"{name}-fp32" if name in students else f"{name}-torch" for name in teachers_of(student)]
+    begun = needs_teacher(student.model, student.options) and BASELINE not in ids
+    return (*([BASELINE] if begun or not ids else []), *ids)
+
+
 def parents(variant: Variant) -> list[str]:
-    """The variants that this one was made from: the teacher that taught it, or the fp32 graph that was quantized."""
+    """The variants that this one was made from: the teachers that taught it, or the fp32 graph that was quantized."""
     if variant.runtime == "torch" or (variant.role == "control" and variant.precision == "fp32"):
         return []
-    return [BASELINE] if variant.precision == "fp32" else [f"{variant.model}-fp32"]
+    return list(variant.taught_by) if variant.precision == "fp32" else [f"{variant.model}-fp32"]

@@ -27,7 +27,7 @@ def verify_run(folder: Path, url: str | None, variant_id: str | None = None) -> 
     report = read_report(folder)
     variant = _variant(report, folder, variant_id)
     recipe = parse_recipe(read_about(folder)["recipe"], str(folder / "run.json"))
-    data = load_data(recipe.data, recipe.seed, recipe.task)
+    data = load_data(recipe.data.model_copy(update={"unlabelled": None}), recipe.seed, recipe.task)
     if data.fingerprint != report.data.fingerprint:
         raise UserError(
             f"the data at {recipe.data.source} is no longer what {folder} was measured on", "run the recipe again"

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from compress.cli import app
 from serve.errors import UserError
+from train.data import DataConfig, load_data
 
 ROWS = [f"text {at},{'pos' if at % 2 else 'neg'}" for at in range(100)]
 
@@ -102,3 +103,37 @@ def test_many_classes_fit_into_the_table(tmp_path: Path) -> None:
     assert "smallest class" in out
     _, *table = out.splitlines()  # the first line names the file, however long its path
     assert max(map(len, table)) <= 100
+
+
+def test_unlabelled_items_are_counted_and_those_of_a_judged_split_are_named(tmp_path: Path) -> None:
+    written(tmp_path, ROWS)
+    held_out = load_data(DataConfig(source=f"csv:{tmp_path / 'data.csv'}"), 0).splits["test"].content[0].decode()
+    (tmp_path / "pool.csv").write_text("text\nmore\nstill more\n")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f"""name = "t"
+task = "text"
+[data]
+source = "csv:{tmp_path / "data.csv"}"
+[data.unlabelled]
+source = "csv:{tmp_path / "pool.csv"}"
+[teacher]
+model = "builtin:textcnn"
+[[students]]
+name = "small"
+model = "builtin:textcnn"
+distill = {{}}
+[accept]
+max_drop_points = 50.0
+"""
+    )
+    code, out = check(recipe)
+    assert code == 0, out
+    assert ["unlabelled", "2"] in [line.split() for line in out.splitlines()]
+    (tmp_path / "pool.csv").write_text(f"text\nmore\n{held_out}\n")
+    code, out = check(recipe)
+    assert code == 2
+    assert (
+        "error  unlabelled items that stand in validation or test\n    unlabelled pool.csv:3 is also data.csv:" in out
+    )
+    assert 'or write duplicates = "drop" under [data.repair]' in out

@@ -14,16 +14,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import pytest
+import torch
 
 from compress import cli
 from compress import tune as tuning
-from compress.recipe import load_recipe
+from compress.recipe import load_recipe, parse_recipe
 from compress.tune import tune
 from compress.tunecheck import as_change
+from compress.tuneobjective import RecipeObjective
 from serve.errors import UserError
 from train.data import Data, load_data
+from train.distill import DistillConfig
 from train.sources import Items
+from train.sources.joined import join
+from train.unlabelled import Pool
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = """# my digits
@@ -339,3 +345,37 @@ def test_two_at_once_share_the_trials_and_a_killed_one_is_made_good(recipe: Path
     assert {trial["state"] for trial in trials} <= {"complete", "pruned"}
     assert said.count("\ntrial ") < 8  # the first had ended one of them
     assert load_recipe(folder / "best.toml").tune is None
+
+
+def test_of_a_fold_no_unlabelled_item_is_learned_from_that_is_held_out(recipe: Path, tmp_path: Path) -> None:
+    parsed = load_recipe(recipe)
+    data = load_data(parsed.data, parsed.seed)
+    validation = data.splits["validation"]
+    pool = Pool(join([data.splits["train"].take(np.arange(5)), validation.take(np.arange(4))]), "these")
+    assert parsed.tune is not None
+    objective = RecipeObjective(tomllib.loads(RECIPE), "tiny", parsed.tune, replace(data, unlabelled=pool), tmp_path)
+    train = data.splits["train"]
+    both = objective._lesson(DistillConfig(), train, [validation])
+    assert [*both.content] == [*train.content, *train.content[:5]]
+    assert len(objective._lesson(DistillConfig(), train, [])) == len(train) + 9
+    alone = objective._lesson(DistillConfig(items="unlabelled", alpha=1.0), train, [])
+    assert [*alone.content] == [*pool.items.content]
+    assert objective._lesson(DistillConfig(items="labelled"), train, []) is train
+
+
+def test_all_that_teach_a_tuned_student_are_trained_once(recipe: Path, tmp_path: Path) -> None:
+    content = tomllib.loads(RECIPE)
+    content["teachers"] = [{"name": "second", "model": "teacher", "seed_offset": 9, "fit": {"epochs": 1}}]
+    middle = {**content["students"][0], "name": "middle", "distill": {"teachers": ["second"]}}
+    content["students"][0]["distill"]["teachers"] = ["middle", "teacher"]
+    content["students"].append(middle)
+    parsed = parse_recipe(content, "tiny")
+    assert parsed.tune is not None
+    data, said = load_data(parsed.data, parsed.seed), list[str]()
+    objective = RecipeObjective(content, "tiny", parsed.tune, data, tmp_path / "tune", say=said.append)
+    small = parsed.students[0]
+    first, again = (objective._teachers_of(parsed, small) for _ in range(2))
+    assert [model.spec.model for model in first] == ["builtin:cnn-2", "builtin:cnn-4"]
+    assert [line.partition(",")[0] for line in said] == ["training the teacher", "training middle", "training second"]
+    assert all(torch.equal(*pair) for pair in zip(first[0].parameters(), again[0].parameters(), strict=True))
+    assert len([*(tmp_path / "tune/teachers").glob("*/spec.json")]) == 3

@@ -156,4 +156,5 @@ def test_a_dump_reads_back_and_holds_only_what_counts(method: str) -> None:
     features = (FeatureConfig(loss="hints", weight=1.0, layers=((0, 1), (2, 2))),)
     config = DistillConfig(method=method, features=features)  # type: ignore[arg-type]
     assert DistillConfig.model_validate(config.model_dump(mode="json")) == config
-    assert set(DistillConfig().model_dump()) == {"method", "temperature", "alpha", "features"}
+    always = {"method", "alpha", "features", "teachers", "teacher_weights", "items"}
+    assert set(DistillConfig().model_dump()) == {*always, "temperature"}

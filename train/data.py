@@ -14,14 +14,17 @@ from serve.errors import UserError
 from serve.manifest import Task
 from train.checks import check_classes, find_duplicates, undecodable
 from train.repairs import Watch, parts_of, without, without_classes, without_undecodable
+from train.scan import scan
 from train.sources import Items, Reading, Source, load_source
+from train.sources.joined import join
 from train.sources.problems import Problem, Problems
 from train.splits import draw_sample, draw_splits
+from train.unlabelled import Pool, UnlabelledConfig, read_unlabelled
 
+UNLABELLED_ITEMS = "unlabelled"  # beside the splits, in `Data.part`
 SPLITS = ("train", "calibration", "validation", "test")
 _SHARES = {"calibration": 0.1, "validation": 0.1, "test": 0.2}  # of train, where nothing else is said
 _CALIBRATION = 256  # more would not change the ranges that int8 is calibrated to
-_HASH_BYTES = 8
 
 Refuse = Literal["refuse", "drop"]
 Verdict = Literal["error", "warning", "note", "repaired"]
@@ -54,6 +57,7 @@ class DataConfig(Reading):
     test: int | float | None = Field(default=None, gt=0)  # None: the source's own; 0.2 where it has none
     seed: int | None = Field(default=None, ge=0, lt=2**32)  # of what is drawn; None: the recipe's
     repair: Repair = Repair()
+    unlabelled: UnlabelledConfig | None = None  # for distilled students
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,24 @@ class Data:
     splits: dict[str, Items]
     fingerprints: dict[str, str]
     notes: tuple[str, ...] = ()
+    unlabelled: Pool | None = None  # for distilled students alone; not in `fingerprint`
 
     @property
     def fingerprint(self) -> str:
-        """Names exactly these items, labels, class names and splits."""
+        """Names exactly these labelled items, labels, class names and splits."""
         parts = [*self.classes, *(self.fingerprints[name] for name in SPLITS)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    def part(self, name: str) -> Items:
+        """A split, or "unlabelled", or both joined by a plus: "train+unlabelled"."""
+        parts = [self._part(each) for each in name.split("+")]
+        return parts[0] if len(parts) == 1 else join(parts)
+
+    def _part(self, name: str) -> Items:
+        if name != UNLABELLED_ITEMS:
+            return self.splits[name]
+        assert self.unlabelled is not None
+        return self.unlabelled.items
 
 
 @dataclass(frozen=True)
@@ -132,15 +148,24 @@ def examine(
     if len(rare) and config.repair.rare_classes == "drop":
         source = without_classes(source, rare)
     data, obstacle = None, None
+    drawn_by = seed if config.seed is None else config.seed
     if not any(verdict == "error" and problem.kind.repair is None for verdict, problem in _judged(problems, config)):
         try:
-            drawn_by = seed if config.seed is None else config.seed
             data = _split_and_name(source, config, drawn_by, problems)
         except UserError as error:
             obstacle = error
+    if data is not None and config.unlabelled is not None:
+        repair = config.repair
+        drop_unreadable = repair.unreadable == "drop"
+        pool = read_unlabelled(
+            config.unlabelled, data.task, data.splits, drawn_by, problems, drop_unreadable, repair.duplicates, watch
+        )
+        data = replace(data, unlabelled=pool)
     judged = _judged(problems, config)
     if data is not None:
         notes = tuple(f"left out: {describe(problem)}" for verdict, problem in judged if verdict == "repaired")
+        if config.unlabelled is not None and data.unlabelled is not None:
+            notes = (*notes, f"{len(data.unlabelled.items):,} unlabelled items: {config.unlabelled.source}")
         data = replace(data, notes=notes)
     splits = data.splits if data is not None else parts_of(source)
     return Examined(source.task, source.classes, judged, splits, data, obstacle)
@@ -168,11 +193,6 @@ def describe(problem: Problem) -> str:
     return f"{problem.kind.title}: {problem.examples[0]}{more}"
 
 
-def fingerprint(items: Items) -> str:
-    """Names the labels and bytes of a split, in their order."""
-    return _scan(items)[0]
-
-
 def _judged(problems: Problems, config: DataConfig) -> tuple[tuple[Verdict, Problem], ...]:
     return tuple((_verdict(problem, config.repair), problem) for problem in problems.found())
 
@@ -195,14 +215,14 @@ def _check_task(source: Source, config: DataConfig, task: Task | None) -> None:
 
 def _split_and_name(source: Source, config: DataConfig, seed: int, problems: Problems) -> Data:
     splits = _split(source, config, seed)
-    scanned = {name: _scan(items) for name, items in splits.items()}
+    scanned = {name: scan(items) for name, items in splits.items()}
     if config.repair.duplicates != "keep":
         hashes = {name: hashes for name, (_, hashes) in scanned.items()}
         leaking = find_duplicates(splits, hashes, source.classes, problems)
         if config.repair.duplicates == "drop":
             for name in (name for name, rows in leaking.items() if len(rows)):
                 splits[name] = without(splits[name], leaking[name])
-                scanned[name] = _scan(splits[name])
+                scanned[name] = scan(splits[name])
                 _check_rest(name, splits[name], source.classes)
     fingerprints = {name: mark for name, (mark, _) in scanned.items()}
     return Data(config.source, source.task, source.classes, splits, fingerprints)
@@ -245,14 +265,3 @@ def _default(name: str, total: int, classes: int) -> int:
 
 def _number(size: int | float, total: int) -> int:
     return size if isinstance(size, int) else round(size * total)
-
-
-def _scan(items: Items) -> tuple[str, np.ndarray]:
-    """The fingerprint, and a hash of each item: uint64 [N]. Every item is read once."""
-    digest = hashlib.sha256(items.labels.astype("<i8").tobytes())
-    hashes = bytearray()
-    for content in items.content:
-        digest.update(len(content).to_bytes(8, "little"))
-        digest.update(content)
-        hashes += hashlib.blake2b(content, digest_size=_HASH_BYTES).digest()
-    return digest.hexdigest(), np.frombuffer(hashes, dtype="<u8")

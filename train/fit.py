@@ -22,6 +22,7 @@ from train.classifier import Classifier, save_classifier
 from train.compiled import compiled
 from train.curves import Curves
 from train.distill import DistillConfig
+from train.distill.ensemble import combined
 from train.distill.lesson import Lesson, check_labels
 from train.epochs import EpochRecord, OnEpoch, Until, best_of, epoch_callbacks, epoch_records
 from train.fit_config import FitConfig
@@ -72,11 +73,19 @@ class FitResult(BaseModel):
 
 @dataclass(frozen=True)
 class Teaching:
-    """A trained teacher, how a student learns from it, and the training split as the teacher sees it."""
+    """A trained teacher, how a student learns from it, and the training split as the teacher sees it.
+
+    `others` are further teachers, in the order of `config.teachers`, each with the split as it sees it.
+    """
 
     teacher: Classifier
     config: DistillConfig
     train: Inputs
+    others: tuple[tuple[Classifier, Inputs], ...] = ()
+
+    @property
+    def teachers(self) -> tuple[tuple[Classifier, Inputs], ...]:
+        return ((self.teacher, self.train), *self.others)
 
 
 def fit(
@@ -112,8 +121,9 @@ def fit(
     if teaching is None:
         check_progressive(config, classifier)
     else:
-        check_progressive(config, classifier, teaching.teacher, features=bool(teaching.config.features))
-        check_labels(classifier, teaching.teacher)
+        for teacher, _ in teaching.teachers:
+            check_progressive(config, classifier, teacher, features=bool(teaching.config.features))
+            check_labels(classifier, teacher)
         teaching.config.check_accumulation(config.accumulation)
     arithmetic = choose_arithmetic(config.precision, classifier, classifier.macs(), training_device())
     say(f"training in {arithmetic.precision}: {arithmetic.why}")
@@ -175,15 +185,18 @@ def _train(job: _Job, config: FitConfig) -> FitResult:
     changing = config.augment.is_active or bool(config.grow_images)
     fixed = teaching is not None and not changing and not teaching.config.features
     taught = _answers(teaching) if teaching is not None and fixed else None
-    lesson = None if teaching is None else Lesson(classifier, None if fixed else teaching.teacher, teaching.config)
-    guide = teaching.teacher if teaching else job.guide
+    lesson = _lesson(classifier, teaching, fixed) if teaching is not None else None
+    teachers = () if teaching is None else teaching.teachers
+    guide = job.guide or (teaching.teacher if teaching else None)  # the recipe's teacher, whoever teaches
     view = TracedView(
         job.train,
         config.augment,
         job.seed,
         taught,
-        _as_the_teacher(job.train, teaching),
-        text_augmenter(config.augment, job.train, guide, classifier, job.seed, job.say),
+        [_as_the_teacher(job.train, seen) for _, seen in teachers],
+        text_augmenter(
+            config.augment, job.train, guide, classifier, job.seed, job.say, [teacher for teacher, _ in teachers]
+        ),
         len(classifier.spec.labels),
         growth_of(config),
     )
@@ -267,11 +280,17 @@ def _last(checkpoints: Path) -> Path | None:
     return last_checkpoint(checkpoints)
 
 
-def _as_the_teacher(train: Inputs, teaching: Teaching | None) -> Inputs | None:
-    """The training split as the teacher prepares it, where that is another way than the student's."""
-    if teaching is None or not isinstance(train, TextInputs) or not isinstance(teaching.train, TextInputs):
+def _lesson(classifier: Classifier, teaching: Teaching, fixed: bool) -> Lesson:
+    """`fixed`: all answers are known, and nobody is asked any more."""
+    first = None if fixed else teaching.teacher
+    return Lesson(classifier, first, teaching.config, [teacher for teacher, _ in teaching.others])
+
+
+def _as_the_teacher(train: Inputs, seen: Inputs) -> Inputs | None:
+    """The training split as a teacher prepares it, `seen`, where that is another way than the student's."""
+    if not isinstance(train, TextInputs) or not isinstance(seen, TextInputs):
         return None
-    return teaching.train if teaching.train.fingerprint() != train.fingerprint() else None
+    return seen if seen.fingerprint() != train.fingerprint() else None
 
 
 def _as_it_is(classifier: Classifier, folder: Path) -> FitResult:
@@ -289,12 +308,17 @@ def _as_it_is(classifier: Classifier, folder: Path) -> FitResult:
 
 @torch.inference_mode()
 def _answers(teaching: Teaching) -> np.ndarray:
-    """The teacher's logits for the whole training split: float32 [N, K]. Texts go by length, to pad little."""
-    inputs = teaching.train
+    """The teachers' logits, combined, for the whole training split: float32 [N, K]."""
+    answers = [torch.from_numpy(_answers_of(teacher, inputs)) for teacher, inputs in teaching.teachers]
+    return combined(answers, teaching.config).numpy()
+
+
+def _answers_of(teacher: Classifier, inputs: Inputs) -> np.ndarray:
+    """One teacher's logits: float32 [N, K]. Texts go by length, to pad little."""
     order = np.arange(len(inputs)) if inputs.lengths is None else np.argsort(inputs.lengths, kind="stable")
     here = world()
     device = training_device()
-    teacher = teaching.teacher.to(device).eval()
+    teacher = teacher.to(device).eval()
     answers = np.zeros((len(inputs), len(teacher.spec.labels)), dtype=np.float32)
     batch = scored_together(inputs, _TEACHER_BATCH)
     for at in range(here.rank * batch, len(order), here.size * batch):  # each process asks for its own

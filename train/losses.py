@@ -3,6 +3,7 @@
 Dividing here by the micro-batch would make the update depend on how accumulation splits it (trl#6006). For the same
 reason a class's weight multiplies its items' losses and nothing is divided by the sum of the weights.
 N items, K classes. Labels are int64 [N], or the share of each class in an item, float [N, K]; class weights float [K].
+Items without a label, UNLABELLED or a row of zeros, add nothing, and count among the items all the same.
 What a teacher adds is in `train.distill`.
 """
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 
 from serve.errors import UserError, did_you_mean
 from train.fit_config import BALANCED, FitConfig
+from train.sources.base import UNLABELLED
 
 
 def cross_entropy(
@@ -54,21 +56,31 @@ class LabelLoss:
     def __init__(self, config: FitConfig, labels: tuple[str, ...], train: np.ndarray) -> None:
         """`labels` are the names of the classes, `train` int64 [N] the training split's, to be balanced.
 
-        Raises UserError where the recipe weighs a class that the data do not have.
+        Items without a label have UNLABELLED among them. Raises UserError where the recipe weighs a class that the
+        data do not have.
         """
         self._config = config
-        weights = class_weights(config.class_weights, labels, train)
+        self._partly = bool((train == UNLABELLED).any())
+        weights = class_weights(config.class_weights, labels, train[train != UNLABELLED])
         self._weights = None if weights is None else torch.from_numpy(weights)
 
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         config = self._config
         weights = None if self._weights is None else self._weights.to(logits.device)
         logits = logits.float()
+        if self._partly:
+            labelled = is_labelled(labels)
+            logits, labels = logits[labelled], labels[labelled]
         if config.loss == "focal":
             return focal(logits, labels, config.focal_gamma, weights)
         if config.loss == "mse":
             return squared_error(logits, labels, weights)
         return cross_entropy(logits, labels, config.label_smoothing, weights)
+
+
+def is_labelled(labels: torch.Tensor) -> torch.Tensor:
+    """bool [N]: which items have a label, of labels int64 [N] or shares float [N, K]."""
+    return labels.sum(dim=1) > 0 if labels.ndim == 2 else labels != UNLABELLED
 
 
 def class_weights(

@@ -25,7 +25,7 @@ from train.optimizers import l1_norm, new_optimizer
 from train.processes import same_statistics
 from train.schedules import PlateauWarmup, new_schedule, warmup_updates
 from train.traced import IDLE, ROWS, name_rows
-from train.views import Batch, EpochSampler, View, as_batch, items_of_epoch
+from train.views import Batch, EpochSampler, View, as_batch, items_of_epoch, teacher_key
 
 
 class ClassifierTrainer(Trainer):
@@ -103,12 +103,13 @@ class ClassifierTrainer(Trainer):
         )
 
     def _taught(self, inputs: Batch) -> torch.Tensor:
-        """The teacher's logits for this very view, asked now unless they were known in advance."""
+        """The teachers' logits for this very view, asked now unless they were known in advance."""
         assert self._lesson is not None
         if "taught" in inputs:
             return inputs["taught"]
         with self.accelerator.autocast():
-            return self._lesson.answers(inputs.get("teacher_inputs", inputs["inputs"]))
+            views = [inputs.get(teacher_key(at), inputs["inputs"]) for at in range(self._lesson.asks)]
+            return self._lesson.answers(*views)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
         """The items of an update, or of a batch that is scored, in all processes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from train.inputs import Inputs, TextInputs
 
 # inputs uint8 [N, H, W, C] or int64 [N, L], labels int64 [N]. Where items were mixed, targets float32 [N, K]: how much
 # each has of a class. Where the teacher answered in advance, taught float32 [N, K]: its logits. Where it has a
-# tokenizer of its own, teacher_inputs int64 [N, L']: the same texts for it.
+# tokenizer of its own, teacher_inputs int64 [N, L']: the same texts for it; for a second teacher, teacher_inputs1.
 Batch = dict[str, torch.Tensor]
 _GROUP = 50  # batches that are sorted by length together
 
@@ -39,12 +39,14 @@ class View(Dataset[Batch]):
         augmentation: AugmentConfig,
         seed: int,
         taught: np.ndarray | None = None,
-        teacher_inputs: Inputs | None = None,
+        teacher_inputs: Sequence[Inputs | None] = (),
         augmenter: TextAugmenter | None = None,
         classes: int | None = None,
         growth: ImageGrowth | None = None,
     ) -> None:
-        """`classes` is K, needed where items are mixed. Raises UserError for colours to change in grey images."""
+        """`teacher_inputs` are the same items for each teacher that prepares them in another way, None for any other.
+
+        `classes` is K, needed where items are mixed. Raises UserError for colours to change in grey images."""
         if augmentation.is_active and not isinstance(inputs, TextInputs):
             check_channels(augmentation, inputs.gather(np.array([0])).shape[-1])
         self.inputs, self.augmentation, self.seed, self.taught = inputs, augmentation, seed, taught
@@ -85,8 +87,9 @@ class View(Dataset[Batch]):
             for row, text in zip(rows, self.inputs.texts(rows), strict=True)
         ]
         seen = {"inputs": self.augmenter.tokenize(texts, self.inputs)}
-        if isinstance(self.teacher_inputs, TextInputs):
-            seen["teacher_inputs"] = self.augmenter.tokenize(texts, self.teacher_inputs)
+        for at, theirs in enumerate(self.teacher_inputs):
+            if isinstance(theirs, TextInputs):
+                seen[teacher_key(at)] = self.augmenter.tokenize(texts, theirs)
         return seen
 
     def _images(self, rows: np.ndarray) -> np.ndarray:
@@ -110,6 +113,11 @@ class View(Dataset[Batch]):
             if get_worker_info() is None:
                 raise
             raise WorkerError(json.dumps([error.message, error.hint])) from None
+
+
+def teacher_key(at: int) -> str:
+    """What the view of a teacher, counted from 0, is called in a batch."""
+    return f"teacher_inputs{at or ''}"
 
 
 class WorkerError(Exception):

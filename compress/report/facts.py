@@ -150,7 +150,7 @@ def failed(checked: Iterable[Check]) -> list[Check]:
 
 def nearest(report: Report) -> Variant | None:
     """The student or exported teacher that misses the constraints on test by the least; None without any."""
-    candidates = [variant for variant in compared(report) if variant.role != "control"]
+    candidates = [one for one in compared(report) if one.role != "control" and one.runtime == "onnxruntime"]
 
     def distance(variant: Variant) -> tuple[int, float]:
         missed = failed(checks(report, variant))

@@ -9,10 +9,9 @@ from compress.choose import Measured, Refitted, choose
 from compress.latency import LatencyResult, reference_point
 from compress.memory import MemoryResult
 from compress.packaging import PackageResult, is_batch_invariant
-from compress.recipe import TEACHER
 from compress.report.schema import Choice
 from compress.stages.context import RunContext
-from compress.variants import BASELINE, baseline
+from compress.variants import BASELINE, Variant, baseline
 from train.classifier import WEIGHTS
 from train.fit import FitResult
 from train.torch_runner import TorchRunner
@@ -75,19 +74,29 @@ def gather_evidence(
     memory: MemoryResult,
 ) -> list[Evidence]:
     """Everything measured about each variant, the baseline first."""
-    steady = is_batch_invariant(TorchRunner(run.classifier(TEACHER)), run.data.splits["validation"].content)
-    teacher_bytes = (run.path / TEACHER / WEIGHTS).stat().st_size
     return [
         Evidence(
             plan=variant,
             fit=fits[variant.model],
             package=packages.get(variant.id),
             provider="CPUExecutionProvider" if variant.id in packages else TorchRunner.provider,
-            size_bytes=packages[variant.id].size_bytes if variant.id in packages else teacher_bytes,
-            batch_invariant=packages[variant.id].batch_invariant if variant.id in packages else steady,
+            size_bytes=packages[variant.id].size_bytes if variant.id in packages else _weights_bytes(run, variant),
+            batch_invariant=packages[variant.id].batch_invariant
+            if variant.id in packages
+            else _is_steady(run, variant),
             latency=latency.variants[variant.id],
             peak_rss_mb=memory.peak_rss_mb[variant.id],
             scores=run.scores(variant, "test"),
         )
         for variant in run.variants
     ]
+
+
+def _weights_bytes(run: RunContext, variant: Variant) -> int:
+    return (run.path / variant.model_folder / WEIGHTS).stat().st_size
+
+
+def _is_steady(run: RunContext, variant: Variant) -> bool:
+    """Whether a teacher in torch answers the same whatever shares the batch."""
+    runner = TorchRunner(run.classifier(variant.model_folder))
+    return is_batch_invariant(runner, run.data.splits["validation"].content)

@@ -13,14 +13,14 @@ from compress.environment import DECIDING, versions
 from compress.predictions import read_scores
 from compress.recipe import TEACHER, Recipe
 from compress.rundir import Result, RunDir
-from compress.variants import HELD_OUT, Variant, baseline, packaged_variants
+from compress.teachers import all_teachers
+from compress.variants import HELD_OUT, Variant, baseline, further_teachers, packaged_variants
 from serve.predictor import Predictor
 from serve.runner import Runner
 from train.classifier import Classifier, load_classifier
 from train.data import Data
 from train.inputs import Inputs, PreparedSplits
 from train.sources import Items
-from train.sources.joined import join
 from train.torch_runner import TorchRunner
 
 # What a refit (`fit.final_refit`) trains on. Calibration items too: they set the ranges of static int8 without a look
@@ -36,17 +36,25 @@ class RunContext:
     def __init__(self, recipe: Recipe, data: Data, rundir: RunDir, console: Console, tensorboard: bool = False) -> None:
         self.recipe, self.data, self.rundir, self.console = recipe, data, rundir, console
         self.packaged = packaged_variants(recipe)
-        self.variants = [baseline(), *self.packaged]
+        self.variants = [baseline(), *further_teachers(recipe), *self.packaged]
         self.prepared = PreparedSplits()
         self.tensorboard = tensorboard
-        models = [(TEACHER, recipe.teacher.fit), *((student.name, student.fit) for student in recipe.students)]
-        self.refitted = frozenset(name for name, fit in models if fit.final_refit)
+        fits = {name: teacher.fit for name, teacher in all_teachers(recipe).items()}
+        fits |= {student.name: student.fit for student in recipe.students}
+        self.refitted = frozenset(name for name, fit in fits.items() if fit.final_refit)
         self._done: list[str] = []
 
     @property
     def path(self) -> Path:
         """The run directory's folder."""
         return self.rundir.path
+
+    def folder_of(self, model: str) -> str:
+        """The stage and the folder of a model of the recipe, by its name."""
+        if model == TEACHER:
+            return TEACHER
+        kind = "teachers" if any(teacher.name == model for teacher in self.recipe.teachers) else "students"
+        return f"{kind}/{model}"
 
     def stage(
         self,
@@ -72,14 +80,12 @@ class RunContext:
         self.rundir.forget_all_but(self._done)
 
     def inputs(self, split: str, classifier: Classifier) -> Inputs:
-        """A split, or REFIT, as `classifier` takes it."""
+        """A part of the data, as `Data.part` names it, as `classifier` takes it."""
         return self.prepared.get(split, self.items(split), classifier.preparer())
 
     def items(self, split: str) -> Items:
-        """A split, or those of REFIT as one."""
-        if split == REFIT:
-            return join([self.data.splits[part] for part in REFIT_SPLITS])
-        return self.data.splits[split]
+        """A split, those of REFIT as one, or these with unlabelled items."""
+        return self.data.part(split)
 
     def classifier(self, folder: str) -> Classifier:
         """The trained model in `folder` of the run directory."""

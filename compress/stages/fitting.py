@@ -9,6 +9,8 @@ from compress.rundir import remove
 from compress.stages.context import REFIT, REFIT_SPLITS, RunContext
 from serve.images import ImagePreparer
 from train.classifier import Classifier, load_classifier, save_classifier
+from train.data import UNLABELLED_ITEMS
+from train.distill.config import LessonItems
 from train.draft import Wanted
 from train.fit import FitResult, Refit, Teaching, fit
 from train.fit_config import FitConfig
@@ -22,12 +24,23 @@ class Training:
 
     model: str  # its name in the recipe
     place: str  # its stage, and its folder
-    teacher: str  # the folder of the teacher whose students learn in it
+    teacher: str  # the folder of the main teacher, whose view its students see
+    seed: int
+    learns: LessonItems = "labelled"  # from which items; of unlabelled ones, where the data have some
     first: FitResult | None = None  # what the training before a refit gave
 
     @property
     def items(self) -> str:
-        """What it trains on."""
+        """What it trains on, as `Data.part` names it."""
+        return {"labelled": self._labelled, "all": self.known, "unlabelled": UNLABELLED_ITEMS}[self.learns]
+
+    @property
+    def known(self) -> str:
+        """All items that it may know, whether or not it learns from their labels."""
+        return self._labelled if self.learns == "labelled" else f"{self._labelled}+{UNLABELLED_ITEMS}"
+
+    @property
+    def _labelled(self) -> str:
         return "train" if self.first is None else REFIT
 
     @property
@@ -41,13 +54,13 @@ class Training:
         return ("train", "validation") if self.first is None else REFIT_SPLITS
 
 
-def wanted_by(run: RunContext, teacher: Classifier | None = None) -> Wanted:
+def wanted_by(run: RunContext, seed: int, teacher: Classifier | None = None) -> Wanted:
     """What a new model must fit. What is learned before training comes from train, also for a refit: the same start."""
     data = run.data
     return Wanted(
         task=data.task,
         labels=data.classes,
-        seed=run.recipe.seed,
+        seed=seed,
         train=data.splits["train"],
         images=lambda spec: run.prepared.get("train", data.splits["train"], ImagePreparer(spec)),
         teacher=teacher,
@@ -65,7 +78,7 @@ def train(
 ) -> FitResult:
     """`fit` on what the training is about; a refit ends with the first training's best epoch, and says so."""
     items, origins = run.inputs(training.items, classifier), run.items(training.items).origins
-    seed, say, first = run.recipe.seed, run.console.detail, training.first
+    seed, say, first = training.seed, run.console.detail, training.first
     folder_of_curves = run.path / "tensorboard" / training.curves
     if not run.tensorboard and world().leads:
         remove(folder_of_curves)  # they show another training
@@ -85,7 +98,7 @@ def prune_student(
 ) -> FitResult:
     """Write the student that was trained into `folder` again, without what it can do without."""
     trained = load_classifier(folder)
-    pruned = prune(trained, config, _texts(run, training.items))
+    pruned = prune(trained, config, _texts(run, training.known))
     save_classifier(pruned, folder)
     note = f"embeddings pruned: {trained.params:,} parameters are {pruned.params:,} now"
     if training.first is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ from compress.beforehand import check_models
 from compress.recipe import TEACHER, Student, Teacher
 from compress.stages.context import RunContext, held_out
 from compress.stages.fitting import Training, prune_student, train, wanted_by
+from compress.teachers import all_teachers, in_order, seed_of, teachers_of
+from serve.manifest import Preprocessing
 from train.arguments import training_device
 from train.augment.augmenter import asks_the_teacher
 from train.augment.augmenter import origin as origin_of_views
 from train.classifier import ModelConfig, new_classifier, read_spec
 from train.compiled import check_compiler
+from train.data import Data
+from train.distill.config import LessonItems
 from train.fit import FitResult, Teaching
 from train.fit_config import FitConfig
 from train.losses import class_weights
@@ -33,16 +38,17 @@ _HEARD_OF_VALIDATION = (
 
 def train_models(run: RunContext) -> dict[str, FitResult]:
     """Train the teacher, then each student and control: results by model name."""
-    models: list[Teacher | Student] = [run.recipe.teacher, *run.recipe.students]
+    teachers = all_teachers(run.recipe)
+    models: list[Teacher | Student] = [*teachers.values(), *run.recipe.students]
     for model in models:  # not after hours of training the teacher
         class_weights(model.fit.class_weights, run.data.classes, run.data.splits["train"].labels)
         _check_switches(run, model)
-    check_models(run.recipe, lambda config, teacher: new_classifier(config, wanted_by(run, teacher)))
-    results = {TEACHER: _with_refit(run, TEACHER, TEACHER, partial(_teacher, run))}
-    for student in run.recipe.students:
-        place = f"students/{student.name}"
-        results[student.name] = _with_refit(run, student.name, place, partial(_student, run, student))
-    return results
+    seed = run.recipe.seed
+    check_models(run.recipe, lambda config, teacher: new_classifier(config, wanted_by(run, seed, teacher)))
+    results = {name: _with_refit(run, name, one, partial(_teacher, run, one)) for name, one in teachers.items()}
+    for student in in_order(run.recipe.students):
+        results[student.name] = _with_refit(run, student.name, student, partial(_student, run, student))
+    return {name: results[name] for name in (*teachers, *(student.name for student in run.recipe.students))}
 
 
 def _check_switches(run: RunContext, model: Teacher | Student) -> None:
@@ -50,49 +56,76 @@ def _check_switches(run: RunContext, model: Teacher | Student) -> None:
     if model.fit.epochs and model.fit.compile:
         check_compiler(training_device())
     if model.fit.epochs and model.fit.gradient_checkpointing and not needs_teacher(model.model, model.options):
-        recomputed_layers(new_classifier(ModelConfig(model=model.model, options=model.options), wanted_by(run)))
+        recomputed_layers(
+            new_classifier(ModelConfig(model=model.model, options=model.options), wanted_by(run, run.recipe.seed))
+        )
 
 
-def _with_refit(run: RunContext, name: str, place: str, fit_it: Callable[[Training], FitResult]) -> FitResult:
-    """Train a model at `place`; where it is refitted, there the second time, with all that was held out the first time.
+def _with_refit(
+    run: RunContext, name: str, model: Teacher | Student, fit_it: Callable[[Training], FitResult]
+) -> FitResult:
+    """Train a model at its place; where it is refitted, there the second time, with all that was held out before.
 
     What is to judge a model before its refit must not have met validation by way of its teacher either, so in the first
     training that is the teacher from before its own refit.
     """
+    whole = Training(name, run.folder_of(name), TEACHER, seed_of(run.recipe, model), _learns(model, run.data))
     if name not in run.refitted:
-        return fit_it(Training(name, place, TEACHER))
-    first = fit_it(Training(name, held_out(place), held_out(TEACHER) if TEACHER in run.refitted else TEACHER))
-    return fit_it(Training(name, place, TEACHER, first))
+        return fit_it(whole)
+    first = fit_it(replace(whole, place=held_out(whole.place), teacher=_place_of(run, TEACHER, before=True)))
+    return fit_it(replace(whole, first=first))
 
 
-def _teacher(run: RunContext, training: Training) -> FitResult:
-    teacher = run.recipe.teacher
+def _learns(model: Teacher | Student, data: Data) -> LessonItems:
+    """From which items; unlabelled ones are for distilled students alone."""
+    if not isinstance(model, Student) or model.distill is None or data.unlabelled is None:
+        return "labelled"
+    return model.distill.items
+
+
+def _place_of(run: RunContext, name: str, before: bool) -> str:
+    """The folder of a model that teaches; where it is refitted and this is asked, as it was `before`."""
+    place = run.folder_of(name)
+    return held_out(place) if before and name in run.refitted else place
+
+
+def _teacher(run: RunContext, teacher: Teacher, training: Training) -> FitResult:
+    """The main teacher, or a further one, which sees images as the main one does."""
     config = ModelConfig(model=teacher.model, options=teacher.options)
+    is_main = training.model == TEACHER
     inputs = {
         "model": config,
         "fit": teacher.fit,
+        "seed": training.seed,
+        **({} if is_main else {"preprocessing": _preprocessing(run, training)}),
         **origin_of_views(teacher.fit.augment),
         **_origin(config),
         **_of_refit(run, training),
     }
 
     def work(folder: Path) -> FitResult:
-        return train(run, training, new_classifier(config, wanted_by(run)), teacher.fit, folder)
+        main = None if is_main else run.classifier(training.teacher)
+        return train(run, training, new_classifier(config, wanted_by(run, training.seed, main)), teacher.fit, folder)
 
     return run.stage(training.place, inputs, FitResult, work, output=training.place, splits=training.splits)
 
 
 def _student(run: RunContext, student: Student, training: Training) -> FitResult:
     config = ModelConfig(model=student.model, options=student.options)
-    taught = student.distill is not None or needs_teacher(student.model, student.options)
-    spec = read_spec(run.path / training.teacher)
+    before = training.place != run.folder_of(student.name)
+    places = {name: _place_of(run, name, before) for name in teachers_of(student)}
+    others = {name: run.rundir.digest(place) for name, place in places.items() if name != TEACHER}
+    taught = TEACHER in places or needs_teacher(student.model, student.options)
+    pool = None if training.learns == "labelled" else run.data.unlabelled
     inputs = {
         "model": config,
         "fit": student.fit,
         "distill": student.distill,
+        "seed": training.seed,
         "teacher": run.rundir.digest(training.teacher) if taught else None,
-        # a control, which has nothing else of the teacher, still sees the same view of the images
-        "preprocessing": spec.preprocessing if run.data.task == "image" else None,
+        **({"teachers": others} if others else {}),
+        **({"unlabelled": pool.fingerprint} if pool else {}),
+        "preprocessing": _preprocessing(run, training),
         **_of_views(run, student.fit, training.teacher),
         **({"prune": student.prune} if student.prune.is_active else {}),
         **_origin(config),
@@ -101,17 +134,40 @@ def _student(run: RunContext, student: Student, training: Training) -> FitResult
 
     def work(folder: Path) -> FitResult:
         teacher = run.classifier(training.teacher)
-        classifier = new_classifier(config, wanted_by(run, teacher))
+        classifier = new_classifier(config, wanted_by(run, training.seed, teacher))
         teaching = None
         if student.distill is not None:
-            teaching = Teaching(teacher, student.distill, run.inputs(training.items, teacher))
+            asked = [teacher if place == training.teacher else run.classifier(place) for place in places.values()]
+            (first, seen), *more = [(one, run.inputs(training.items, one)) for one in asked]
+            teaching = Teaching(first, student.distill, seen, tuple(more))
         result = train(run, training, classifier, student.fit, folder, teaching, guide=teacher)
-        if taught and TEACHER in run.refitted and student.name not in run.refitted:
-            result = result.model_copy(update={"notes": (*result.notes, _HEARD_OF_VALIDATION)})
+        notes = [*result.notes, *_items_note(training, run.data)]
+        heard = run.refitted & {*places, *([TEACHER] if taught else [])}
+        if heard and student.name not in run.refitted:
+            notes.append(_HEARD_OF_VALIDATION)
+        result = result.model_copy(update={"notes": tuple(notes)})
         pruned = student.prune.is_active and world().leads  # it writes
         return prune_student(run, training, result, student.prune, folder) if pruned else result
 
     return run.stage(training.place, inputs, FitResult, work, output=training.place, splits=training.splits)
+
+
+def _preprocessing(run: RunContext, training: Training) -> Preprocessing | None:
+    """How all models of a run see images; a control, which has nothing else of the teacher, sees them so too."""
+    return read_spec(run.path / training.teacher).preprocessing if run.data.task == "image" else None
+
+
+def _items_note(training: Training, data: Data) -> list[str]:
+    """From how many items a student learned, where that is not what its control learned from in as many epochs."""
+    if training.learns == "labelled" or data.unlabelled is None:
+        return []
+    labelled = 0 if training.learns == "unlabelled" else len(data.part(training.known)) - len(data.unlabelled.items)
+    return [
+        (
+            f"learned from {labelled:,} labelled and {len(data.unlabelled.items):,} unlabelled items in each epoch; a "
+            "control has as many epochs of the labelled ones alone"
+        )
+    ]
 
 
 def _of_views(run: RunContext, config: FitConfig, teacher: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -28,9 +28,11 @@ def text_augmenter(
     own: Classifier,
     seed: int,
     say: Callable[[str], None],
+    others: Sequence[Classifier] = (),
 ) -> TextAugmenter | None:
     """What makes views of the training texts for `own` and its teacher; None where nothing is asked for, or of images.
 
+    `others` see the views too, and have no part in making them.
     `say` hears of what was built, and of what will do nothing. Raises UserError for what cannot be had.
     """
     if not isinstance(train, TextInputs) or not config.is_active:
@@ -45,7 +47,7 @@ def text_augmenter(
         synonyms=_synonyms(config, lexicon, teacher, own, say) if config.synonym and lexicon else {},
         homophones=_homophones(lexicon, say) if config.homophone and lexicon else {},
         ranks=_ranks(train, teacher, say) if config.mask_salient else (),
-        masking=_masking(own, teacher) if config.mask_salient else {},
+        masking=_masking([own, *([teacher] if teacher else []), *others]) if config.mask_salient else {},
     )
     return TextAugmenter(config, seed, resources)
 
@@ -106,8 +108,7 @@ def _ranks(train: TextInputs, teacher: Classifier | None, say: Callable[[str], N
     return [ranks for texts in _chunks(train) for ranks in salience.ranks(texts)]
 
 
-def _masking(own: Classifier, teacher: Classifier | None) -> dict[str, MaskingPreparer]:
-    models = [own] if teacher is None else [own, teacher]
+def _masking(models: Sequence[Classifier]) -> dict[str, MaskingPreparer]:
     return {model.preparer().fingerprint(): MaskingPreparer(model) for model in models}
 
 

@@ -14,6 +14,7 @@ from scipy.special import betaincinv
 from train.augment.boxes import Boxes
 from train.augment.draws import ItemDraws, Stream
 from train.augment.image_config import ImageAugment
+from train.sources.base import UNLABELLED
 
 
 def mixes(config: ImageAugment) -> bool:
@@ -56,11 +57,15 @@ def mix(
 
 
 def targets(labels: np.ndarray, other_labels: np.ndarray, share: np.ndarray, classes: int) -> np.ndarray:
-    """How much of each class is in each item, float32 [N, K]: `share` [N] of its label, the rest of its partner's."""
+    """How much of each class is in each item, float32 [N, K]: `share` [N] of its label, the rest of its partner's.
+
+    An item with a part of which no label is known counts as one without a label, and has a row of zeros: to hold it
+    against the part that is known would teach that the other part is nothing. A teacher answers for all of it.
+    """
     found = np.zeros((len(labels), classes), dtype=np.float32)
-    rows = np.arange(len(labels))
-    found[rows, labels] += share
-    found[rows, other_labels] += 1 - share
+    rows = np.flatnonzero((labels != UNLABELLED) & (other_labels != UNLABELLED))
+    found[rows, labels[rows]] += share[rows]
+    found[rows, other_labels[rows]] += 1 - share[rows]
     return found
 
 

@@ -9,6 +9,7 @@ from train.distill.config import DistillConfig
 from train.distill.correlated import correlated
 from train.distill.decoupled import decoupled
 from train.distill.logits import logits_mse, soft_targets
+from train.sources.base import UNLABELLED
 
 
 def answers_loss(
@@ -17,7 +18,8 @@ def answers_loss(
     """The loss of `config.method`, summed over the batch, of logits [N, K].
 
     `labels` are int64 [N], or the share of each class in an item, float [N, K], which dkd refuses by UserError: it
-    asks how likely the teacher finds the one label.
+    asks how likely the teacher finds the one label. Where an item is UNLABELLED, the class that the teacher finds most
+    likely stands for its label in dkd, as in Pseudo-Label (Lee 2013, ICML workshop on representation learning).
     """
     if config.method == "logits-mse":
         return logits_mse(student, teacher)
@@ -29,5 +31,6 @@ def answers_loss(
                 "distill.method = 'dkd' needs one label for each item, but fit.augment mixes items",
                 "leave out what mixes them, or take method = 'soft-targets'",
             )
+        labels = torch.where(labels == UNLABELLED, teacher.argmax(dim=1), labels)
         return decoupled(student, teacher, labels, config.temperature, config.target_weight, config.rest_weight)
     return soft_targets(student, teacher, config.temperature)

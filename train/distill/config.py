@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from serve.errors import UserError
 
 Method = Literal["soft-targets", "logits-mse", "dkd", "dist"]
+# From which items a student learns: those of train, those of [data.unlabelled], or both
+LessonItems = Literal["all", "labelled", "unlabelled"]
 FeatureLoss = Literal["hidden-states", "attention", "relations", "embeddings", "hints", "attention-maps"]
 Layer = Annotated[int, Field(ge=0)]
 
@@ -53,6 +55,16 @@ class DistillConfig(BaseModel):
     inter_weight: float = Field(default=1.0, ge=0)  # dist: of the relations between the classes of an item
     intra_weight: float = Field(default=1.0, ge=0)  # dist: of the relations between the items of a batch
     features: tuple[FeatureConfig, ...] = ()
+    # "teacher", other [[teachers]], or students that are trained before this one; features look into the first alone
+    teachers: tuple[str, ...] = Field(default=("teacher",), min_length=1)
+    teacher_weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None  # of their answers; None: all alike
+    items: LessonItems = "all"  # "all" is train alone where the data have no unlabelled ones
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The part of each teacher in what they say together; they sum to 1."""
+        weights = self.teacher_weights or (1.0,) * len(self.teachers)
+        return tuple(weight / sum(weights) for weight in weights)
 
     @property
     def compares_items(self) -> bool:
@@ -76,6 +88,17 @@ class DistillConfig(BaseModel):
                 raise ValueError(f"{option} is an option of {owners}, not of method = '{self.method}': leave it out")
         if len(set(self.features)) < len(self.features):
             raise ValueError("features has the same entry twice")
+        if len(set(self.teachers)) < len(self.teachers):
+            raise ValueError("teachers names one teacher twice: give it a larger share in teacher_weights")
+        if self.teacher_weights is not None and len(self.teacher_weights) != len(self.teachers):
+            raise ValueError(
+                f"teacher_weights has {len(self.teacher_weights)} weights for {len(self.teachers)} teachers: one each"
+            )
+        if self.items == "unlabelled" and self.alpha < 1:
+            raise ValueError(
+                f"items = 'unlabelled' have no labels for the {1 - self.alpha:g} that alpha = {self.alpha:g} leaves to "
+                "them: write alpha = 1.0"
+            )
         if self.method == "dkd" and self.target_weight == self.rest_weight == 0:
             raise ValueError("with target_weight = 0 and rest_weight = 0 nothing is learned from the teacher")
         if self.method == "dist" and self.inter_weight == self.intra_weight == 0:

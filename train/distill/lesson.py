@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -12,6 +13,7 @@ from train.classifier import Classifier
 from train.distill import encoder_features, stage_features
 from train.distill.answers import answers_loss
 from train.distill.config import DistillConfig, FeatureConfig
+from train.distill.ensemble import combined
 
 PROJECTIONS = "projections"
 
@@ -27,15 +29,23 @@ class Features(Protocol):
 
 
 class Lesson:
-    """What a student is taught. The teacher, in eval mode, is asked for each batch, or it answered in advance."""
+    """What a student is taught. The teachers, in eval mode, are asked for each batch, or they answered in advance."""
 
-    def __init__(self, student: Classifier, teacher: Classifier | None, config: DistillConfig) -> None:
-        """`teacher` is None where all its answers are known; looking inside it needs it at each batch.
+    def __init__(
+        self,
+        student: Classifier,
+        teacher: Classifier | None,
+        config: DistillConfig,
+        others: Sequence[Classifier] = (),
+    ) -> None:
+        """`teacher` is None where all answers are known; looking inside it needs it at each batch.
 
-        Where what is compared has another width, a projection is learned with the student and thrown away in `end`.
+        `others` are the further teachers of `config`, who are asked and never looked into. Where what is compared has
+        another width, a projection is learned with the student and thrown away in `end`.
         """
         self._student, self._config = student, config
-        self._teacher = None if teacher is None else teacher.eval().requires_grad_(False)
+        asked = [] if teacher is None else [teacher, *others]
+        self._teachers = [each.eval().requires_grad_(False) for each in asked]
         self._features: dict[FeatureConfig, Features] = {}
         if config.features:
             assert teacher is not None
@@ -45,17 +55,21 @@ class Lesson:
             student.add_module(PROJECTIONS, nn.ModuleDict(projections))
 
     def to(self, device: torch.device) -> Lesson:
-        """The same, with the teacher on `device`."""
-        if self._teacher is not None:
-            self._teacher.to(device)
+        """The same, with the teachers on `device`."""
+        for teacher in self._teachers:
+            teacher.to(device)
         return self
 
+    @property
+    def asks(self) -> int:
+        """How many teachers are asked for each batch."""
+        return len(self._teachers)
+
     @torch.no_grad()
-    def answers(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The teacher's logits float32 [N, K] for this very view."""
-        assert self._teacher is not None
-        logits: torch.Tensor = self._teacher(inputs)
-        return logits.float()
+    def answers(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """The teachers' logits float32 [N, K], combined, for this very view: `inputs` as each of them takes it."""
+        asked = zip(self._teachers, inputs, strict=True)
+        return combined([teacher(view).float() for teacher, view in asked], self._config)
 
     def loss(
         self,

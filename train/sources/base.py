@@ -15,21 +15,32 @@ from pydantic import BaseModel, ConfigDict, Field
 from serve.manifest import Task
 from train.sources.problems import Problem
 
+UNLABELLED = -1  # in the place of a label
 _BLOCK = 65_536  # rows that are listed at a time
 
 
-class Reading(BaseModel):
-    """How a source is read: the part of [data] that concerns columns, files and class names."""
+class Contents(BaseModel):
+    """How a source's files and the columns of its contents are read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     text_column: str = "text"
-    label_column: str = "label"
     image_column: str = "image"
     encoding: str | None = None  # None: UTF-8, or what the byte-order mark says
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)  # None: found out among , ; tab |
     header: bool = True  # False: columns are named by position, "1", "2"
+
+
+class Reading(Contents):
+    """How a labelled source is read: the part of [data] that concerns columns, files and class names."""
+
+    label_column: str = "label"
     classes: tuple[str, ...] | None = Field(default=None, min_length=2)  # None: sorted names, numbers numerically
+
+
+def label_column(reading: Contents) -> str | None:
+    """The column of labels; None where none are read."""
+    return reading.label_column if isinstance(reading, Reading) else None
 
 
 class Picked(Sequence[bytes]):
@@ -87,8 +98,9 @@ def numbered(what: str, count: int) -> Origins:
 
 @dataclass(frozen=True)
 class Items:
-    """N labelled items: encoded bytes, int64 [N] indices into the source's class names, and where each came from.
+    """N items: encoded bytes, int64 [N] indices into the source's class names, and where each came from.
 
+    Items without a label have UNLABELLED in its place.
     `content` may read from disk when it is asked for an item; it takes an int or a slice, and a slice is read at once.
     """
 

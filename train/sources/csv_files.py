@@ -12,12 +12,12 @@ from pathlib import Path
 
 from serve.errors import UserError
 from serve.manifest import Task
-from train.sources.base import Reading, Source
+from train.sources.base import Contents, Reading, Source, label_column
 from train.sources.columns import find_column, listed
 from train.sources.encodings import broken_part, detect_encoding, how_to_read
-from train.sources.paths import existing, shown, split_files
+from train.sources.paths import existing, files_of, shown
 from train.sources.problems import EMPTY_TEXT, WRONG_CELLS, WRONG_ENCODING, Problems
-from train.sources.rows import Labels, Rows, make_source
+from train.sources.rows import Rows, make_source, new_labels
 
 SUFFIXES = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
@@ -42,22 +42,22 @@ class _Layout:
     name: str
     cells: int
     text: int
-    label: int
+    label: int | None
 
 
-def read_csv(where: str, reading: Reading, _: Task | None = None) -> Source:
-    """Every row of a file, or of a folder's train.csv, validation.csv and test.csv."""
+def read_csv(where: str, reading: Contents, _: Task | None = None) -> Source:
+    """Every row of a file, or of a folder's train.csv, validation.csv and test.csv; without labels, of all there."""
     root = existing(where, "csv")
-    labels = Labels(reading, Problems())
+    labels = new_labels(reading, Problems())
     splits = {}
-    for split, paths in split_files(root, "csv", SUFFIXES).items():
+    for split, paths in files_of(root, "csv", SUFFIXES, reading).items():
         splits[split] = rows = Rows(labels)
         for path in paths:
             _read_file(path, shown(path, root), reading, rows)
     return make_source("text", splits)
 
 
-def peek(path: Path, reading: Reading | None = None) -> Peek:
+def peek(path: Path, reading: Contents | None = None) -> Peek:
     """The encoding, the delimiter and up to 1,000 rows, from the first 256 kB. Raises UserError for what is no text."""
     reading = reading or Reading()
     encoding = detect_encoding(path, reading.encoding)
@@ -84,12 +84,12 @@ def _parse(text: str, delimiter: str) -> Iterator[list[str]]:
     return (row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row)
 
 
-def _delimiter(text: str, reading: Reading) -> str:
+def _delimiter(text: str, reading: Contents) -> str:
     """The one under which the wanted columns are there, else the one that cuts most rows into equally many cells."""
     best, best_share = DELIMITERS[0], 0.0
     for delimiter in DELIMITERS:
         rows = list(itertools.islice(_parse(text, delimiter), _LOOK_ROWS))
-        if reading.header and {reading.text_column, reading.label_column} <= set(rows[0]):
+        if reading.header and _wanted(reading) <= set(rows[0]):
             return delimiter
         cells = len(rows[0])
         share = sum(len(row) == cells for row in rows) / len(rows) if cells > 1 else 0.0
@@ -98,7 +98,12 @@ def _delimiter(text: str, reading: Reading) -> str:
     return best
 
 
-def _read_file(path: Path, name: str, reading: Reading, rows: Rows) -> None:
+def _wanted(reading: Contents) -> set[str]:
+    """The columns that are read."""
+    return {reading.text_column, label_column(reading) or reading.text_column}
+
+
+def _read_file(path: Path, name: str, reading: Contents, rows: Rows) -> None:
     look = peek(path, reading)
     layout = _layout(look, name, reading)
     rows.file(name)
@@ -131,12 +136,12 @@ def _add(rows: Rows, layout: _Layout, line: int, last: int, cells: list[str]) ->
         quote = f"; the row goes on to line {last}: is a quote never closed?" if last > line else ""
         problems.add(WRONG_CELLS, f"{origin}: {len(cells)} instead of {layout.cells} cells{quote}")
         return
-    text, label = cells[layout.text], cells[layout.label]
+    text, label = cells[layout.text], None if layout.label is None else cells[layout.label]
     try:
         content = text.encode()
-        label.encode()
+        (label or "").encode()
     except UnicodeEncodeError:
-        problems.add(WRONG_ENCODING, f"{origin}: {broken_part(text) or broken_part(label)}")
+        problems.add(WRONG_ENCODING, f"{origin}: {broken_part(text) or broken_part(label or '')}")
         return
     if text and not text.isspace():
         rows.add(content, label, line)
@@ -144,17 +149,20 @@ def _add(rows: Rows, layout: _Layout, line: int, last: int, cells: list[str]) ->
         problems.add(EMPTY_TEXT, f"{origin}: the text is empty")
 
 
-def _layout(look: Peek, name: str, reading: Reading) -> _Layout:
+def _layout(look: Peek, name: str, reading: Contents) -> _Layout:
     """Where the text and the label stand. Raises UserError for columns that are not there."""
     first = look.rows[0]
     columns = first if reading.header else [str(at + 1) for at in range(len(first))]
-    by_position = 'the columns are called by position, for example text_column = "1", label_column = "2"'
-    wanted = (reading.text_column, reading.label_column)
-    if not set(wanted) <= set(columns):
+    labels = label_column(reading)
+    by_position = 'the columns are called by position, for example text_column = "1"' + (
+        "" if labels is None else ', label_column = "2"'
+    )
+    if not _wanted(reading) <= set(columns):
         if not reading.header:
             raise UserError(f"{name} is read without a header, and has columns {listed(columns)}", by_position)
         if looks_headerless(look.rows):
             hint = f"write header = false under [data]; then {by_position}"
             raise UserError(f"{name}:1: there is no header: the first line is an item: {listed(columns)}", hint)
     text = find_column(columns, "text_column", reading.text_column, f"{name}:1")
-    return _Layout(name, len(first), text, find_column(columns, "label_column", reading.label_column, f"{name}:1"))
+    label = None if labels is None else find_column(columns, "label_column", labels, f"{name}:1")
+    return _Layout(name, len(first), text, label)

@@ -14,7 +14,7 @@ import numpy as np
 
 from serve.errors import UserError
 from serve.manifest import Task
-from train.sources.base import Items, Origins, Reading, Source
+from train.sources.base import UNLABELLED, Items, Origins, Reading, Source
 from train.sources.paths import SPLIT_NAMES, existing, is_stray
 from train.sources.problems import (
     EMPTY_CLASS,
@@ -79,6 +79,19 @@ def read_image_folder(where: str, reading: Reading, _: Task | None = None) -> So
         for split, (files, numbers) in rows.items()
     }
     return Source("image", names, items["train"], items.get("test"), items.get("validation"), problems.found())
+
+
+def read_unlabelled_folder(where: str) -> Source:
+    """Every image below a folder, however its folders are called."""
+    root = existing(where, "imagefolder")
+    if not root.is_dir():
+        raise UserError(f"{root} is a file, not a folder of images", 'expected "imagefolder:DIR"')
+    problems = Problems()
+    files = [name.removeprefix("./") for name in _images(root, root, problems)]
+    if not files:
+        raise UserError(f"no image in {root}", f"images are files ending in {', '.join(SUFFIXES)}")
+    items = _items(root, files, np.full(len(files), UNLABELLED, dtype=np.int64))
+    return Source("image", (), items, problems=problems.found())
 
 
 def split_folders(root: Path, problems: Problems) -> dict[str, Path]:

@@ -9,23 +9,23 @@ from typing import Any
 
 from serve.errors import UserError
 from serve.manifest import Task
-from train.sources.base import Reading, Source
+from train.sources.base import Contents, Source, label_column
 from train.sources.columns import find_column
 from train.sources.encodings import broken_part, detect_encoding, how_to_read
-from train.sources.paths import existing, shown, split_files
+from train.sources.paths import existing, files_of, shown
 from train.sources.problems import EMPTY_TEXT, NOT_A_ROW, WRONG_ENCODING, Problems
-from train.sources.rows import Labels, Rows, make_source
+from train.sources.rows import Rows, make_source, new_labels
 
 SUFFIXES = (".jsonl", ".ndjson")
 _LOOK_ROWS = 1_000
 
 
-def read_jsonl(where: str, reading: Reading, _: Task | None = None) -> Source:
-    """Every line of a file, or of a folder's train.jsonl, validation.jsonl and test.jsonl."""
+def read_jsonl(where: str, reading: Contents, _: Task | None = None) -> Source:
+    """Every line of a file, or of a folder's train.jsonl, validation.jsonl and test.jsonl; without labels, of all."""
     root = existing(where, "jsonl")
-    labels = Labels(reading, Problems())
+    labels = new_labels(reading, Problems())
     splits = {}
-    for split, paths in split_files(root, "jsonl", SUFFIXES).items():
+    for split, paths in files_of(root, "jsonl", SUFFIXES, reading).items():
         splits[split] = rows = Rows(labels)
         for path in paths:
             _read_file(path, shown(path, root), reading, rows)
@@ -52,11 +52,12 @@ def peek_jsonl(path: Path, encoding: str | None = None) -> list[dict[str, Any]]:
     return found
 
 
-def _read_file(path: Path, name: str, reading: Reading, rows: Rows) -> None:
+def _read_file(path: Path, name: str, reading: Contents, rows: Rows) -> None:
     encoding = detect_encoding(path, reading.encoding)
     columns = sorted({column for row in peek_jsonl(path, reading.encoding) for column in row})
     find_column(columns, "text_column", reading.text_column, name)
-    find_column(columns, "label_column", reading.label_column, name)
+    if (labels := label_column(reading)) is not None:
+        find_column(columns, "label_column", labels, name)
     rows.file(name)
     number = 0
     try:
@@ -68,7 +69,7 @@ def _read_file(path: Path, name: str, reading: Reading, rows: Rows) -> None:
         raise UserError(f"{name}:{number + 1}: not {encoding}: {error}", "save the file again, in UTF-8") from None
 
 
-def _add(rows: Rows, origin: str, number: int, line: str, reading: Reading) -> None:
+def _add(rows: Rows, origin: str, number: int, line: str, reading: Contents) -> None:
     problems = rows.labels.problems
     if (broken := broken_part(line) if not line.isascii() else None) is not None:
         problems.add(WRONG_ENCODING, f"{origin}: {broken}")
@@ -81,8 +82,9 @@ def _add(rows: Rows, origin: str, number: int, line: str, reading: Reading) -> N
     if not isinstance(row, dict):
         problems.add(NOT_A_ROW, f"{origin}: expected an object, {{...}}")
         return
-    text, label = row.get(reading.text_column), row.get(reading.label_column)
-    for column, value in ((reading.text_column, text), (reading.label_column, label)):
+    labels = label_column(reading)
+    text, label = row.get(reading.text_column), None if labels is None else row.get(labels)
+    for column, value in ((reading.text_column, text), (labels, label)):
         if isinstance(value, list | dict):
             problems.add(NOT_A_ROW, f"{origin}: '{column}' is not one value but {json.dumps(value)[:40]}")
             return

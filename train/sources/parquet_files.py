@@ -12,32 +12,33 @@ import pyarrow.parquet as pq
 
 from serve.errors import UserError
 from serve.manifest import Task
-from train.sources.base import Reading, Source
+from train.sources.base import Contents, Source, label_column
 from train.sources.columns import find_column, listed
-from train.sources.paths import existing, shown, split_files
+from train.sources.paths import existing, files_of, shown
 from train.sources.problems import EMPTY_TEXT, NOT_A_ROW, UNREADABLE_IMAGE, Problems
-from train.sources.rows import Labels, Rows, make_source
+from train.sources.rows import Rows, make_source, new_labels
 
 SUFFIXES = (".parquet",)
 _BATCH_ROWS = 256  # photographs are large; a batch of them is in memory at a time
 
 
-def read_parquet(where: str, reading: Reading, task: Task | None = None) -> Source:
+def read_parquet(where: str, reading: Contents, task: Task | None = None) -> Source:
     """Every row of a file, or of a folder's train*.parquet, validation*.parquet and test*.parquet.
 
-    Items are images if there is a column of them and `task` does not ask for texts.
+    Without labels, of all its files. Items are images if there is a column of them and `task` does not ask for texts.
     """
     root = existing(where, "parquet")
-    files = split_files(root, "parquet", SUFFIXES)
+    files = files_of(root, "parquet", SUFFIXES, reading)
     first = _open(files["train"][0], root)
     holds = _task(first, reading, task, shown(files["train"][0], root))
-    labels = Labels(reading, Problems())
+    labels = new_labels(reading, Problems())
     splits = {}
     for split, paths in files.items():
         splits[split] = rows = Rows(labels)
         for path in paths:
             _read_file(_open(path, root), shown(path, root), holds, reading, rows)
-    return make_source(holds, splits, class_names(first.schema_arrow, reading.label_column))
+    column = label_column(reading)
+    return make_source(holds, splits, None if column is None else class_names(first.schema_arrow, column))
 
 
 def class_names(schema: pa.Schema, column: str) -> list[str] | None:
@@ -66,7 +67,7 @@ def _open(path: Path, root: Path) -> pq.ParquetFile:
         raise UserError(f"{shown(path, root)} is not a whole Parquet file: {reason}", "write it again") from None
 
 
-def _task(file: pq.ParquetFile, reading: Reading, task: Task | None, name: str) -> Task:
+def _task(file: pq.ParquetFile, reading: Contents, task: Task | None, name: str) -> Task:
     schema = file.schema_arrow
     has_images = reading.image_column in schema.names and is_image_column(schema.field(reading.image_column).type)
     has_texts = reading.text_column in schema.names
@@ -81,32 +82,37 @@ def _task(file: pq.ParquetFile, reading: Reading, task: Task | None, name: str) 
     )
 
 
-def _read_file(file: pq.ParquetFile, name: str, task: Task, reading: Reading, rows: Rows) -> None:
-    schema = file.schema_arrow
+def _read_file(file: pq.ParquetFile, name: str, task: Task, reading: Contents, rows: Rows) -> None:
+    schema, labels = file.schema_arrow, label_column(reading)
     content = reading.image_column if task == "image" else reading.text_column
     find_column(schema.names, f"{task}_column", content, name)
-    find_column(schema.names, "label_column", reading.label_column, name)
-    _check_types(schema, name, task, content, reading.label_column)
-    names = class_names(schema, reading.label_column)
+    _check_content(schema, name, task, content)
+    if labels is not None:
+        find_column(schema.names, "label_column", labels, name)
+        _check_labels(schema, name, labels)
+    names = None if labels is None else class_names(schema, labels)
     rows.file(name)
     row = 0
     add = _add_image if task == "image" else _add_text
     try:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=[content, reading.label_column]):
-            values = zip(batch.column(content).to_pylist(), batch.column(reading.label_column).to_pylist(), strict=True)
-            for value, label in values:
+        for batch in file.iter_batches(_BATCH_ROWS, columns=[content] if labels is None else [content, labels]):
+            told = [None] * len(batch) if labels is None else batch.column(labels).to_pylist()
+            for value, label in zip(batch.column(content).to_pylist(), told, strict=True):
                 row += 1
                 add(rows, f"{name}:{row}", row, value, _label(label, names))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{name} is damaged after row {row}: {error}", "write it again") from None
 
 
-def _check_types(schema: pa.Schema, name: str, task: Task, content: str, label: str) -> None:
+def _check_content(schema: pa.Schema, name: str, task: Task, content: str) -> None:
     kind = schema.field(content).type
     if task == "image" and not is_image_column(kind):
         raise UserError(f"{name}: column '{content}' holds {kind}, not images", "expected binary, or {bytes, path}")
     if task == "text" and not _is_text(kind):
         raise UserError(f"{name}: column '{content}' holds {kind}, not texts", 'name another as text_column = "..."')
+
+
+def _check_labels(schema: pa.Schema, name: str, label: str) -> None:
     kind = schema.field(label).type
     if pa.types.is_nested(kind) or pa.types.is_binary(kind):
         hint = "expected one string or integer for each item; several labels an item are not supported"

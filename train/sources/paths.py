@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serve.errors import UserError, did_you_mean
+from train.sources.base import Contents, Reading
 
 # Every name that people give a split, lower case
 SPLIT_NAMES = {
@@ -53,6 +54,16 @@ def existing(where: str, kind: str) -> Path:
 def is_stray(name: str) -> bool:
     """Is this what systems leave behind in people's folders: .DS_Store, Thumbs.db, __MACOSX, anything hidden?"""
     return _STRAY.fullmatch(name) is not None
+
+
+def files_of(root: Path, kind: str, suffixes: Sequence[str], reading: Contents) -> dict[str, list[Path]]:
+    """`split_files`; where no labels are read, every file that can be is "train", whatever it is called."""
+    if isinstance(reading, Reading) or root.is_file():
+        return split_files(root, kind, suffixes)
+    _, found = _first_with_files(root, suffixes)
+    if not found:
+        raise UserError(f"{root} has no file ending in {' or '.join(suffixes)}", f"or name one file: {kind}:FILE")
+    return {"train": found}
 
 
 def split_files(root: Path, kind: str, suffixes: Sequence[str]) -> dict[str, list[Path]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from serve.errors import UserError, did_you_mean
 from serve.manifest import Task
-from train.sources.base import Items, Origins, Reading, Source
+from train.sources.base import UNLABELLED, Contents, Items, Origins, Reading, Source
 from train.sources.problems import EMPTY_CLASS, MISSING_LABEL, SPACED_LABEL, UNKNOWN_LABEL, Problems
 from train.sources.spool import Spool
 
@@ -68,6 +68,26 @@ class Labels:
         return tuple(classes), places
 
 
+class NoLabels:
+    """In the place of `Labels` where only the contents are read."""
+
+    def __init__(self, problems: Problems) -> None:
+        self.problems = problems
+
+    def number(self, label: str | None, origin: str) -> int:
+        """The same for every item."""
+        return 0
+
+    def order(self, used: set[int], names: Iterable[str] | None = None) -> tuple[tuple[str, ...], np.ndarray]:
+        """No class, and UNLABELLED in its place."""
+        return (), np.array([UNLABELLED], dtype=np.int64)
+
+
+def new_labels(reading: Contents, problems: Problems) -> Labels | NoLabels:
+    """Labels, where `reading` says how they are read."""
+    return Labels(reading, problems) if isinstance(reading, Reading) else NoLabels(problems)
+
+
 def sort_labels(labels: Iterable[str]) -> list[str]:
     """Sorted; numerically, if all are numbers."""
     labels = list(labels)
@@ -79,7 +99,7 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
 class Rows:
     """The items of one split, as they are read."""
 
-    def __init__(self, labels: Labels) -> None:
+    def __init__(self, labels: Labels | NoLabels) -> None:
         self.labels = labels
         self._content = Spool()
         self._numbers = array("i")
