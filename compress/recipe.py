@@ -221,6 +221,17 @@ class Recipe(_Table):
         return self
 
     @model_validator(mode="after")
+    def _a_teacher_labels_what_is_cut(self) -> Recipe:
+        alone: list[Teacher | Student] = [self.teacher, *self.teachers]
+        alone += [student for student in self.students if student.distill is None]
+        if any(model.fit.augment.cuts for model in alone):
+            raise ValueError(
+                "fit.augment.span and splice cut texts so that only a teacher can say what class they are of: set them "
+                "on students with [students.distill]; a control goes without"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _what_grows_can_grow(self) -> Recipe:
         models: list[Teacher | Student] = [self.teacher, *self.teachers, *self.students]
         if self.task != "image" and any(model.fit.grow_images for model in models):
@@ -263,7 +274,8 @@ class Recipe(_Table):
                 alone = f"{student.name}-alone"
                 if alone in names:
                     raise UserError(f"'{alone}' is the name of the control of '{student.name}'", "rename that student")
-                update = {"name": alone, "role": "control", "distill": None, "control": False}
+                fit = student.fit.model_copy(update={"augment": student.fit.augment.without_cuts()})
+                update = {"name": alone, "role": "control", "distill": None, "control": False, "fit": fit}
                 students.append(student.model_copy(update=update))
         return self.model_copy(update={"students": tuple(students)})
 

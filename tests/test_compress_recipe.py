@@ -33,6 +33,23 @@ def test_a_distilled_student_gets_a_control_that_differs_in_nothing_else() -> No
     )
 
 
+def test_only_a_student_with_a_teacher_is_shown_texts_that_were_cut() -> None:
+    recipe = content()
+    recipe["task"] = "text"
+    for model in (recipe["teacher"], *recipe["students"]):
+        model["model"] = "builtin:textcnn"
+        model.pop("options", None)
+        model.get("fit", {}).pop("augment", None)
+    recipe["students"][0]["fit"]["augment"] = {"span": 0.5, "span_least": 0.3, "splice": 0.2, "delete": 0.1}
+    small, alone = parse_recipe(recipe, "test").students
+    assert (small.fit.augment.span, small.fit.augment.splice) == (0.5, 0.2)
+    assert alone.fit.augment.model_dump() == {**small.fit.augment.without_cuts().model_dump()}
+    assert alone.fit.augment.active() == ["delete"]
+    recipe["teacher"]["fit"]["augment"] = {"span": 0.5}
+    with pytest.raises(UserError, match="only a teacher can say"):
+        parse_recipe(recipe, "test")
+
+
 def test_pixels_of_texts_cannot_be_moved() -> None:
     recipe = content()
     assert recipe["teacher"]["fit"]["augment"]

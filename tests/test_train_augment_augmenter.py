@@ -25,6 +25,7 @@ from train.fit import FitConfig, Teaching, fit
 from train.inputs import TextInputs
 from train.models.embeddings import input_embeddings
 from train.sources import Items
+from train.sources.base import UNLABELLED
 from train.views import View
 
 TEXTS = ["a good film , great fun !", "this movie was boring", "it is not the best film", "bad", "(good) fun"]
@@ -209,7 +210,7 @@ def test_masks_reach_student_and_teacher_each_in_its_own_way(tmp_path: Path) -> 
     maker, said = built(own, teacher, mask_salient=0.5)
     assert said == ["asking the teacher which words of 5 texts it decides by"]
     config = AugmentConfig(mask_salient=0.5)
-    view = View(inputs(own), config, 1, None, inputs(teacher), maker)
+    view = View(inputs(own), config, 1, None, [inputs(teacher)], maker)
     batch = view.__getitems__([0, 1, 2])
     made = [maker.view(TEXTS[at], 0, at) for at in range(3)]
     masks = sum(text.count(MASK) for text in made)
@@ -234,3 +235,36 @@ def test_student_and_control_see_the_same_views_of_a_guide(tmp_path: Path) -> No
     assert len(seen[0]) == 1
     plain = inputs(own).gather(np.arange(5))
     assert int((seen[0][0] != 0).sum()) < np.count_nonzero(plain)  # masked words are left out
+
+
+def test_what_was_cut_reaches_training_without_its_label() -> None:
+    own = text_classifier("builtin:textcnn")
+    maker, _ = built(own, span=0.4, splice=0.4)
+    view = View(inputs(own), AugmentConfig(span=0.4, splice=0.4), 1, None, (), maker)
+    rows, whole = list(range(5)), 0
+    for epoch in range(10):
+        view.epoch = epoch
+        batch = view.__getitems__(rows)
+        for row, label in zip(rows, batch["labels"].tolist(), strict=True):
+            made = maker.view(TEXTS[row], epoch, row)
+            assert label == (row % 2 if made == TEXTS[row] else UNLABELLED)
+            whole += made == TEXTS[row]
+    assert 0 < whole < 50
+
+
+def test_the_loss_on_labels_leaves_out_what_was_cut(tmp_path: Path) -> None:
+    """With every text cut, alpha says nothing about the labels any more: any labels give the same student."""
+    teacher = text_classifier(f"hf:{tiny_folder(tmp_path / 'teacher')}")
+    config = FitConfig(epochs=1, batch_size=5, augment=AugmentConfig(splice=1.0))
+    texts = [" ".join([text] * 6) for text in TEXTS[:4]]
+    weights = []
+    for name, labels in (("one", [0, 1, 0, 1]), ("two", [1, 0, 1, 0])):
+        own = text_classifier("builtin:textcnn")
+        items = Items([text.encode() for text in texts], np.array(labels))
+        own_inputs, theirs = (TextInputs(items, each.preparer()) for each in (own, teacher))
+        maker, _ = built(own, texts=texts, splice=1.0)
+        assert not any(maker.see(text, 0, row)[1] for row, text in enumerate(texts))
+        teaching = Teaching(teacher, DistillConfig(temperature=2.0, alpha=0.5), theirs)
+        fit(own, config, own_inputs, inputs(own), 1, tmp_path / name, teaching)
+        weights.append(torch.cat([value.flatten().float() for value in own.state_dict().values()]))
+    assert torch.equal(*weights)

@@ -247,3 +247,52 @@ def test_what_is_not_asked_for_leaves_no_trace_in_a_recipe() -> None:
     assert not AugmentConfig(synonyms="words.tsv").is_active
     assert AugmentConfig(synonym=0.1).is_active
     assert AugmentConfig(synonym=0.1, case=0.1).unfit_for("image") == ["case", "synonym"]
+
+
+@pytest.mark.parametrize("text", [ENGLISH, CHINESE])
+def test_a_span_is_a_run_of_the_words_of_any_length_from_the_least_on(text: str) -> None:
+    before = words(text)
+    left = [words(view) for view in views(text, span=1.0, span_least=0.25)]
+    starts = Counter(start for after in left for start in range(len(before)) if before[start:][: len(after)] == after)
+    assert sum(starts.values()) == ITEMS  # the words of these texts differ, so a run stands in one place
+    lengths = Counter(len(after) for after in left)
+    assert (min(lengths), max(lengths)) == (round(0.25 * len(before)), len(before))
+    assert len(starts) > len(before) / 2
+    assert is_about(sum(view != text for view in views(text, span=0.5, span_least=0.9)), ITEMS, 0.5 * (1 - 1 / 3))
+
+
+def test_a_splice_begins_as_the_text_and_ends_as_another_and_is_no_longer() -> None:
+    others = ["one two three four five", "six nine"]
+    maker = TextAugmenter(AugmentConfig(splice=1.0), 1, Resources(texts=_Texts(others)))  # type: ignore[arg-type]
+    before = words(ENGLISH)
+    tails = set()
+    for index in range(ITEMS):
+        after = words(maker.view(ENGLISH, 0, index))
+        kept = next((at for at, word in enumerate(after) if word not in before), len(after))
+        assert kept >= 1
+        assert after[:kept] == before[:kept]
+        assert any(other.endswith(" ".join(after[kept:])) for other in others)
+        assert len(after) <= len(before)
+        tails.add(" ".join(after[kept:]))
+    assert {"one two three four five", "six nine", ""} <= tails
+
+
+def test_a_text_that_was_cut_has_lost_its_label_and_no_other_has() -> None:
+    maker = augmenter(span=0.5, swap=0.5)
+    seen = [maker.see(ENGLISH, 0, index) for index in range(ITEMS)]
+    whole = sorted(words(ENGLISH))
+    assert all(labelled == (sorted(words(view)) == whole) for view, labelled in seen)
+    assert 0 < sum(labelled for _, labelled in seen) < ITEMS
+
+
+class _Texts:
+    """A training split, as far as a splice asks for it."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def texts(self, rows: np.ndarray) -> list[str]:
+        return [self._texts[row] for row in rows]

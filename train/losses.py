@@ -60,7 +60,7 @@ class LabelLoss:
         data do not have.
         """
         self._config = config
-        self._partly = bool((train == UNLABELLED).any())
+        self._partly = bool((train == UNLABELLED).any()) or config.augment.cuts
         weights = class_weights(config.class_weights, labels, train[train != UNLABELLED])
         self._weights = None if weights is None else torch.from_numpy(weights)
 

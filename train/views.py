@@ -19,6 +19,7 @@ from train.augment.mixing import mix, mixed_rows, mixes, partners, targets
 from train.augment.texts import TextAugmenter
 from train.image_growth import ImageGrowth
 from train.inputs import Inputs, TextInputs
+from train.sources.base import UNLABELLED
 
 # inputs uint8 [N, H, W, C] or int64 [N, L], labels int64 [N]. Where items were mixed, targets float32 [N, K]: how much
 # each has of a class. Where the teacher answered in advance, taught float32 [N, K]: its logits. Where it has a
@@ -71,7 +72,7 @@ class View(Dataset[Batch]):
     def __getitems__(self, indices: list[int]) -> Batch:
         rows = np.asarray(indices)
         batch = {name: torch.from_numpy(values) for name, values in self._see(rows).items()}
-        batch["labels"] = torch.from_numpy(self.inputs.labels[rows])
+        batch.setdefault("labels", torch.from_numpy(self.inputs.labels[rows]))
         if self.taught is not None:
             batch["taught"] = torch.from_numpy(self.taught[rows])
         return batch
@@ -82,14 +83,17 @@ class View(Dataset[Batch]):
             images = self._images(rows)
             seen = self._mixed(images, rows) if mixes(self.augmentation) else {"inputs": images}
             return seen if self.growth is None else {**seen, "inputs": self.growth.see(seen["inputs"], self.epoch)}
-        texts = [
-            self.augmenter.view(text, self.epoch, int(row))
+        views = [
+            self.augmenter.see(text, self.epoch, int(row))
             for row, text in zip(rows, self.inputs.texts(rows), strict=True)
         ]
+        texts, whole = [text for text, _ in views], np.array([labelled for _, labelled in views])
         seen = {"inputs": self.augmenter.tokenize(texts, self.inputs)}
         for at, theirs in enumerate(self.teacher_inputs):
             if isinstance(theirs, TextInputs):
                 seen[teacher_key(at)] = self.augmenter.tokenize(texts, theirs)
+        if not whole.all():
+            seen["labels"] = np.where(whole, self.inputs.labels[rows], UNLABELLED)
         return seen
 
     def _images(self, rows: np.ndarray) -> np.ndarray:

@@ -34,6 +34,11 @@ class AugmentConfig(ImageAugment, TextAugment):
         """The names of what is asked for."""
         return [name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default]
 
+    def without_cuts(self) -> AugmentConfig:
+        """The same without the changes that take a teacher to label."""
+        fields = type(self).model_fields
+        return self.model_copy(update={name: fields[name].default for name in self.CUTTING})
+
     def unfit_for(self, task: Task) -> list[str]:
         """The names of what is asked for and cannot be done to items of this task."""
         fitting = ImageAugment if task == "image" else TextAugment

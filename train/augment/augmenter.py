@@ -46,6 +46,7 @@ def text_augmenter(
         lexicon=lexicon,
         synonyms=_synonyms(config, lexicon, teacher, own, say) if config.synonym and lexicon else {},
         homophones=_homophones(lexicon, say) if config.homophone and lexicon else {},
+        texts=train if config.splice else None,
         ranks=_ranks(train, teacher, say) if config.mask_salient else (),
         masking=_masking([own, *([teacher] if teacher else []), *others]) if config.mask_salient else {},
     )

@@ -40,9 +40,20 @@ class TextAugment(BaseModel):
     synonym: float = Field(default=0.0, ge=0, le=1)
     synonyms: str = "embeddings"  # the teacher's, or a teacher's own; "wordnet"; or a path to a thesaurus
     homophone: float = Field(default=0.0, ge=0, le=1)
+    # These two cut texts so that only a teacher can say what class they are of: for distilled students.
+    span: float = Field(default=0.0, ge=0, le=1)  # the share of the texts of which a run of the words is left
+    span_least: float = Field(default=0.2, gt=0, le=1)  # of the words
+    splice: float = Field(default=0.0, ge=0, le=1)  # the share of the texts that end as another one does
     mask_salient: float = Field(default=0.0, ge=0, le=0.5)  # the less the teacher decides by a word, the more readily
 
-    SETTINGS: ClassVar[tuple[str, ...]] = ("insert_from", "shuffle_window", "synonyms")  # how, not how much
+    # how, not how much
+    SETTINGS: ClassVar[tuple[str, ...]] = ("insert_from", "shuffle_window", "synonyms", "span_least")
+    CUTTING: ClassVar[tuple[str, ...]] = ("span", "span_least", "splice")
+
+    @property
+    def cuts(self) -> bool:
+        """Whether some views are of a class that no label says."""
+        return bool(self.span or self.splice)
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,7 @@ class Resources:
     lexicon: Lexicon | None = None
     synonyms: Table = field(default_factory=dict)
     homophones: Table = field(default_factory=dict)
+    texts: TextInputs | None = None  # of the training split
     ranks: Sequence[np.ndarray] = ()  # for each training text, of each of its words: saliency.Salience
     masking: Mapping[str, MaskingPreparer] = field(default_factory=dict)  # by the fingerprint of who tokenizes else
 
@@ -67,12 +79,17 @@ class TextAugmenter:
 
         It depends on (seed, epoch, index) and the config alone. `units.MASK` stands for a masked word.
         """
+        return self.see(text, epoch, index)[0]
+
+    def see(self, text: str, epoch: int, index: int) -> tuple[str, bool]:
+        """`view`, and whether the text's label still holds: not where it was cut."""
         units = split(text)
         if not units:
-            return text
+            return text, True
         draw = generator(self._seed, epoch, index)
         changed = self._moved(self._changed(units, index, draw), draw)
-        return text if changed == units else join(changed)
+        whole, changed = changed, self._cut(changed, draw)
+        return (text if changed == units else join(changed)), changed == whole
 
     def tokenize(self, texts: list[str], inputs: TextInputs) -> np.ndarray:
         """Views as ids int64 [N, L], as `inputs` tokenizes."""
@@ -99,6 +116,21 @@ class TextAugmenter:
         if config.character_replace:
             units = characters.replace(units, config.character_replace, _there(known.lexicon).letters, draw)
         return units
+
+    def _cut(self, units: list[Unit], draw: np.random.Generator) -> list[Unit]:
+        """With another text's end, and without what stands before and after a run of the words."""
+        config = self.config
+        if config.splice and draw.random() < config.splice:
+            units = words.splice(units, self._another(draw), draw)
+        if config.span:
+            units = words.span(units, config.span, config.span_least, draw)
+        return units
+
+    def _another(self, draw: np.random.Generator) -> list[Unit]:
+        """One of the training texts, as it was written."""
+        texts = self._resources.texts
+        assert texts is not None, "this takes the training texts: build the augmenter with text_augmenter"
+        return split(texts.texts(np.array([draw.integers(len(texts))]))[0])
 
     def _moved(self, units: list[Unit], draw: np.random.Generator) -> list[Unit]:
         """With words more, words less, and words in other places."""

@@ -62,6 +62,29 @@ def shuffle(units: list[Unit], share: float, window: int, draw: np.random.Genera
     return _at_the_same_places(units, [units[at].word for at in order])
 
 
+def span(units: list[Unit], share: float, least: float, draw: np.random.Generator) -> list[Unit]:
+    """So many of the texts cut to a run of their words: from the share `least` of them to all, evenly drawn.
+
+    The n-gram sampling of Tang et al. 2019 (arXiv 1903.12136): what class a phrase is of, a teacher says.
+    """
+    if draw.random() >= share:
+        return units
+    count = len(units)
+    kept = int(draw.integers(max(1, round(least * count)), count + 1))
+    start = int(draw.integers(count - kept + 1))
+    return units[start : start + kept]
+
+
+def splice(units: list[Unit], other: list[Unit], draw: np.random.Generator) -> list[Unit]:
+    """The beginning of a text, of a word or more, and the end of another: together no longer than the first.
+
+    So a batch of texts of like length stays one. CutMix (Yun et al. 2019, arXiv 1905.04899) for texts, as in SSMix
+    (Yoon et al. 2021, arXiv 2106.08062), but for the label, which a teacher says.
+    """
+    kept = int(draw.integers(1, len(units) + 1))
+    return [*units[:kept], *other[max(len(other) - (len(units) - kept), 0) :][: len(units) - kept]]
+
+
 def insert(units: list[Unit], share: float, pick: Pick | None, draw: np.random.Generator) -> list[Unit]:
     """After so many of the words another: what `pick` gives; where it is None, a copy of a word beside that place.
 
