@@ -81,7 +81,7 @@ def splice(units: list[Unit], other: list[Unit], draw: np.random.Generator) -> l
     So a batch of texts of like length stays one. CutMix (Yun et al. 2019, arXiv 1905.04899) for texts, as in SSMix
     (Yoon et al. 2021, arXiv 2106.08062), but for the label, which a teacher says.
     """
-    kept = int(draw.integers(1, len(units) + 1))
+    kept = int(draw.integers(1, max(len(units), 2)))  # a text of one word stays as it is
     return [*units[:kept], *other[max(len(other) - (len(units) - kept), 0) :][: len(units) - kept]]
 
 
