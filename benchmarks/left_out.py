@@ -28,9 +28,10 @@ from serve.images import ImagePreparer
 from train.classifier import Classifier, ModelConfig, load_classifier, new_classifier
 from train.data import Data, load_data
 from train.draft import Wanted
-from train.fit import Teaching, fit
+from train.fit import fit
 from train.inputs import PreparedSplits
 from train.sources import Items
+from train.teaching import Teaching
 from train.torch_runner import TorchRunner
 
 _BIASES = np.arange(0.0, 12.01, 0.1)  # of the logit; the paper's best was 3.5

@@ -19,7 +19,7 @@ from compress.statistics import accuracy_interval, mcnemar
 from compress.variants import BASELINE, parents
 from compress.variants import Variant as Plan
 from train.data import Data
-from train.fit import FitResult, Refit
+from train.fit_result import FitResult, Refit
 from train.metrics import Metrics, measure
 
 

@@ -30,13 +30,14 @@ from train.data import Data
 from train.distill import DistillConfig
 from train.draft import Wanted
 from train.epochs import EpochRecord
-from train.fit import Teaching, fit
+from train.fit import fit
 from train.inputs import PreparedSplits
 from train.metrics import macro_f1
 from train.prune import prune
 from train.sources import Items
 from train.sources.joined import join
 from train.splits import draw_splits
+from train.teaching import Teaching
 from train.torch_runner import TorchRunner
 from train.tuning.config import TuneConfig
 from train.tuning.folds import fold_rows

@@ -19,7 +19,7 @@ from compress.variants import Variant, baseline
 from serve.manifest import ImagePreprocessing
 from train.data import Data, DataConfig, load_data
 from train.epochs import EpochRecord
-from train.fit import FitResult
+from train.fit_result import FitResult
 
 TEACHER_WRONG = range(10)  # of the test items, by number
 SIZES = {"large": (16, 16)}  # of the images that a model takes

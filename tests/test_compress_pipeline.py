@@ -35,7 +35,7 @@ from serve.predictor import Predictor
 from serve.runner import scores as score
 from train.classifier import Classifier, save_classifier
 from train.data import load_data
-from train.fit import FitResult
+from train.fit_result import FitResult
 
 SMALL = ("small-fp32", "small-fp16", "small-int8-dynamic", "small-int8-static")
 

@@ -26,7 +26,7 @@ from serve.predictor import Predictor
 from serve.runner import scores as score
 from train.classifier import load_classifier
 from train.data import Data, load_data
-from train.fit import FitResult
+from train.fit_result import FitResult
 from train.torch_runner import TorchRunner
 
 PRECISIONS = ["fp32", "int8-static"]

@@ -18,7 +18,7 @@ from compress.report.schema import Report
 from compress.report.write import read_report
 from serve.images import ImagePreparer
 from serve.manifest import ImagePreprocessing
-from train import fit as fitting
+from train import training as fitting
 from train.augment import AugmentConfig
 from train.classifier import Classifier
 from train.data import DataConfig, load_data

@@ -19,7 +19,7 @@ from compress.stages.context import RunContext
 from compress.stages.training import train_models
 from serve.errors import UserError
 from train.data import load_data
-from train.fit import FitResult
+from train.fit_result import FitResult
 
 FIT = {"epochs": 1, "batch_size": 256, "learning_rate": 5e-3}
 

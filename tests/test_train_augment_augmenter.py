@@ -21,11 +21,13 @@ from train.augment.texts import TextAugmenter
 from train.augment.units import MASK
 from train.classifier import Classifier
 from train.distill import DistillConfig
-from train.fit import FitConfig, Teaching, fit
+from train.fit import fit
+from train.fit_config import FitConfig
 from train.inputs import TextInputs
 from train.models.embeddings import input_embeddings
 from train.sources import Items
 from train.sources.base import UNLABELLED
+from train.teaching import Teaching
 from train.views import View
 
 TEXTS = ["a good film , great fun !", "this movie was boring", "it is not the best film", "bad", "(good) fun"]

@@ -13,8 +13,9 @@ from helpers import image_classifier, image_inputs
 from serve.errors import UserError
 from train.curves import check_tensorboard
 from train.epochs import EpochRecord
-from train.fit import FitResult, fit
+from train.fit import fit
 from train.fit_config import FitConfig
+from train.fit_result import FitResult
 
 GENERATOR = np.random.default_rng(0)
 IMAGES, TARGETS = GENERATOR.integers(0, 256, (72, 8, 8, 1), dtype=np.uint8), GENERATOR.integers(0, 4, 72)

@@ -20,10 +20,11 @@ from train.classifier import Classifier
 from train.distill import DistillConfig
 from train.distill.answers import answers_loss
 from train.distill.ensemble import combined
-from train.fit import Teaching, fit
+from train.fit import fit
 from train.fit_config import FitConfig
 from train.inputs import TextInputs
 from train.sources import Items
+from train.teaching import Teaching
 
 GENERATOR = np.random.default_rng(0)
 STUDENT, ONE, TWO = (GENERATOR.normal(0, 3, (9, 5)) for _ in range(3))

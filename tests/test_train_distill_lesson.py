@@ -15,11 +15,13 @@ from train.classifier import Classifier, load_classifier
 from train.distill import DistillConfig, FeatureConfig
 from train.distill.inside import look_inside
 from train.distill.lesson import Lesson
-from train.fit import FitResult, Teaching, fit
+from train.fit import fit
 from train.fit_config import FitConfig
+from train.fit_result import FitResult
 from train.inputs import TextInputs
 from train.losses import cross_entropy
 from train.sources import Items
+from train.teaching import Teaching
 
 ALL = ("hidden-states", "attention", "relations")
 

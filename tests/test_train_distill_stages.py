@@ -14,7 +14,9 @@ from train.classifier import Classifier, load_classifier
 from train.distill import DistillConfig, FeatureConfig
 from train.distill.lesson import Lesson
 from train.distill.stages import find_stages, pair_stages
-from train.fit import FitConfig, Teaching, fit
+from train.fit import fit
+from train.fit_config import FitConfig
+from train.teaching import Teaching
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
 LABELS = ("a", "b", "c")

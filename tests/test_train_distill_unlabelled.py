@@ -17,10 +17,11 @@ from train.classifier import Classifier
 from train.distill import DistillConfig, FeatureConfig
 from train.distill.answers import answers_loss
 from train.distill.decoupled import decoupled
-from train.fit import Teaching, fit
+from train.fit import fit
 from train.fit_config import FitConfig
 from train.losses import LabelLoss
 from train.sources.base import UNLABELLED
+from train.teaching import Teaching
 
 # -- losses --------------------------------------------------------------------------------------------------------
 

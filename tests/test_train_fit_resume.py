@@ -11,8 +11,9 @@ import torch
 from helpers import image_classifier, image_inputs
 
 from train.epochs import EpochRecord
-from train.fit import FitResult, fit
+from train.fit import fit
 from train.fit_config import FitConfig
+from train.fit_result import FitResult
 
 GENERATOR = np.random.default_rng(0)
 LABELS = tuple("abcd")

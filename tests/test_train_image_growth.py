@@ -17,9 +17,11 @@ from train.augment import AugmentConfig
 from train.classifier import Classifier
 from train.distill import DistillConfig
 from train.epochs import EpochRecord
-from train.fit import FitResult, Teaching, fit
+from train.fit import fit
 from train.fit_config import FitConfig
+from train.fit_result import FitResult
 from train.image_growth import ImageGrowth, check_growth, resized
+from train.teaching import Teaching
 from train.views import View
 
 RANDOM = np.random.default_rng(0)

@@ -14,14 +14,15 @@ from torch.utils.data import DataLoader
 from serve.errors import UserError
 from serve.manifest import ImagePreprocessing
 from serve.preparer import new_preparer
-from train import fit as fit_module
 from train import inputs as inputs_module
+from train import training
 from train.augment import AugmentConfig
 from train.augment.images import augment_images as augment
 from train.classifier import Classifier
 from train.epochs import EpochRecord, epoch_callbacks
-from train.fit import FitResult, fit
+from train.fit import fit
 from train.fit_config import FitConfig
+from train.fit_result import FitResult
 from train.images import of_one_size, pixel_statistics
 from train.inputs import ImageInputs, Inputs, LazyImages, prepare_inputs
 from train.sources import Items
@@ -140,7 +141,7 @@ def test_a_resumed_training_with_workers_ends_with_the_same_weights(
             raise _StopError
 
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(fit_module, "epoch_callbacks", lambda config, _: epoch_callbacks(config, stop))
+        interrupted.setattr(training, "epoch_callbacks", lambda config, _: epoch_callbacks(config, stop))
         with pytest.raises(_StopError):
             trained(tmp_path / "cut", prepared(0))
     assert list((tmp_path / "cut").glob("checkpoints/checkpoint-*"))

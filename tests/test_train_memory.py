@@ -12,8 +12,9 @@ from torch import nn
 
 from serve.errors import UserError
 from train.classifier import Classifier
-from train.fit import FitResult, fit
+from train.fit import fit
 from train.fit_config import FitConfig
+from train.fit_result import FitResult
 from train.memory import is_out_of_memory, within_memory
 
 GENERATOR = np.random.default_rng(0)

@@ -16,9 +16,10 @@ from serve.errors import UserError
 from train.classifier import Classifier
 from train.distill import DistillConfig
 from train.distill.config import FeatureConfig
-from train.fit import Teaching, fit
+from train.fit import fit
 from train.fit_config import FitConfig
 from train.recompute import recomputed_layers, recomputing
+from train.teaching import Teaching
 
 LABELS = tuple("abcd")
 GENERATOR = np.random.default_rng(0)

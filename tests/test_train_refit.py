@@ -12,7 +12,7 @@ from tiny_run import weights
 
 from serve.images import ImagePreparer
 from serve.manifest import ImagePreprocessing
-from train import fit as fitting
+from train import training as fitting
 from train.classifier import Classifier
 from train.data import DataConfig, load_data
 from train.epochs import EpochRecord

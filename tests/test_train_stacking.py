@@ -18,11 +18,13 @@ from serve.errors import UserError
 from train.classifier import Classifier
 from train.distill import DistillConfig
 from train.epochs import EpochRecord, patience_is_over
-from train.fit import FitResult, Teaching, fit
+from train.fit import fit
 from train.fit_config import FitConfig, StackConfig
+from train.fit_result import FitResult
 from train.inputs import prepare_inputs
 from train.sources import Items
 from train.stacking import Stacking, stackable_layers
+from train.teaching import Teaching
 
 SPLIT = Items(TEXTS * 4, np.arange(24) % 2)
 STACK = {"layers": [1, 2], "epochs": [1, 1]}

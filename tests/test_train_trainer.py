@@ -14,8 +14,10 @@ from serve.errors import UserError
 from train.augment import AugmentConfig
 from train.classifier import Classifier, load_classifier
 from train.distill import DistillConfig
-from train.fit import FitResult, Teaching, fit
+from train.fit import fit
 from train.fit_config import FitConfig
+from train.fit_result import FitResult
+from train.teaching import Teaching
 from train.views import View
 
 GENERATOR = np.random.default_rng(0)

@@ -25,11 +25,12 @@ from train.classifier import Classifier
 from train.distill import DistillConfig
 from train.distill.config import FeatureConfig
 from train.epochs import EpochRecord
-from train.fit import Teaching, fit
+from train.fit import fit
 from train.fit_config import FitConfig
 from train.inputs import Inputs, TextInputs
 from train.processes import join, world
 from train.sources import Items
+from train.teaching import Teaching
 
 HERE = Path(__file__).parent
 SECONDS = 400  # on a machine that is busy with other things; ten by itself

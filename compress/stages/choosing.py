@@ -13,7 +13,7 @@ from compress.report.schema import Choice
 from compress.stages.context import RunContext
 from compress.variants import BASELINE, Variant, baseline
 from train.classifier import WEIGHTS
-from train.fit import FitResult
+from train.fit_result import FitResult
 from train.torch_runner import TorchRunner
 
 

@@ -12,10 +12,12 @@ from train.classifier import Classifier, load_classifier, save_classifier
 from train.data import UNLABELLED_ITEMS
 from train.distill.config import LessonItems
 from train.draft import Wanted
-from train.fit import FitResult, Refit, Teaching, fit
+from train.fit import fit
 from train.fit_config import FitConfig
+from train.fit_result import FitResult, Refit
 from train.processes import world
 from train.prune import PruneConfig, cut_otherwise, prune
+from train.teaching import Teaching
 
 
 @dataclass(frozen=True)

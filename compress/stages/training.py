@@ -21,12 +21,13 @@ from train.classifier import ModelConfig, new_classifier, read_spec
 from train.compiled import check_compiler
 from train.data import Data
 from train.distill.config import LessonItems
-from train.fit import FitResult, Teaching
 from train.fit_config import FitConfig
+from train.fit_result import FitResult
 from train.losses import class_weights
 from train.models import needs_teacher, origin
 from train.processes import world
 from train.recompute import recomputed_layers
+from train.teaching import Teaching
 
 # Distillation tells some of what a teacher has learned by heart (Jagielski et al. 2023, arXiv 2303.03446).
 _HEARD_OF_VALIDATION = (

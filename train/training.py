@@ -1,0 +1,159 @@
+"""One training on `transformers.Trainer`, from its views and its lesson to the weights that are kept."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from transformers import PrinterCallback, TrainerCallback
+
+from train.arguments import training_arguments, training_device
+from train.augment import AugmentConfig
+from train.augment.augmenter import text_augmenter
+from train.checkpoints import CHECKPOINTS, last_checkpoint
+from train.classifier import Classifier, save_classifier
+from train.compiled import compiled
+from train.curves import Curves
+from train.epochs import OnEpoch, Until, best_of, epoch_callbacks, epoch_records
+from train.fit_config import FitConfig
+from train.fit_result import FitResult
+from train.image_growth import growth_of
+from train.inputs import Inputs
+from train.layers import Unfreeze
+from train.losses import LabelLoss
+from train.precision import Arithmetic
+from train.processes import OwnDropout, meet, note_on_norms, world
+from train.recompute import recomputing
+from train.stacking import Stacking
+from train.teaching import Teaching
+from train.traced import TracedView
+from train.trainer import ClassifierTrainer
+from train.views import View, WorkerError
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `train.fit.fit` was asked for, without the settings: these change where memory runs out."""
+
+    classifier: Classifier
+    arithmetic: Arithmetic
+    train: Inputs
+    validation: Inputs | None
+    seed: int
+    folder: Path
+    teaching: Teaching | None
+    on_epoch: OnEpoch | None
+    say: Callable[[str], None]
+    guide: Classifier | None
+    origins: Sequence[str] | None
+    curves: Path | None
+    until: int | None
+
+
+def train(job: Job, config: FitConfig) -> FitResult:
+    """Train with these settings, keep the best epoch, or the one that was asked for, and save it."""
+    classifier, teaching = job.classifier, job.teaching
+    checkpoints = job.folder / CHECKPOINTS
+    last = _last(checkpoints)
+    fixed = teaching is not None and teaching.is_fixed(config)
+    view = _view(job, config, teaching.answers() if teaching is not None and fixed else None)
+    lesson = None if teaching is None else teaching.lesson(classifier, fixed)
+    curves = None if job.curves is None else Curves(job.curves)
+    stacking = None if config.stack is None else Stacking(classifier, config.stack)
+    try:
+        trainer = ClassifierTrainer(
+            model=classifier,
+            args=training_arguments(config, job.arithmetic, job.train, job.seed, checkpoints, last, job.until),
+            train_dataset=view,
+            eval_dataset=None if job.validation is None else View(job.validation, AugmentConfig(), job.seed),
+            callbacks=[*([] if stacking is None else [stacking]), *_callbacks(job, config)],
+            config=config,
+            label_loss=LabelLoss(config, classifier.spec.labels, job.train.labels),
+            lesson=lesson,
+            origins=job.origins,
+            curves=curves,
+        )
+        trainer.remove_callback(PrinterCallback)  # it prints each log; `on_epoch` tells them better
+        try:
+            with _switches(config, classifier):
+                trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        finally:  # off with autocast: it is exported next
+            trainer.accelerator.unwrap_model(classifier, keep_fp32_wrapper=False)
+    except WorkerError as error:
+        raise error.told() from None
+    finally:
+        if lesson is not None:
+            lesson.end()
+        if curves is not None:
+            curves.close()
+        if stacking is not None:
+            stacking.close()
+    records = epoch_records(trainer.state)
+    if job.until is not None:
+        trainer.take_average()
+    classifier.to("cpu")
+    meet()  # all have read the best checkpoint
+    if world().leads:
+        save_classifier(classifier, job.folder)
+        shutil.rmtree(checkpoints)
+    return FitResult(
+        epochs=records,
+        best_epoch=best_of(records[config.growing_epochs :]).epoch if job.until is None else job.until,
+        params=classifier.params,
+        macs=classifier.macs(),
+        precision=job.arithmetic.precision,
+        precision_why=job.arithmetic.why,
+        batch_size=config.batch_size,
+        accumulation=config.accumulation,
+        processes=world().size,
+        notes=note_on_norms(classifier),
+    )
+
+
+def _view(job: Job, config: FitConfig, taught: np.ndarray | None) -> TracedView:
+    """The training split as student and teachers see it; `taught` are the teachers' answers where they are known."""
+    classifier, teaching = job.classifier, job.teaching
+    teachers = [] if teaching is None else [teacher for teacher, _ in teaching.teachers]
+    guide = job.guide or (teaching.teacher if teaching else None)  # the recipe's teacher, whoever teaches
+    return TracedView(
+        job.train,
+        config.augment,
+        job.seed,
+        taught,
+        [] if teaching is None else teaching.as_seen(job.train),
+        text_augmenter(config.augment, job.train, guide, classifier, job.seed, job.say, teachers),
+        len(classifier.spec.labels),
+        growth_of(config),
+    )
+
+
+@contextmanager
+def _switches(config: FitConfig, classifier: Classifier) -> Iterator[None]:
+    """What changes how the network is run while it is trained, and nothing of what it learns."""
+    with ExitStack() as switches:
+        if config.gradient_checkpointing:
+            switches.enter_context(recomputing(classifier))
+        if config.compile:
+            switches.enter_context(compiled(classifier.network, training_device()))
+        yield
+
+
+def _callbacks(job: Job, config: FitConfig) -> list[TrainerCallback]:
+    own: list[TrainerCallback] = [OwnDropout()]
+    if config.unfreeze is not None:
+        own.append(Unfreeze(job.classifier, config.unfreeze))
+    if job.until is not None:
+        return [*own, Until(job.until, job.say)]
+    return [*own, *epoch_callbacks(config, job.on_epoch)]
+
+
+def _last(checkpoints: Path) -> Path | None:
+    """The checkpoint to go on from. The first process looks alone at first, since broken ones are deleted."""
+    if world().leads:
+        last_checkpoint(checkpoints)
+    meet()
+    return last_checkpoint(checkpoints)
