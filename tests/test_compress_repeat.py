@@ -17,13 +17,24 @@ from compress.seeds import Seeds, difference, gather
 from compress.stages import measuring
 from serve.errors import UserError
 
+TWIN = """
+[[students]]
+name = "twin"
+model = "builtin:cnn-8"
+options = { hidden = 16 }
+control = false
+fit = { epochs = 1, batch_size = 64, learning_rate = 5e-3 }
+distill = { temperature = 1.0, alpha = 0.5 }
+"""
+
 
 @pytest.fixture(scope="module")
 def repeated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Seeds]:
     """The tiny recipe's file, and what two seeds of it left."""
     place = tmp_path_factory.mktemp("repeat")
     recipe = place / "tiny.toml"
-    recipe.write_text(RECIPE.replace('["fp32", "fp16", "int8-dynamic", "int8-static"]', '["fp32", "int8-static"]'))
+    content = RECIPE.replace('["fp32", "fp16", "int8-dynamic", "int8-static"]', '["fp32", "int8-static"]')
+    recipe.write_text(content.replace("[quantize]", f"{TWIN}\n[quantize]"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measuring, "measure_memory", made_up_memory)
         folder, seeds = repeat(recipe, (3, 4), place / "out", (), "limbeck repeat", Recorder())
@@ -62,6 +73,9 @@ def test_means_and_gains_are_those_of_the_reports(repeated: tuple[Path, Path, Se
     assert student is not None
     assert student.than == "small-alone-fp32"
     assert by_id["small-alone-fp32"].against_control is None
+    twin = by_id["twin-fp32"].against_control  # which has none of its own
+    assert twin is not None
+    assert twin.than == "small-alone-fp32"
 
 
 def test_the_same_command_goes_on_where_it_was_stopped(repeated: tuple[Path, Path, Seeds]) -> None:
