@@ -15,6 +15,7 @@ from compress.recipe import TEACHER, Recipe, Student, Teacher
 from compress.report.render import render_preview
 from compress.teachers import seed_of
 from compress.textmarks import Span, mark_changes
+from compress.tunecheck import as_change
 from serve.errors import UserError, did_you_mean
 from serve.images import ImagePreparer
 from train.augment.augmenter import asks_the_teacher, text_augmenter
@@ -118,7 +119,8 @@ class _Seen:
     def section(self, model: Teacher | Student, names: tuple[str, ...]) -> Section:
         """What models see that are all configured as `model` is."""
         config = model.fit.augment
-        settings = tuple(f"{key} = {getattr(config, key)}" for key in config.active())
+        asked = config.model_dump(mode="json")
+        settings = tuple(as_change(f"{key} ", asked[key]).replace("=", "= ", 1) for key in config.active())
         if self._data.task == "image":
             return Section(names, settings, (), self.rows(self._images(model)))
         notes: list[str] = []
