@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from compress.recipe import Recipe
 
 DONE, BUG, USER_ERROR, NOTHING_MET, STOPPED = 0, 1, 2, 3, 130
+_LAUNCHER_SECONDS = 60  # in which a launcher has noticed that a process failed, also on a busy machine
 
 app = typer.Typer(
     help="Distill a large classifier into a small fast one, prove what it is worth, and serve it.",
@@ -50,9 +54,12 @@ def run(
 
     Exit code 3: everything was done, but the choice does not meet the constraints.
     """
+    from compress.processes import check_together
     from compress.recipe import load_recipe
 
-    resolved = load_recipe(recipe, changes)
+    with _told_once():
+        resolved = load_recipe(recipe, changes)
+        check_together(resolved)
     folder = out or Path("runs") / resolved.name
     if not _leads():
         _follow(resolved, folder, dry_run)
@@ -270,7 +277,23 @@ def schema() -> None:
 
 def _refuse_launcher(command: str, hint: str) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(f"`limbeck {command}` trains in one process; several are for `limbeck run`", hint)
+        with _told_once():
+            raise UserError(f"`limbeck {command}` trains in one process; several are for `limbeck run`", hint)
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """For what all processes of a machine find out alike: one of them says it, and its launcher ends the others.
+
+    They wait for that, since the first to fail has all others ended, who may not have said anything yet.
+    """
+    try:
+        yield
+    except UserError:
+        if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+            time.sleep(_LAUNCHER_SECONDS)
+            raise typer.Exit(USER_ERROR) from None
+        raise
 
 
 def _leads() -> bool:

@@ -18,31 +18,37 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 
 from compress.console import Console
-from compress.recipe import TEACHER, Recipe, Student, Teacher
+from compress.recipe import Recipe
 from compress.rundir import Announce, Result, RunDir
 from compress.stages.context import RunContext
 from compress.stages.training import train_models
+from compress.teachers import all_teachers
 from serve.errors import UserError
 from train.data import load_data
 from train.processes import check_processes, join, world
 
 _BEGUN, _END = ":begun", ":end"
 _LOOK_SECONDS = 0.2
+_ENDS_SECONDS = 3.0
 
 
 class EndedError(Exception):
     """The first process has ended: nothing is left to do."""
 
 
+def check_together(recipe: Recipe) -> None:
+    """Raise UserError for what as many processes as there are cannot do together."""
+    for name, teacher in all_teachers(recipe).items():
+        check_processes(name, teacher.fit, None, world().size)
+    for student in recipe.students:
+        check_processes(student.name, student.fit, student.distill, world().size)
+
+
 @contextmanager
 def leading(recipe: Recipe) -> Iterator[Announce | None]:
     """For a run by the first of several processes: gives what tells the others. None where there are no others."""
-    here = world()
-    models: list[Teacher | Student] = [recipe.teacher, *recipe.students]
-    for model in models:
-        distill = model.distill if isinstance(model, Student) else None
-        check_processes(getattr(model, "name", TEACHER), model.fit, distill, here.size)
-    if here.size == 1:
+    check_together(recipe)
+    if world().size == 1:
         yield None
         return
     store = join()
@@ -55,12 +61,23 @@ def leading(recipe: Recipe) -> Iterator[Announce | None]:
     try:
         yield announce
         dist.destroy_process_group()
+    except RuntimeError as error:
+        if not _lost(error):
+            raise
+        raise UserError(
+            "another process ended while this one waited for it",
+            "what it said stands above or in its own log; if it said nothing, the machine may have run out of memory. "
+            "The same command goes on from the last whole epoch",
+        ) from None
     finally:
         store.set(_END, "")
 
 
 def follow(recipe: Recipe, folder: Path) -> None:
-    """What every process but the first does in a run: train what the first trains, and return when that has ended."""
+    """What every process but the first does in a run: train what the first trains, and return when that has ended.
+
+    Whatever goes wrong for the first as well is told by that alone.
+    """
     store = join()
     try:
         _wait(store, _BEGUN)
@@ -70,6 +87,27 @@ def follow(recipe: Recipe, folder: Path) -> None:
         _wait(store, _END)
     except EndedError:
         pass
+    except Exception:
+        if not _has_ended(store):
+            raise
+
+
+def _has_ended(store: Store) -> bool:
+    """Whether the first process ends too, at once or within some seconds."""
+    until = time.monotonic() + _ENDS_SECONDS
+    try:
+        while not store.check([_END]):
+            if time.monotonic() > until:
+                return False
+            time.sleep(_LOOK_SECONDS)
+    except RuntimeError:  # it kept the store itself, which is gone with it
+        pass
+    return True
+
+
+def _lost(error: RuntimeError) -> bool:
+    """Whether it is what torch says where another process is gone."""
+    return isinstance(error, dist.DistError) or "Connection closed by peer" in str(error)
 
 
 class _FollowedRunDir(RunDir):

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
 import tomli_w
+from safetensors.numpy import load_file
 from tiny_run import RECIPE
-from two_trainings import HERE, in_two_processes
+from two_trainings import free_port, in_two_processes
 
-# As `limbeck run`, but without what a test of processes can do without: packages and what is measured of them.
+from compress.stages.context import held_out
+
+# As `limbeck run`, but without what a test of processes can do without: packages and what is measured of them. Several
+# recipes one after the other, each on a port of its own: processes take longer to start than to train.
 TRAIN_ONLY = """
-import subprocess
+import os
+import shutil
 import sys
-sys.path.insert(0, {tests!r})
 from pathlib import Path
 from compress.console import Console
 from compress.pipeline import describe
@@ -28,43 +35,94 @@ from compress.stages.training import train_models
 from train.data import load_data
 from train.processes import world
 
-recipe, folder = load_recipe(Path({recipe!r})), Path({folder!r})
-if world().leads:
-    data = load_data(recipe.data, recipe.seed, recipe.task)
-    with leading(recipe) as announce, open_run(folder, describe(recipe, data, None), Console().stage, announce) as run:
-        train_models(RunContext(recipe, data, run, Console()))
-else:
-    follow(recipe, folder)
+folder = Path(sys.argv[1])
+for path, port in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
+    os.environ["MASTER_PORT"] = port
+    recipe = load_recipe(Path(path))
+    if world().leads:
+        data = load_data(recipe.data, recipe.seed, recipe.task)
+        about, console = describe(recipe, data, None), Console()
+        with leading(recipe) as announce, open_run(folder, about, console.stage, announce) as run:
+            train_models(RunContext(recipe, data, run, console))
+        shutil.copytree(folder, Path(path).with_suffix(".run"))
+    else:
+        follow(recipe, folder)
+    print(NEXT, file=sys.stderr)
 """
+NEXT = "what comes next:"
 
 
-def test_the_second_process_trains_and_nothing_else(tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Ran:
+    """What two processes left of a recipe, and what they said."""
+
+    folder: Path
+    first: str
+    second: str
+
+    @property
+    def about(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
+        return found
+
+    @property
+    def stages(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.about["stages"]
+        return found
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Ran]:
+    """A recipe with a refitted student, and the same with another student, in the same run directory."""
+    place = tmp_path_factory.mktemp("two")
     content = tomllib.loads(RECIPE)
     content["teacher"] |= {"model": "builtin:mlp-8", "options": {}}
-    content["students"] = [{"name": "small", "model": "builtin:mlp-6", "fit": {"epochs": 1}, "distill": {}}]
-    recipe, folder = tmp_path / "recipe.toml", tmp_path / "run"
-    recipe.write_text(tomli_w.dumps(content))
-    first, second = started(recipe, folder)
-    assert (first.returncode, second.returncode) == (0, 0), first.stderr[-2000:] + second.stderr[-2000:]
-    assert "teacher done" in first.stderr
-    assert "epoch 3/3" in first.stderr
-    assert "epoch" not in second.stderr
-    about = json.loads((folder / "run.json").read_text())
-    assert about["processes"] == 2
-    stages = about["stages"]
-    assert {stage["result"]["processes"] for stage in stages.values()} == {2}
-    weights = (folder / "teacher" / "model.safetensors").read_bytes()
-
-    # a student more: the teacher is not trained again, by either, and fewer processes are no reason to
+    small = {"name": "small", "model": "builtin:mlp-6", "fit": {"epochs": 2, "final_refit": True}, "distill": {}}
+    content["students"] = [small]
+    recipes = [place / "one.toml", place / "more.toml"]
+    recipes[0].write_text(tomli_w.dumps(content))
     content["students"].append({"name": "other", "model": "builtin:mlp-5", "fit": {"epochs": 1}})
-    recipe.write_text(tomli_w.dumps(content))
-    first, second = started(recipe, folder)
-    assert (first.returncode, second.returncode) == (0, 0), first.stderr[-2000:] + second.stderr[-2000:]
-    assert "teacher unchanged" in first.stderr
-    assert "students/other done" in first.stderr
-    assert (folder / "teacher" / "model.safetensors").read_bytes() == weights
-    now = json.loads((folder / "run.json").read_text())["stages"]
-    assert {name: now[name]["inputs"] for name in stages} == {name: stage["inputs"] for name, stage in stages.items()}
+    recipes[1].write_text(tomli_w.dumps(content))
+    arguments = [str(argument) for recipe in recipes for argument in (recipe, free_port())]
+    script = f"NEXT = {NEXT!r}\n{TRAIN_ONLY}"
+    ended = in_two_processes([sys.executable, "-c", script, str(place / "run"), *arguments])
+    assert [process.returncode for process in ended] == [0, 0], "".join(process.stderr[-3000:] for process in ended)
+    said = [process.stderr.split(NEXT) for process in ended]
+    one, more = (Ran(recipe.with_suffix(".run"), said[0][at], said[1][at]) for at, recipe in enumerate(recipes))
+    return one, more
+
+
+def test_the_second_process_trains_and_nothing_else(runs: tuple[Ran, Ran]) -> None:
+    ran = runs[0]
+    assert "teacher done" in ran.first
+    assert "epoch 3/3" in ran.first
+    assert "epoch" not in ran.second
+    assert ran.about["processes"] == 2
+    assert {stage["result"]["processes"] for stage in ran.stages.values()} == {2}
+
+
+def test_two_processes_refit(runs: tuple[Ran, Ran]) -> None:
+    stages = runs[0].stages
+    before, after = (stages[name]["result"] for name in (held_out("students/small"), "students/small"))
+    assert before["refit"] is None
+    assert after["refit"]["epochs"] == before["best_epoch"] == after["best_epoch"]
+    assert after["refit"]["items"] > after["refit"]["items_before"]
+    weights = [
+        load_file(runs[0].folder / name / "model.safetensors")
+        for name in (held_out("students/small"), "students/small")
+    ]
+    assert any(not np.array_equal(weights[0][name], value) for name, value in weights[1].items())
+
+
+def test_with_one_student_more_nothing_else_is_trained_again(runs: tuple[Ran, Ran]) -> None:
+    one, more = runs
+    assert "teacher unchanged" in more.first
+    assert "students/small unchanged" in more.first
+    assert "students/other done" in more.first
+    weights = [(ran.folder / "teacher" / "model.safetensors").read_bytes() for ran in runs]
+    assert weights[0] == weights[1]
+    inputs = {name: stage["inputs"] for name, stage in one.stages.items()}
+    assert {name: more.stages[name]["inputs"] for name in inputs} == inputs  # fewer processes are no reason either
 
 
 def test_what_two_processes_cannot_share_is_told_once(tmp_path: Path) -> None:
@@ -75,10 +133,26 @@ def test_what_two_processes_cannot_share_is_told_once(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "compress", "run", str(recipe), "--out", str(tmp_path / "run")]
     first, second = in_two_processes(command)
     assert first.returncode == 2
+    assert second.returncode not in (0, 1)
     assert "'teacher': fit.batch_size = 33 is what all processes see together" in first.stderr
-    assert "batch_size" not in second.stderr
+    assert second.stderr == ""
 
 
-def started(recipe: Path, folder: Path) -> list[subprocess.CompletedProcess[str]]:
-    script = TRAIN_ONLY.format(tests=str(HERE), recipe=str(recipe), folder=str(folder))
-    return in_two_processes([sys.executable, "-c", script])
+def test_a_process_that_ends_is_told_of_once(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE)
+    code = """
+import os
+import sys
+from compress.cli import main
+sys.argv = ["limbeck", "run", sys.argv[1], "--out", sys.argv[2]]
+if os.environ["RANK"] == "1":
+    from compress import processes
+    processes.train_models = lambda run: sys.exit("gone")
+main()
+"""
+    first, second = in_two_processes([sys.executable, "-c", code, str(recipe), str(tmp_path / "run")], grace=200)
+    assert (first.returncode, second.returncode) == (2, 1)
+    assert "error: another process ended while this one waited for it" in first.stderr
+    assert "Traceback" not in first.stderr
+    assert second.stderr.strip() == "gone"

@@ -11,9 +11,12 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import numpy as np
 import torch.distributed as dist
@@ -117,31 +120,53 @@ def train(folder: Path, names: Sequence[str]) -> None:
         (folder / f"{name}-{world().rank}.json").write_text(result.model_dump_json())
 
 
-def in_two_processes(command: Sequence[str], seconds: float = SECONDS) -> list[subprocess.CompletedProcess[str]]:
-    """Run `command` twice, as a launcher would, and end both where one fails or time is over."""
+def free_port() -> str:
+    """A port of this machine on which nobody listens now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+        return str(free.getsockname()[1])
+
+
+def in_two_processes(command: Sequence[str], grace: float = 0.0) -> list[subprocess.CompletedProcess[str]]:
+    """Run `command` twice, and like a launcher end the other `grace` seconds after one fails; both where time is over.
+
+    What each returns is its own exit code, or that of the signal which ended it.
+    """
     path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    started = []
-    for rank in ("0", "1"):
-        ranks = {"RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        environment = {**os.environ, **common, **ranks, "PYTHONPATH": path}
-        started.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
-    try:
-        said = [process.communicate(timeout=seconds) for process in started]
-    finally:
-        for process in started:
-            if process.poll() is None:
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    with ExitStack() as open_files:
+        files = [[open_files.enter_context(TemporaryFile("w+")) for _ in ("out", "err")] for _ in range(2)]
+        started: list[subprocess.Popen[str]] = []
+        try:
+            for rank, (out, err) in enumerate(files):
+                ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+                environment = {**os.environ, **common, **ranks, "PYTHONPATH": path}
+                started.append(subprocess.Popen(command, env=environment, stdout=out, stderr=err, text=True))
+            codes = _codes(started, time.monotonic() + SECONDS, grace)
+        finally:
+            for process in started:
                 process.kill()
                 process.wait()
-    return [
-        subprocess.CompletedProcess(command, process.returncode, *texts)
-        for process, texts in zip(started, said, strict=True)
-    ]
+        return [
+            subprocess.CompletedProcess(command, code, *(_content(file) for file in both))
+            for code, both in zip(codes, files, strict=True)
+        ]
+
+
+def _codes(started: Sequence[subprocess.Popen[str]], until: float, grace: float) -> list[int]:
+    """The exit codes of all; once one has failed the others have `grace` seconds to end by themselves."""
+    while any(process.poll() is None for process in started) and time.monotonic() < until:
+        if any(process.returncode for process in started):
+            until = min(until, time.monotonic() + grace)
+        time.sleep(0.05)
+    for process in started:
+        process.terminate()  # nothing happens where it has ended
+    return [process.wait(timeout=30) for process in started]
+
+
+def _content(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
 
 
 def results(folder: Path, name: str) -> list[dict[str, Any]]:
