@@ -47,6 +47,9 @@ def run(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write the curves of what is trained into RUN/tensorboard.")
     ] = False,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Split each model over all processes of torchrun while it is trained.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the resolved recipe, then stop.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -59,10 +62,10 @@ def run(
 
     with _told_once():
         resolved = load_recipe(recipe, changes)
-        check_together(resolved)
+        check_together(resolved, shard)
     folder = out or Path("runs") / resolved.name
     if not _leads():
-        _follow(resolved, folder, dry_run)
+        _follow(resolved, folder, shard, dry_run)
         return
     if dry_run:
         import tomli_w
@@ -75,7 +78,7 @@ def run(
 
     try:
         command = shlex.join(["limbeck", *sys.argv[1:]])
-        report = run_recipe(resolved, folder, Console(), command, tensorboard)
+        report = run_recipe(resolved, folder, Console(), command, tensorboard, shard)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(STOPPED) from None
@@ -301,14 +304,14 @@ def _leads() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def _follow(recipe: Recipe, folder: Path, dry_run: bool) -> None:
+def _follow(recipe: Recipe, folder: Path, shard: bool, dry_run: bool) -> None:
     """The part of a run that is for the other processes."""
     from compress.processes import follow
 
     if dry_run:
         return
     try:
-        follow(recipe, folder)
+        follow(recipe, folder, shard)
     except KeyboardInterrupt:
         raise typer.Exit(STOPPED) from None
 

@@ -31,11 +31,17 @@ from train.processes import world
 
 
 def run(
-    recipe: Recipe, folder: Path, console: Console, command: str | None = None, tensorboard: bool = False
+    recipe: Recipe,
+    folder: Path,
+    console: Console,
+    command: str | None = None,
+    tensorboard: bool = False,
+    shard: bool = False,
 ) -> Report:
     """Do what the recipe says in `folder`, resuming what was begun there. Raises UserError.
 
     `tensorboard` writes the curves of what is trained into `folder`/tensorboard/MODEL.
+    `shard` splits each model over all processes while it is trained.
     The report's `selected` is None when nothing met the constraints; everything is written all the same.
     """
     if tensorboard:
@@ -45,8 +51,8 @@ def run(
         console.say(note)
     check_margin(recipe.accept, int(metric_rows(recipe.accept.metric, data.splits["test"].labels, data.classes).sum()))
     about = describe(recipe, data, command)
-    with leading(recipe) as announce, open_run(folder, about, console.stage, announce) as rundir:
-        context = RunContext(recipe, data, rundir, console, tensorboard)
+    with leading(recipe, shard) as announce, open_run(folder, about, console.stage, announce) as rundir:
+        context = RunContext(recipe, data, rundir, console, tensorboard, shard)
         fits = train_models(context)
         packages = make_packages(context)
         before = make_held_out_packages(context)  # of refitted models, which have seen validation

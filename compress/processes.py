@@ -26,6 +26,7 @@ from compress.teachers import all_teachers
 from serve.errors import UserError
 from train.data import load_data
 from train.processes import check_processes, join, world
+from train.shard import check_sharded
 
 _BEGUN, _END = ":begun", ":end"
 _LOOK_SECONDS = 0.2
@@ -36,18 +37,27 @@ class EndedError(Exception):
     """The first process has ended: nothing is left to do."""
 
 
-def check_together(recipe: Recipe) -> None:
+def check_together(recipe: Recipe, shard: bool) -> None:
     """Raise UserError for what as many processes as there are cannot do together."""
+    if shard and world().size == 1:
+        raise UserError(
+            "--shard splits models over several processes, but there is one",
+            "start more: torchrun --nproc-per-node 2 -m compress run RECIPE --shard",
+        )
     for name, teacher in all_teachers(recipe).items():
         check_processes(name, teacher.fit, None, world().size)
+        if shard:
+            check_sharded(name, teacher.fit, None)
     for student in recipe.students:
         check_processes(student.name, student.fit, student.distill, world().size)
+        if shard:
+            check_sharded(student.name, student.fit, student.distill)
 
 
 @contextmanager
-def leading(recipe: Recipe) -> Iterator[Announce | None]:
+def leading(recipe: Recipe, shard: bool = False) -> Iterator[Announce | None]:
     """For a run by the first of several processes: gives what tells the others. None where there are no others."""
-    check_together(recipe)
+    check_together(recipe, shard)
     if world().size == 1:
         yield None
         return
@@ -73,7 +83,7 @@ def leading(recipe: Recipe) -> Iterator[Announce | None]:
         store.set(_END, "")
 
 
-def follow(recipe: Recipe, folder: Path) -> None:
+def follow(recipe: Recipe, folder: Path, shard: bool = False) -> None:
     """What every process but the first does in a run: train what the first trains, and return when that has ended.
 
     Whatever goes wrong for the first as well is told by that alone.
@@ -82,7 +92,7 @@ def follow(recipe: Recipe, folder: Path) -> None:
     try:
         _wait(store, _BEGUN)
         data = load_data(recipe.data, recipe.seed, recipe.task)
-        train_models(RunContext(recipe, data, _FollowedRunDir(folder, store), Console(quiet=True)))
+        train_models(RunContext(recipe, data, _FollowedRunDir(folder, store), Console(quiet=True), shard=shard))
         dist.destroy_process_group()
         _wait(store, _END)
     except EndedError:

@@ -16,7 +16,10 @@ from safetensors.numpy import load_file
 from tiny_run import RECIPE
 from two_trainings import free_port, in_two_processes
 
+from compress.processes import check_together
+from compress.recipe import parse_recipe
 from compress.stages.context import held_out
+from serve.errors import UserError
 
 # As `limbeck run`, but without what a test of processes can do without: packages and what is measured of them. Several
 # recipes one after the other, each on a port of its own: processes take longer to start than to train.
@@ -138,21 +141,14 @@ def test_what_two_processes_cannot_share_is_told_once(tmp_path: Path) -> None:
     assert second.stderr == ""
 
 
-def test_a_process_that_ends_is_told_of_once(tmp_path: Path) -> None:
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(RECIPE)
-    code = """
-import os
-import sys
-from compress.cli import main
-sys.argv = ["limbeck", "run", sys.argv[1], "--out", sys.argv[2]]
-if os.environ["RANK"] == "1":
-    from compress import processes
-    processes.train_models = lambda run: sys.exit("gone")
-main()
-"""
-    first, second = in_two_processes([sys.executable, "-c", code, str(recipe), str(tmp_path / "run")], grace=200)
-    assert (first.returncode, second.returncode) == (2, 1)
-    assert "error: another process ended while this one waited for it" in first.stderr
-    assert "Traceback" not in first.stderr
-    assert second.stderr.strip() == "gone"
+def test_a_model_cannot_be_split_over_one_process_nor_every_training_over_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = tomllib.loads(RECIPE)
+    with pytest.raises(UserError, match="but there is one") as refused:
+        check_together(parse_recipe(content, "tiny"), shard=True)
+    assert "torchrun" in refused.value.hint
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_together(parse_recipe(content, "tiny"), shard=True)
+    content["students"][0]["fit"]["l1"] = 0.1
+    check_together(parse_recipe(content, "tiny"), shard=False)
+    with pytest.raises(UserError, match=r"'small': fit\.l1 cannot be trained with --shard"):
+        check_together(parse_recipe(content, "tiny"), shard=True)

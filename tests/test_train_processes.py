@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from helpers import image_classifier, image_inputs
 from safetensors.torch import load_file
-from two_trainings import HERE, IMAGES, LABELS, TARGETS, TRAININGS, in_two_processes, results, train
+from two_trainings import HERE, IMAGES, LABELS, SHARDED, TARGETS, TRAININGS, in_two_processes, results, train
 
 from serve.errors import UserError
 from train.augment import AugmentConfig
 from train.batches import SharedBatches
 from train.distill import DistillConfig
+from train.distill.config import FeatureConfig
 from train.fit_config import FitConfig
 from train.processes import check_processes
+from train.shard import check_sharded
 from train.traced import IDLE, ROWS, TracedView
 from train.views import EpochSampler, View, items_of_epoch
 
@@ -45,6 +49,38 @@ def test_two_processes_learn_what_one_learns(both: tuple[Path, Path], name: str)
     for key, value in weights.items():
         assert np.allclose(value, theirs[key], atol=1e-5), key
     assert not (both[1] / name / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in TRAININGS if name.startswith(SHARDED)])
+def test_each_process_keeps_its_part_of_a_split_model(both: tuple[Path, Path], name: str) -> None:
+    whole = {key: value.numel() for key, value in load_file(both[1] / name / "model.safetensors").items()}
+    first, second = (json.loads((both[1] / f"{name}-{rank}.sizes").read_text()) for rank in (0, 1))
+    assert first
+    for one, two in zip(first, second, strict=True):
+        assert {key: one[key] + two[key] for key in one} == {key: whole[key] for key in one}
+        assert sum(one.values()) < 0.6 * sum(whole.values())
+    assert all(result["sharded"] for result in results(both[1], name))
+
+
+@pytest.mark.parametrize(
+    ("settings", "lesson", "named"),
+    [
+        ({"l1": 0.1}, None, "fit.l1"),
+        ({"unfreeze": 1}, None, "fit.unfreeze"),
+        ({"compile": True}, None, "fit.compile"),
+        ({"optimizer": "adafactor"}, None, "fit.optimizer = 'adafactor'"),
+        ({"precision": "fp16"}, None, "fit.precision = 'fp16'"),
+        ({}, DistillConfig(features=(FeatureConfig(loss="hidden-states", weight=1.0),)), "features"),
+    ],
+)
+def test_what_needs_the_model_whole_is_refused(
+    settings: dict[str, Any], lesson: DistillConfig | None, named: str
+) -> None:
+    check_sharded("small", FitConfig(**settings, epochs=0), lesson)
+    check_sharded("small", FitConfig(), DistillConfig())
+    with pytest.raises(UserError, match=named) as refused:
+        check_sharded("small", FitConfig(**settings), lesson)
+    assert "without --shard" in refused.value.hint
 
 
 @pytest.mark.parametrize("items", [48, 49, 50, 55, 72])
@@ -96,5 +132,5 @@ def test_what_several_processes_cannot_do_is_refused(
 def test_a_model_that_is_to_be_split_among_devices_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     check_processes("small", FitConfig(), None, 1)
-    with pytest.raises(UserError, match="ACCELERATE_USE_FSDP is set, but a model is trained whole on each device"):
+    with pytest.raises(UserError, match="ACCELERATE_USE_FSDP is set, but accelerate does not"):
         check_processes("small", FitConfig(), None, 2)

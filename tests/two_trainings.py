@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
+from unittest import mock
 
 import numpy as np
 import torch.distributed as dist
@@ -32,6 +33,7 @@ from train.fit import fit
 from train.fit_config import FitConfig
 from train.inputs import Inputs, TextInputs
 from train.processes import join, world
+from train.shard import sharded_copy
 from train.sources import Items
 from train.teaching import Teaching
 
@@ -42,6 +44,7 @@ LABELS = tuple("abcd")
 # 73 items in batches of 24: the last has a single one, for which the second process has none
 IMAGES, TARGETS = GENERATOR.integers(0, 256, (73, 8, 8, 1), dtype=np.uint8), GENERATOR.integers(0, 4, 73)
 TRAIN, VALIDATION = image_inputs(IMAGES, TARGETS), image_inputs(IMAGES[:21], TARGETS[:21])
+SHARDED = "sharded"  # how the names of trainings begin that split the model where there are several processes
 SGD: dict[str, Any] = {"epochs": 2, "batch_size": 24, "optimizer": "sgd", "learning_rate": 0.05}
 SOFT = DistillConfig(temperature=3.0, alpha=0.7)
 
@@ -54,6 +57,11 @@ def mlp(widths: str = "16", seed: int = 1) -> Classifier:
     return image_classifier(IMAGES, LABELS, seed, f"builtin:mlp-{widths}")
 
 
+def split_here(folder: Path) -> bool:
+    """Whether a training is of those that several processes do with the model split over them."""
+    return folder.name.startswith(SHARDED) and world().size > 1
+
+
 def images(folder: Path, taught: bool = False, stop_after: int | None = None, **settings: Any) -> Any:
     """Train a small MLP, with a teacher or without."""
     config = FitConfig(**{**SGD, **settings})
@@ -63,12 +71,12 @@ def images(folder: Path, taught: bool = False, stop_after: int | None = None, **
             raise StopError
 
     teaching = Teaching(mlp("24", seed=9), SOFT, TRAIN) if taught else None
-    return fit(mlp("16x12"), config, TRAIN, VALIDATION, 5, folder, teaching, on_epoch=stop)
+    return fit(mlp("16x12"), config, TRAIN, VALIDATION, 5, folder, teaching, on_epoch=stop, shard=split_here(folder))
 
 
-def resumed(folder: Path) -> Any:
+def resumed(folder: Path, **settings: Any) -> Any:
     """Stopped in the second epoch, and again."""
-    settings = {"epochs": 3, "ema": 0.9, "schedule": "plateau", "patience": 2}
+    settings = {"epochs": 3, "ema": 0.9, "schedule": "plateau", "patience": 2, **settings}
     try:
         images(folder, stop_after=1, **settings)
     except StopError:
@@ -76,14 +84,15 @@ def resumed(folder: Path) -> Any:
     raise AssertionError("it was not stopped")
 
 
-def texts(folder: Path, **settings: Any) -> Any:
-    """Train a small BERT, which looks into a wider one."""
+def texts(folder: Path, looks_inside: bool = True, **settings: Any) -> Any:
+    """Train a small BERT, taught by a wider one, into which it looks."""
     teacher, student = (text_classifier(f"hf:{model}", dropout=0.0) for model in models(folder.parent))
     features = tuple(FeatureConfig(loss=loss, weight=0.5) for loss in ("hidden-states", "relations", "embeddings"))
-    lesson = DistillConfig(temperature=2.0, alpha=0.5, features=features)
+    lesson = DistillConfig(temperature=2.0, alpha=0.5, features=features if looks_inside else ())
     train, validation = text_inputs(45, student), text_inputs(13, student)
     config = FitConfig(**{**SGD, "batch_size": 8, **settings})
-    return fit(student, config, train, validation, 5, folder, Teaching(teacher, lesson, train))
+    teaching = Teaching(teacher, lesson, train)
+    return fit(student, config, train, validation, 5, folder, teaching, shard=split_here(folder))
 
 
 def models(folder: Path) -> tuple[Path, Path]:
@@ -109,6 +118,16 @@ TRAININGS: dict[str, Callable[[Path], Any]] = {
     "unfrozen": lambda folder: images(folder, unfreeze=1, layer_decay=0.8),
     "resumed": resumed,
     "texts": texts,
+    "sharded, resumed": lambda folder: resumed(folder, optimizer="adamw", clip=0.5, layer_decay=0.9),
+    "sharded, taught on new views": lambda folder: images(folder, taught=True, augment=AugmentConfig(shift=1)),
+    "sharded texts": lambda folder: texts(folder, looks_inside=False, clip=0.1),
+    "sharded texts, recomputed": lambda folder: texts(
+        folder,
+        looks_inside=False,
+        accumulation=2,
+        gradient_checkpointing=True,
+        train_layers=["*layer*", "*classifier*"],
+    ),
     "texts, accumulated and recomputed": lambda folder: texts(folder, accumulation=2, gradient_checkpointing=True),
 }
 
@@ -116,7 +135,16 @@ TRAININGS: dict[str, Callable[[Path], Any]] = {
 def train(folder: Path, names: Sequence[str]) -> None:
     """Do the trainings called so, and write down their results."""
     for name in names:
-        result = TRAININGS[name](folder / name)
+        sizes: list[dict[str, int]] = []
+
+        def noted(*arguments: Any, sizes: list[dict[str, int]] = sizes) -> Classifier:
+            model = sharded_copy(*arguments)
+            sizes.append({key: value.to_local().numel() for key, value in model.named_parameters()})
+            return model
+
+        with mock.patch("train.training.sharded_copy", noted):
+            result = TRAININGS[name](folder / name)
+        (folder / f"{name}-{world().rank}.sizes").write_text(json.dumps(sizes))
         (folder / f"{name}-{world().rank}.json").write_text(result.model_dump_json())
 
 

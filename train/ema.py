@@ -12,6 +12,8 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
+from train.shard import split, whole
+
 _FILE = "ema.safetensors"
 _UPDATES = "ema updates"  # no parameter has a space in its name
 
@@ -57,17 +59,18 @@ class AveragedWeights:
         if self._average:
             self._model.load_state_dict(self._average)
 
-    def save(self, checkpoint: Path) -> None:
-        """Into a file of the checkpoint's folder."""
-        average = {name: value.cpu().contiguous() for name, value in self._average.items()}
-        save_file({**average, _UPDATES: torch.tensor(self._updates)}, checkpoint / _FILE)
+    def save(self, checkpoint: Path, writes: bool = True) -> None:
+        """Into a file of the checkpoint's folder; all processes call it, of which one writes."""
+        average = {name: value.cpu().contiguous() for name, value in whole(self._average).items()}
+        if writes:
+            save_file({**average, _UPDATES: torch.tensor(self._updates)}, checkpoint / _FILE)
 
     def load(self, checkpoint: Path) -> None:
         """What `save` wrote there."""
         found = load_file(checkpoint / _FILE)
         self._updates = int(found.pop(_UPDATES))
         now = self._model.state_dict()
-        self._average = {name: value.to(now[name].device) for name, value in found.items()}
+        self._average = {name: split(value.to(now[name].device), now[name]) for name, value in found.items()}
 
 
 class Average(TrainerCallback):

@@ -38,6 +38,7 @@ def fit(
     origins: Sequence[str] | None = None,
     curves: Path | None = None,
     until: int | None = None,
+    shard: bool = False,
 ) -> FitResult:
     """Train `classifier`, keep its best epoch on validation, and save it into `folder`.
 
@@ -46,7 +47,8 @@ def fit(
     `guide` is the teacher where text augmentation alone asks it: a control sees the views that its student sees.
     `origins` say where each training item came from; TensorBoard's curves are written into `curves`.
     With `until`, then without `validation`, the weights after that epoch are kept; the learning rates on the way are
-    those of all `config.epochs`. Raises UserError when the loss stops being a number, when memory runs out, and where
+    those of all `config.epochs`. `shard` splits the model over all processes while it is trained.
+    Raises UserError when the loss stops being a number, when memory runs out, and where
     nothing is to be trained that should be.
     """
     assert (validation is None) == (until is not None), "without validation the epoch to keep must be known"
@@ -77,6 +79,7 @@ def fit(
         origins,
         curves,
         until,
+        shard,
     )
     start = {name: value.clone() for name, value in classifier.state_dict().items()} if config.shrink_on_oom else {}
 

@@ -32,3 +32,4 @@ class FitResult(BaseModel):
     accumulation: int | None = None
     refit: Refit | None = None  # what was trained again once `best_epoch` was known; None: nothing was
     processes: int = 1  # which shared each batch
+    sharded: bool = False  # the model was split over them

@@ -71,9 +71,8 @@ def check_processes(name: str, config: FitConfig, distill: DistillConfig | None,
     sharded = next((name for name in _SHARDED if os.environ.get(name, "").lower() in ("1", "true")), None)
     if sharded is not None:
         raise UserError(
-            f"{sharded} is set, but a model is trained whole on each device: it cannot be split among them",
-            "take a configuration of accelerate without FSDP and DeepSpeed; fit.gradient_checkpointing and a smaller "
-            "fit.batch_size with more fit.accumulation save memory",
+            f"{sharded} is set, but accelerate does not split the models here",
+            "take a configuration of accelerate without FSDP and DeepSpeed; `limbeck run --shard` splits them",
         )
     if config.batch_size % size:
         even = [value for value in (config.batch_size // size * size, -(-config.batch_size // size) * size) if value]

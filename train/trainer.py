@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import EvalPrediction, Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from serve.errors import UserError
 from train.batches import SharedBatches, SharedLoader
@@ -24,6 +27,7 @@ from train.losses import LabelLoss
 from train.optimizers import l1_norm, new_optimizer
 from train.processes import same_statistics
 from train.schedules import PlateauWarmup, new_schedule, warmup_updates
+from train.shard import take_whole_optimizer_states, whole
 from train.traced import IDLE, ROWS, name_rows
 from train.views import Batch, EpochSampler, View, as_batch, items_of_epoch, teacher_key
 
@@ -51,11 +55,14 @@ class ClassifierTrainer(Trainer):
         self._lesson = lesson and lesson.to(self.args.device)
         self._freezes = config.train_layers != "all" or config.unfreeze is not None
         self._curves = curves
+        assert self.model is not None
+        self._sharded = any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
+        if self._sharded:  # accelerate must not wrap it once more, in DDP
+            self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         if curves is not None:
             self.add_callback(curves)
         self._averaged: AveragedWeights | None = None
         if config.ema is not None:
-            assert self.model is not None
             self._averaged = AveragedWeights(self.model, config.ema)
             self.add_callback(Average(self._averaged))
         # Our losses are sums divided by the items of the whole update, so Trainer must count them and not divide again.
@@ -131,6 +138,8 @@ class ClassifierTrainer(Trainer):
         if self.optimizer is None:
             assert isinstance(self.model, Classifier)
             self.optimizer = new_optimizer(self._config, self.model, rates(self._config, self.model))
+            if self._sharded:
+                take_whole_optimizer_states(self.optimizer)
         return self.optimizer
 
     def create_scheduler(
@@ -189,9 +198,30 @@ class ClassifierTrainer(Trainer):
             return super().evaluate(*arguments, **named)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self._averaged is not None and self.args.should_save:
-            self._averaged.save(Path(output_dir))
+        if self._sharded:
+            self._save_whole_states(Path(output_dir))
+        else:
+            super()._save_optimizer_and_scheduler(output_dir)
+        if self._averaged is not None:
+            self._averaged.save(Path(output_dir), writes=self.args.should_save)
+
+    def _save_whole_states(self, checkpoint: Path) -> None:
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        state = whole(self.optimizer.state_dict())
+        if self.args.should_save:
+            torch.save(state, checkpoint / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), checkpoint / SCHEDULER_NAME)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Whole, by the first process; all take part where the model is split."""
+        if not self._sharded:
+            super().save_model(output_dir, _internal_call)
+            return
+        assert self.model is not None
+        state = whole(self.model.state_dict())
+        if self.args.should_save:
+            self._save(output_dir, state_dict=state)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

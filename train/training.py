@@ -28,6 +28,7 @@ from train.losses import LabelLoss
 from train.precision import Arithmetic
 from train.processes import OwnDropout, meet, note_on_norms, world
 from train.recompute import recomputing
+from train.shard import sharded_copy, whole
 from train.stacking import Stacking
 from train.teaching import Teaching
 from train.traced import TracedView
@@ -52,11 +53,13 @@ class Job:
     origins: Sequence[str] | None
     curves: Path | None
     until: int | None
+    shard: bool
 
 
 def train(job: Job, config: FitConfig) -> FitResult:
     """Train with these settings, keep the best epoch, or the one that was asked for, and save it."""
-    classifier, teaching = job.classifier, job.teaching
+    teaching = job.teaching
+    classifier = sharded_copy(job.classifier, training_device()) if job.shard else job.classifier
     checkpoints = job.folder / CHECKPOINTS
     last = _last(checkpoints)
     fixed = teaching is not None and teaching.is_fixed(config)
@@ -95,6 +98,9 @@ def train(job: Job, config: FitConfig) -> FitResult:
     records = epoch_records(trainer.state)
     if job.until is not None:
         trainer.take_average()
+    if job.shard:
+        job.classifier.load_state_dict(whole(classifier.state_dict()))
+        classifier = job.classifier
     classifier.to("cpu")
     meet()  # all have read the best checkpoint
     if world().leads:
@@ -110,6 +116,7 @@ def train(job: Job, config: FitConfig) -> FitResult:
         batch_size=config.batch_size,
         accumulation=config.accumulation,
         processes=world().size,
+        sharded=job.shard,
         notes=note_on_norms(classifier),
     )
 

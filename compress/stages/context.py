@@ -33,12 +33,21 @@ REFIT = "+".join(REFIT_SPLITS)
 class RunContext:
     """One run of one recipe on its data, in its directory; the functions of the other files here are its stages."""
 
-    def __init__(self, recipe: Recipe, data: Data, rundir: RunDir, console: Console, tensorboard: bool = False) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Data,
+        rundir: RunDir,
+        console: Console,
+        tensorboard: bool = False,
+        shard: bool = False,
+    ) -> None:
         self.recipe, self.data, self.rundir, self.console = recipe, data, rundir, console
         self.packaged = packaged_variants(recipe)
         self.variants = [baseline(), *further_teachers(recipe), *self.packaged]
         self.prepared = PreparedSplits()
         self.tensorboard = tensorboard
+        self.shard = shard  # each model is split over all processes while it is trained
         fits = {name: teacher.fit for name, teacher in all_teachers(recipe).items()}
         fits |= {student.name: student.fit for student in recipe.students}
         self.refitted = frozenset(name for name, fit in fits.items() if fit.final_refit)

@@ -87,12 +87,28 @@ def train(
     curves = folder_of_curves if run.tensorboard else None
     if first is not None:
         until = first.best_epoch
-        result = fit(classifier, config, items, None, seed, folder, teaching, None, say, guide, origins, curves, until)
+        result = fit(
+            classifier, config, items, None, seed, folder, teaching, None, say, guide, origins, curves, until, run.shard
+        )
         refit = Refit(epochs=until, items=len(items), items_before=len(run.data.splits["train"]))
         return result.model_copy(update={"epochs": first.epochs, "refit": refit})
     validation = run.inputs("validation", classifier)
     with run.console.epochs() as on_epoch:
-        return fit(classifier, config, items, validation, seed, folder, teaching, on_epoch, say, guide, origins, curves)
+        return fit(
+            classifier,
+            config,
+            items,
+            validation,
+            seed,
+            folder,
+            teaching,
+            on_epoch,
+            say,
+            guide,
+            origins,
+            curves,
+            shard=run.shard,
+        )
 
 
 def prune_student(
