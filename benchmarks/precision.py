@@ -7,17 +7,12 @@ Both train the recipe's teacher for an epoch on the same real items. Needs ${LIM
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import sys
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from benchmarks.training import ITEMS, in_turn, our_epoch, workload
-from serve.errors import UserError
+from benchmarks.training import in_turn, our_epoch, print_each, workload
 
 
 def measure(name: str, rounds: int) -> dict[str, object]:
@@ -43,19 +38,5 @@ def measure(name: str, rounds: int) -> dict[str, object]:
     }
 
 
-def main() -> None:
-    """Print one JSON line for each recipe."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipes", nargs="*", default=list(ITEMS))
-    parser.add_argument("--rounds", type=int, default=5)
-    wanted = parser.parse_args()
-    os.environ.setdefault("LIMBECK_DATA", "../shared/data")
-    for name in wanted.recipes:
-        try:
-            print(json.dumps(measure(name, wanted.rounds)), flush=True)
-        except UserError as error:
-            print(f"{name}: {error.message}; {error.hint}", file=sys.stderr)
-
-
 if __name__ == "__main__":
-    main()
+    print_each(__doc__, measure, rounds=5)

@@ -136,9 +136,14 @@ def measure(name: str, rounds: int) -> dict[str, object]:
 
 def main() -> None:
     """Print one JSON line for each recipe."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    print_each(__doc__, measure, rounds=7)
+
+
+def print_each(about: str | None, measure: Callable[[str, int], dict[str, object]], rounds: int) -> None:
+    """A command that measures the recipes it is given, and prints one JSON line for each."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", default=list(ITEMS))
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=rounds)
     wanted = parser.parse_args()
     os.environ.setdefault("LIMBECK_DATA", "../shared/data")
     for name in wanted.recipes:
