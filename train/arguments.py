@@ -53,7 +53,7 @@ def training_arguments(
         logging_strategy="epoch",
         logging_nan_inf_filter=False,
         save_total_limit=2,
-        load_best_model_at_end=until is None,
+        load_best_model_at_end=until is None and config.keep == "best",
         metric_for_best_model="accuracy",
         greater_is_better=True,
         remove_unused_columns=False,

@@ -75,6 +75,9 @@ class FitConfig(BaseModel):
     layer_decay: float = Field(default=1.0, gt=0, le=1)  # of the learning rate, for each layer further from the head
     unfreeze: int | None = Field(default=None, ge=1)  # epochs until the next layer from the top is trained too
     ema: float | None = Field(default=None, gt=0, lt=1)  # decay of the averaged weights, which are what is kept
+    # The weights of the best epoch on validation, the earliest of equals; or of the last, to which the schedule led:
+    # what the best gains is often luck, and it loses the end of the schedule.
+    keep: Literal["best", "last"] = "best"
     patience: int | None = Field(default=None, ge=1)  # epochs without a better validation accuracy
     threshold: float = Field(default=0.0, ge=0, lt=1)  # the gain in accuracy, of 1, that is no better yet
     precision: Wish = "auto"  # bf16 where the machine multiplies it and the model is large enough; "fp16" on a GPU only
@@ -124,6 +127,11 @@ class FitConfig(BaseModel):
             )
         if self.threshold and self.patience is None and self.schedule != "plateau":
             raise ValueError("threshold says which gain counts for patience or schedule = 'plateau': set one of them")
+        if self.keep == "last" and self.patience is not None:
+            raise ValueError(
+                "patience ends training after epochs that were no better, and keep = 'last' would keep the last of "
+                "them: leave out one"
+            )
         if self.compile and self.gradient_checkpointing:
             raise ValueError("compile decides itself what is computed again: leave out gradient_checkpointing")
         if self.compile and self.unfreeze is not None:

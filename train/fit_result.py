@@ -21,7 +21,7 @@ class FitResult(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: list[EpochRecord]  # none where a model was taken as it is, or nothing was held out
-    best_epoch: int  # the one whose weights were kept: highest validation accuracy, the earliest of equals
+    best_epoch: int  # the one whose weights were kept: highest validation accuracy, the earliest of equals; or the last
     params: int
     macs: int
     precision: str = "fp32"  # of the multiplications while training

@@ -18,7 +18,7 @@ from train.checkpoints import CHECKPOINTS, last_checkpoint
 from train.classifier import Classifier, save_classifier
 from train.compiled import compiled
 from train.curves import Curves
-from train.epochs import OnEpoch, Until, best_of, epoch_callbacks, epoch_records
+from train.epochs import EpochRecord, OnEpoch, Until, best_of, epoch_callbacks, epoch_records
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
 from train.image_growth import growth_of
@@ -96,7 +96,7 @@ def train(job: Job, config: FitConfig) -> FitResult:
         if stacking is not None:
             stacking.close()
     records = epoch_records(trainer.state)
-    if job.until is not None:
+    if job.until is not None or config.keep == "last":
         trainer.take_average()
     if job.shard:
         job.classifier.load_state_dict(whole(classifier.state_dict()))
@@ -108,7 +108,7 @@ def train(job: Job, config: FitConfig) -> FitResult:
         shutil.rmtree(checkpoints)
     return FitResult(
         epochs=records,
-        best_epoch=best_of(records[config.growing_epochs :]).epoch if job.until is None else job.until,
+        best_epoch=_kept(config, records) if job.until is None else job.until,
         params=classifier.params,
         macs=classifier.macs(),
         precision=job.arithmetic.precision,
@@ -119,6 +119,11 @@ def train(job: Job, config: FitConfig) -> FitResult:
         sharded=job.shard,
         notes=note_on_norms(classifier),
     )
+
+
+def _kept(config: FitConfig, records: list[EpochRecord]) -> int:
+    """The epoch whose weights are kept."""
+    return records[-1].epoch if config.keep == "last" else best_of(records[config.growing_epochs :]).epoch
 
 
 def _view(job: Job, config: FitConfig, taught: np.ndarray | None) -> TracedView:
