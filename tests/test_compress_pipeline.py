@@ -157,7 +157,7 @@ def test_a_control_starts_and_trains_as_its_student_does(tmp_path: Path, monkeyp
     started: dict[str, dict[str, torch.Tensor]] = {}
     configs, taught = {}, {}
 
-    def no_training(classifier: Classifier, config: Any, *arguments: Any) -> FitResult:
+    def no_training(classifier: Classifier, config: Any, *arguments: Any, **_: Any) -> FitResult:
         folder, teacher = arguments[3], arguments[4]
         name = folder.name.rpartition("-")[0]
         started[name] = {key: tensor.clone() for key, tensor in classifier.state_dict().items()}
