@@ -19,9 +19,9 @@ def uniform(seed: int, epoch: int, index: np.ndarray, stream: int) -> np.ndarray
     return (_mix(index.astype(np.uint64) ^ state) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+def generator(seed: int, epoch: int, index: int, stream: int | None = None) -> np.random.Generator:
     """A generator for one item, where so many numbers are drawn that no one counts them in advance."""
-    return np.random.default_rng((seed, epoch, index))
+    return np.random.default_rng((seed, epoch, index) if stream is None else (seed, epoch, index, stream))
 
 
 class Stream(IntEnum):
@@ -65,6 +65,8 @@ class Stream(IntEnum):
     MIX_SHARE = 35
     MIX_TOP = 36
     MIX_LEFT = 37
+    ELASTIC = 38
+    ELASTIC_FIELD = 39
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,9 @@ class ItemDraws:
         """bool [N]."""
         return self.uniform(stream) < probability
 
-    def generator(self, at: int) -> np.random.Generator:
-        """For the item in row `at`."""
-        return generator(self.seed, self.epoch, int(self.index[at]))
+    def generator(self, at: int, stream: Stream | None = None) -> np.random.Generator:
+        """For the item in row `at`; one of its own for a `stream`."""
+        return generator(self.seed, self.epoch, int(self.index[at]), stream)
 
     def take(self, rows: np.ndarray) -> ItemDraws:
         """Those of some of the items."""

@@ -1,15 +1,20 @@
-"""Where things are in an image: crop, shift, flip, rotate, zoom. Images are uint8 [N, H, W, C]; none is written to."""
+"""Where things are in an image: crop, shift, flip, rotate, zoom, bend. Images are uint8 [N, H, W, C].
+
+None is written to.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 
 import numpy as np
 import torch
-from torchvision.transforms import InterpolationMode
+from scipy.ndimage import gaussian_filter1d
 from torchvision.transforms.v2 import functional as F
 
 from train.augment.boxes import Boxes
+from train.augment.draws import ItemDraws, Stream
 
 
 def as_tensor(images: np.ndarray) -> torch.Tensor:
@@ -57,22 +62,52 @@ def flip(images: np.ndarray, mirrored: np.ndarray, vertical: bool = False) -> np
     return np.where(mirrored[:, None, None, None], images[:, ::-1] if vertical else images[:, :, ::-1], images)
 
 
-def turn(images: np.ndarray, degrees: np.ndarray, zoom: np.ndarray) -> np.ndarray:
-    """Clockwise by so many degrees and so many times as large, about the centre; what is uncovered is black.
+def warp(images: np.ndarray, degrees: np.ndarray, zoom: np.ndarray, moved: np.ndarray | None = None) -> np.ndarray:
+    """Clockwise by so many degrees and so many times as large, about the centre; each pixel then `moved`.
 
-    Both in one step, since each interpolation blurs.
+    `moved` float [N, 2, H, W] says how many pixels to the right and down of its place a pixel is taken from. All in one step, since each
+    interpolation blurs; what is uncovered is black.
     """
-    rows = np.flatnonzero((degrees != 0) | (zoom != 1))
+    rows = np.flatnonzero((degrees != 0) | (zoom != 1) | (moved.any(axis=(1, 2, 3)) if moved is not None else False))
+    if not rows.size:
+        return images
+    places = _places_before(np.deg2rad(degrees[rows]), zoom[rows], *images.shape[1:3])
+    if moved is not None:
+        places += torch.from_numpy(moved[rows]).permute(0, 2, 3, 1)
+    height, width = images.shape[1:3]
+    grid = places * torch.tensor([2 / width, 2 / height])  # from -1 to 1, the outer edges of the image
+    pixels = as_tensor(images[rows]).float()
+    views = torch.nn.functional.grid_sample(pixels, grid, padding_mode="zeros", align_corners=False)
+    changed = images.copy()
+    as_tensor(changed)[torch.from_numpy(rows)] = views.round_().to(torch.uint8)
+    return changed
 
-    def change(image: torch.Tensor, row: int) -> torch.Tensor:
-        view: torch.Tensor = F.affine(
-            image,
-            angle=float(degrees[row]),
-            translate=[0, 0],
-            scale=float(zoom[row]),
-            shear=[0.0, 0.0],
-            interpolation=InterpolationMode.BILINEAR,
-        )
-        return view
 
-    return one_by_one(images, rows.tolist(), change)
+def elastic_field(
+    draws: ItemDraws, rows: np.ndarray, strength: float, sigma: float, size: tuple[int, int]
+) -> np.ndarray:
+    """Where each pixel is taken from, float32 [N, 2, H, W], as `warp` wants it: zero but in these rows.
+
+    Simard et al. 2003, "Best practices for convolutional neural networks applied to visual document analysis": noise
+    between -1 and 1 for each pixel, smoothed by a Gaussian of `sigma` pixels, times `strength`.
+    """
+    field = np.zeros((len(draws.index), 2, *size), dtype=np.float32)
+    for row in rows.tolist():
+        field[row] = draws.generator(row, Stream.ELASTIC_FIELD).random((2, *size), dtype=np.float32)
+    field[rows] = strength * (_smoothing(size[0], sigma) @ (2 * field[rows] - 1) @ _smoothing(size[1], sigma).T)
+    return field
+
+
+def _places_before(angle: np.ndarray, zoom: np.ndarray, height: int, width: int) -> torch.Tensor:
+    """Where each pixel was before the turn and the zoom, float32 [N, H, W, 2] as (right, down) from the centre."""
+    down = np.arange(height)[None, :, None] - (height - 1) / 2
+    right = np.arange(width)[None, None, :] - (width - 1) / 2
+    cosine, sine = ((turn(angle) / zoom)[:, None, None] for turn in (np.cos, np.sin))
+    places = np.stack([right * cosine + down * sine, down * cosine - right * sine], axis=-1)
+    return torch.from_numpy(places.astype(np.float32))
+
+
+@cache
+def _smoothing(size: int, sigma: float) -> np.ndarray:
+    """A Gaussian as a matrix float32 [size, size]; beyond the edges there is nothing."""
+    return gaussian_filter1d(np.eye(size, dtype=np.float32), sigma, axis=0, mode="constant")

@@ -33,6 +33,7 @@ class Probability(BaseModel):
     flip_vertical: _Probability = 0.5
     rotate: _Probability = 1.0
     scale: _Probability = 1.0
+    elastic: _Probability = 1.0
     brightness: _Probability = 1.0
     contrast: _Probability = 1.0
     saturation: _Probability = 1.0
@@ -60,6 +61,8 @@ class ImageAugment(BaseModel):
     flip_vertical: bool = False
     rotate: float = Field(default=0.0, ge=0, le=180)  # degrees, each way
     scale: FactorRange | None = None  # zoom, least and most: [0.8, 1.2]; above 1 the margin is lost
+    elastic: float = Field(default=0.0, ge=0, le=2000)  # Simard's alpha: 34 bends digits of 28 pixels by one or two
+    elastic_sigma: float = Field(default=4.0, ge=0.5, le=100)  # pixels: how smoothly
     randaugment: int = Field(default=0, ge=0, le=14)  # how many changes
     randaugment_magnitude: int = Field(default=9, ge=0, le=30)
     brightness: float = Field(default=0.0, ge=0, le=1)  # 0.4: a factor of 0.6 to 1.4; the next two likewise
@@ -80,10 +83,17 @@ class ImageAugment(BaseModel):
     @model_validator(mode="after")
     def _no_setting_of_what_is_off(self) -> Self:
         fields = ImageAugment.model_fields
-        for name in ("crop_aspect", "randaugment_magnitude", "erase_area", "erase_aspect", "erase_with"):
+        for name in (
+            "crop_aspect",
+            "elastic_sigma",
+            "randaugment_magnitude",
+            "erase_area",
+            "erase_aspect",
+            "erase_with",
+        ):
             whose = name.partition("_")[0]
             if getattr(self, name) != fields[name].default and not getattr(self, whose):
-                raise ValueError(f"{name} says how to {whose}, but {whose} is not asked for: set it, or leave this out")
+                raise ValueError(f"{name} goes with {whose}, which is not asked for: set it, or leave this out")
         for name, field in Probability.model_fields.items():
             if getattr(self.probability, name) != field.default and not getattr(self, name):
                 raise ValueError(f"probability.{name} is set, but {name} is not asked for: set it, or leave this out")

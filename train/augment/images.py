@@ -72,15 +72,27 @@ def _moved(images: np.ndarray, config: ImageAugment, draws: ItemDraws) -> np.nda
         images = geometry.flip(images, draws.happens(Stream.FLIP, often.flip))
     if config.flip_vertical:
         images = geometry.flip(images, draws.happens(Stream.FLIP_VERTICAL, often.flip_vertical), vertical=True)
-    if config.rotate or config.scale:
-        degrees = draws.between(Stream.ROTATE_BY, -config.rotate, config.rotate)
-        zoom = draws.between(Stream.SCALE_BY, *(config.scale or (1.0, 1.0)))
-        images = geometry.turn(
-            images,
-            np.where(draws.happens(Stream.ROTATE, often.rotate), degrees, 0.0),
-            np.where(draws.happens(Stream.SCALE, often.scale), zoom, 1.0),
-        )
+    if config.rotate or config.scale or config.elastic:
+        images = _warped(images, config, draws)
     return images
+
+
+def _warped(images: np.ndarray, config: ImageAugment, draws: ItemDraws) -> np.ndarray:
+    """Turned, zoomed and bent."""
+    often = config.probability
+    degrees = draws.between(Stream.ROTATE_BY, -config.rotate, config.rotate)
+    zoom = draws.between(Stream.SCALE_BY, *(config.scale or (1.0, 1.0)))
+    moved = None
+    if config.elastic:
+        rows = np.flatnonzero(draws.happens(Stream.ELASTIC, often.elastic))
+        height, width = images.shape[1:3]
+        moved = geometry.elastic_field(draws, rows, config.elastic, config.elastic_sigma, (height, width))
+    return geometry.warp(
+        images,
+        np.where(draws.happens(Stream.ROTATE, often.rotate), degrees, 0.0),
+        np.where(draws.happens(Stream.SCALE, often.scale), zoom, 1.0),
+        moved,
+    )
 
 
 def _coloured(images: np.ndarray, config: ImageAugment, draws: ItemDraws) -> np.ndarray:
