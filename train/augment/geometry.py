@@ -65,8 +65,8 @@ def flip(images: np.ndarray, mirrored: np.ndarray, vertical: bool = False) -> np
 def warp(images: np.ndarray, degrees: np.ndarray, zoom: np.ndarray, moved: np.ndarray | None = None) -> np.ndarray:
     """Clockwise by so many degrees and so many times as large, about the centre; each pixel then `moved`.
 
-    `moved` float [N, 2, H, W] says how many pixels to the right and down of its place a pixel is taken from. All in one step, since each
-    interpolation blurs; what is uncovered is black.
+    `moved` float [N, 2, H, W] says how many pixels to the right and down of its place a pixel is taken from. All in one
+    step, since each interpolation blurs; what is uncovered is black.
     """
     rows = np.flatnonzero((degrees != 0) | (zoom != 1) | (moved.any(axis=(1, 2, 3)) if moved is not None else False))
     if not rows.size:
