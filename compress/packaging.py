@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from compress.export import export_onnx
-from compress.quantize import check_changed, describe_graph, quantize
+from compress.quantize.inspect import check_changed, describe_graph
+from compress.quantize.precisions import quantize
 from compress.variants import Variant
 from serve.errors import LimbeckError
 from serve.manifest import Manifest, Preprocessing, ServingConfig

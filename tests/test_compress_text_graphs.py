@@ -13,7 +13,8 @@ from text_models import FAMILIES, WORDS, text_classifier, tiny_folder
 
 from compress.export import export_onnx
 from compress.first_token import take_first_token_early
-from compress.quantize import check_changed, quantize
+from compress.quantize.inspect import check_changed
+from compress.quantize.precisions import quantize
 from serve.manifest import Precision
 from serve.predictor import OUTPUT, open_session
 from serve.runner import softmax

@@ -1,8 +1,4 @@
-"""What static int8 quantizes of a transformer: the products with its weights, and its embedding tables.
-
-Min-max ranges around every operator cost three layers of MiniLM 8.8 points on SST-2 (88.4 % to 79.6 %, n = 1,821) and
-27 on TREC (94.6 % to 67.6 %, n = 500): of a softmax, a norm or a masked sum they leave few of the 256 levels to what
-matters. So these stay in floating point, and so does what a product gives: 87.9 % and 94.8 %, no slower and no larger.
+"""Embedding tables in int8: most of a small text model's bytes (11.7 of 17 MB in three layers of MiniLM).
 
 N texts, L tokens, H hidden, V tokens known.
 """
@@ -13,15 +9,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-WEIGHTED = ("MatMul", "Gemm", "Conv")
-OUTPUT_IN_FLOAT = ("MatMul", "Gemm")  # a Conv without a quantized output would be computed in floating point
 _LEVELS = 127
-
-
-def products_of_activations(model: onnx.ModelProto) -> list[str]:
-    """Names of the products of two activations, which is what makes attention; none where there is no attention."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    return [node.name for node in model.graph.node if node.op_type == "MatMul" and not constants & set(node.input)]
 
 
 def quantize_embeddings(model: onnx.ModelProto) -> onnx.ModelProto:

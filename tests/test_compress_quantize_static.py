@@ -15,10 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_static
 from text_models import WORDS, text_classifier
 
-from compress import quantize as quantizing
 from compress.export import export_onnx, normalisation_nodes
-from compress.quantize import check_changed, quantize
-from compress.quantize_transformer import WEIGHTED, products_of_activations, quantize_embeddings
+from compress.quantize.calibration import Reader
+from compress.quantize.embeddings import quantize_embeddings
+from compress.quantize.inspect import check_changed
+from compress.quantize.precisions import quantize
+from compress.quantize.static import WEIGHTED, products_of_activations
 from serve.predictor import OUTPUT, open_session
 from serve.runner import softmax
 from train.classifier import Classifier
@@ -124,7 +126,7 @@ def test_graphs_without_attention_are_quantized_whole(tmp_path: Path, model: str
     fp32 = export_onnx(image_classifier(images, ("a", "b", "c"), model=model).eval())
     graph = onnx.load_from_string(fp32)
     assert products_of_activations(graph) == []
-    reader = quantizing._Reader(image_inputs(images), graph.graph.input[0].name)
+    reader = Reader(image_inputs(images), graph.graph.input[0].name)
     quantize_static(
         onnx.shape_inference.infer_shapes(graph),
         tmp_path / "whole.onnx",

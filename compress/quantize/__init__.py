@@ -1,0 +1,1 @@
+"""A graph at another precision; `precisions.py` is the door, each way of getting there a file of its own."""
