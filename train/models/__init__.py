@@ -12,7 +12,7 @@ from torch import nn
 from serve.errors import UserError, did_you_mean
 from serve.manifest import Preprocessing, Task
 from train.draft import Draft, NetworkSpec, Wanted
-from train.models import builtin, builtin_text, huggingface, saved, teacher_layers, torchvision_zoo
+from train.models import builtin, huggingface, saved, teacher_layers, torchvision_zoo
 
 if TYPE_CHECKING:
     from train.classifier import Classifier
@@ -55,8 +55,8 @@ def check_model(model: str, options: dict[str, Any], task: Task) -> None:
 
 
 def needs_teacher(model: str, options: dict[str, Any]) -> bool:
-    """Whether `model` starts from weights of the recipe's teacher: from its layers or its embeddings."""
-    return takes_layers(model) or (model.startswith("builtin:") and builtin_text.needs_teacher(options))
+    """Whether `model` starts from weights of the recipe's teacher: from its layers, embeddings or classifier."""
+    return takes_layers(model) or (model.startswith("builtin:") and builtin.needs_teacher(options))
 
 
 def takes_layers(model: str) -> bool:

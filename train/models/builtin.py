@@ -22,9 +22,16 @@ from train.draft import Draft, NetworkSpec, Normalisation, Wanted
 from train.images import image_preprocessing, pixel_statistics, split_size
 from train.models import builtin_text
 from train.models.cnn import SmallCNN, SmallCNNOptions
+from train.models.heads import head_of
 from train.models.mlp import MLP, MLPOptions
 from train.models.options import parse_options
 from train.models.resnet import ResNetOptions, resnet, wide_resnet
+from train.models.teacher_classifier import (
+    copy_classifier,
+    reuses_classifier,
+    split_classifier,
+    teacher_classifier,
+)
 
 Shape = tuple[int, int, int]  # height, width, channels
 
@@ -76,9 +83,26 @@ def check(name: str, options: dict[str, Any], task: Task) -> None:
         return builtin_text.check(name, options)
     _find(name)
     _check_task(name, "image", task, builtin_text.NAMES)
+    options, reuses = split_classifier(name, split_size(options)[0])
+    if reuses:
+        _check_reuse(name)
     with torch.device("meta"):  # whatever refuses to be built refuses now, not after the teacher was trained
-        build_module(name, (8, 8, 1), 10, split_size(options)[0])
+        build_module(name, (8, 8, 1), 10, options)
     return None
+
+
+def needs_teacher(options: dict[str, Any]) -> bool:
+    """Whether a model with these options starts from weights of the recipe's teacher."""
+    return builtin_text.needs_teacher(options) or reuses_classifier(options)
+
+
+def _check_reuse(name: str) -> None:
+    if "features" not in _find(name)[0].options.model_fields:
+        takers = [family.example for family in FAMILIES.values() if "features" in family.options.model_fields]
+        raise UserError(
+            f"'builtin:{name}' has no features that a teacher's last layer could read",
+            f'take one of {", ".join(takers)}, or leave out options.classifier = "teacher"',
+        )
 
 
 def _check_task(name: str, its: Task, task: Task, others: Sequence[str]) -> None:
@@ -95,8 +119,14 @@ def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
         return builtin_text.draft(name, options, wanted)
     options, preprocessing = image_preprocessing(options, wanted)
     mean, std = pixel_statistics(wanted.images(preprocessing))
+    options, reuses = split_classifier(name, options)
+    layer = teacher_classifier(name, wanted.teacher) if reuses else None
+    if layer is not None:
+        options = {**options, "features": layer.in_features}
     network = NetworkSpec(source="builtin", name=name, config=options)
     module = build(network, preprocessing, len(wanted.labels))
+    if layer is not None:
+        copy_classifier(layer, head_of(module))
     return Draft(network, module, preprocessing, Normalisation(mean=mean, std=std))
 
 

@@ -17,13 +17,15 @@ class ResNetOptions(BaseModel):
 
     width: int = Field(default=16, ge=1)  # channels of the first stage
     dropout: float = Field(default=0.0, ge=0, lt=1)  # before the last layer
+    # what the last layer reads, where that is not as wide as the last stage: a 1x1 convolution leads there
+    features: int | None = Field(default=None, ge=1)
 
 
 def resnet(depth: int, shape: tuple[int, int, int], classes: int, options: ResNetOptions) -> nn.Module:
     """ResNet-8, 20, 32, 44, 56, 110: three stages of n blocks, depth = 6n + 2."""
     if depth < 8 or (depth - 2) % 6:
         raise UserError(f"there is no resnet{depth} for small images: the depth is 6n + 2", "take 8, 20, 32, 44 or 56")
-    return ResNet(PostActivationBlock, (depth - 2) // 6, options.width, 1, shape, classes, options.dropout)
+    return ResNet(PostActivationBlock, (depth - 2) // 6, 1, shape, classes, options)
 
 
 def wide_resnet(
@@ -34,7 +36,7 @@ def wide_resnet(
         raise UserError(
             f"there is no wrn-{depth}-{factor}: the depth is 6n + 4", "take wrn-10-2, wrn-16-4 or wrn-28-10"
         )
-    return ResNet(PreActivationBlock, (depth - 4) // 6, options.width, factor, shape, classes, options.dropout)
+    return ResNet(PreActivationBlock, (depth - 4) // 6, factor, shape, classes, options)
 
 
 class PostActivationBlock(nn.Module):
@@ -83,14 +85,13 @@ class ResNet(nn.Module):
         self,
         block: type[PostActivationBlock] | type[PreActivationBlock],
         blocks: int,
-        width: int,
         factor: int,
         shape: tuple[int, int, int],
         classes: int,
-        dropout: float,
+        options: ResNetOptions,
     ) -> None:
         super().__init__()
-        pre = block is PreActivationBlock
+        pre, width = block is PreActivationBlock, options.width
         self.stem = (
             _conv(shape[2], width) if pre else nn.Sequential(_conv(shape[2], width), nn.BatchNorm2d(width), nn.ReLU())
         )
@@ -103,17 +104,23 @@ class ResNet(nn.Module):
                 inputs = outputs
         self.stages = nn.Sequential(*stages)
         self.leave = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU()) if pre else nn.Identity()
+        features = options.features or inputs
+        self.project = _projection(inputs, features) if options.features else nn.Identity()
         self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(inputs, classes)
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(options.dropout), nn.Linear(features, classes)
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.head(self.leave(self.stages(self.stem(pixels))))
+        logits: torch.Tensor = self.head(self.project(self.leave(self.stages(self.stem(pixels)))))
         return logits
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+
+
+def _projection(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
