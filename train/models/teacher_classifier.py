@@ -1,8 +1,8 @@
 """`classifier = "teacher"`: a student's last layer is its teacher's, so that its features must become the teacher's.
 
 SimKD (Chen et al. 2022, arXiv 2203.14001). There the student learns from the features alone and the layer is never
-trained; here it is where the layer starts, and [students.distill] says what is learned: from the features it is the loss
-`hints` of the last stages.
+trained; here it is where the layer starts, and [students.distill] says what is learned: the loss `hints` of the last
+stages is for the features.
 """
 
 from __future__ import annotations
