@@ -39,18 +39,24 @@ class Evidence:
 
 
 def assemble(
-    run: schema.RunInfo, accept: Accept, data: Data, choice: schema.Choice, evidence: list[Evidence], seed: int
+    run: schema.RunInfo,
+    accept: Accept,
+    data: Data,
+    choice: schema.Choice,
+    evidence: list[Evidence],
+    seed: int,
+    threads: int = 1,
 ) -> schema.Report:
-    """The report. `selected` is the choice if it held on test, and nothing otherwise: no swap for a luckier one."""
+    """The report; limits on latency are judged at `threads`. `selected` is the choice if it held on test, and nothing otherwise: no swap for a luckier one."""
     base = next(item for item in evidence if item.plan.id == BASELINE)
-    variants = [_variant(item, base, accept, data, seed) for item in evidence]
+    variants = [_variant(item, base, accept, data, seed, threads) for item in evidence]
     chosen = next(variant for variant in variants if variant.id == choice.id)
     held = chosen.verdict == "accepted"
     return schema.Report(
         run=run,
         task=data.task,
         data=_data_info(data),
-        constraints=schema.Constraints.model_validate(accept.model_dump()),
+        constraints=schema.Constraints(**accept.model_dump(), threads=threads),
         baseline=BASELINE,
         choice=choice,
         selected=chosen.id if held else None,
@@ -70,7 +76,9 @@ def _preprocessing(chosen: str, evidence: list[Evidence]) -> dict[str, Any]:
     return package.preprocessing.model_dump(mode="json")
 
 
-def _variant(item: Evidence, base: Evidence, accept: Accept, data: Data, seed: int) -> schema.Variant:
+def _variant(
+    item: Evidence, base: Evidence, accept: Accept, data: Data, seed: int, threads: int
+) -> schema.Variant:
     labels = data.splits["test"].labels
     metrics = measure(item.scores, labels)
     ours, theirs = item.scores.argmax(axis=1), base.scores.argmax(axis=1)
@@ -79,7 +87,8 @@ def _variant(item: Evidence, base: Evidence, accept: Accept, data: Data, seed: i
     assert drop.lost is not None
     assert drop.gained is not None
     reference, own = reference_point(base.latency), reference_point(item.latency)
-    reasons = [] if item.plan.id == BASELINE else problems_of(accept, metric_drop.high, own, item.size_bytes)
+    judged = reference_point(item.latency, threads)
+    reasons = [] if item.plan.id == BASELINE else problems_of(accept, metric_drop.high, judged, item.size_bytes)
     return schema.Variant(
         id=item.plan.id,
         name=item.plan.model,

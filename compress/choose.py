@@ -33,7 +33,7 @@ class Measured:
 
     variant: Variant
     scores: np.ndarray  # float32 [N, K], on validation; where the model was refitted, of the weights before
-    latency: Latency  # batch 1, 1 thread
+    latency: Latency  # batch 1, and the threads with which it is served
     size_bytes: int
     refit: Refitted | None = None
 
@@ -98,7 +98,7 @@ def problems_of(accept: Accept, upper: float, latency: Latency, size_bytes: int)
 
 
 def limit_problems(accept: Accept, latency: Latency, size_bytes: int) -> list[str]:
-    """What breaks the limits on latency (p95 at batch 1, 1 thread) and size; empty when nothing does."""
+    """What breaks the limits on latency (p95 at batch 1, as served) and size; empty when nothing does."""
     problems = []
     if accept.max_p95_ms is not None and latency.total_p95 > accept.max_p95_ms:
         problems.append(f"p95 is {latency.total_p95:.3g} ms, over {accept.max_p95_ms:g} ms")

@@ -51,9 +51,9 @@ def measure_latency(
     return LatencyResult(variants=result)
 
 
-def reference_point(latency: Sequence[Latency]) -> Latency:
-    """Batch 1, 1 thread: where constraints and speed-ups are judged. The recipe makes sure that it is measured."""
-    return next(entry for entry in latency if entry.batch == 1 and entry.threads == 1)
+def reference_point(latency: Sequence[Latency], threads: int = 1) -> Latency:
+    """Batch 1: where speed-ups (1 thread) and limits (as served) are judged. The recipe has it measured."""
+    return next(entry for entry in latency if entry.batch == 1 and entry.threads == threads)
 
 
 def count_rounds(batch_sizes: Sequence[int], threads: Sequence[int], samples: int) -> int:

@@ -17,7 +17,7 @@ from compress.drops import check_margin, metric_rows
 from compress.environment import git_commit, hardware, versions
 from compress.processes import leading
 from compress.recipe import Recipe
-from compress.report.schema import Report, RunInfo
+from compress.report.schema import Choice, Report, RunInfo
 from compress.report.write import write_payloads, write_report
 from compress.rundir import RunDir, open_run
 from compress.stages.choosing import choose_variant, gather_evidence
@@ -37,11 +37,13 @@ def run(
     command: str | None = None,
     tensorboard: bool = False,
     shard: bool = False,
+    frozen: Choice | None = None,
 ) -> Report:
     """Do what the recipe says in `folder`, resuming what was begun there. Raises UserError.
 
     `tensorboard` writes the curves of what is trained into `folder`/tensorboard/MODEL.
     `shard` splits each model over all processes while it is trained.
+    `frozen` is a choice that a search made on the validation split of these data; without it, it is made here.
     The report's `selected` is None when nothing met the constraints; everything is written all the same.
     """
     if tensorboard:
@@ -59,10 +61,10 @@ def run(
         predict_split(context, "validation")
         latency = time_variants(context)
         memory = weigh_variants(context)
-        choice = choose_variant(context, packages, before, latency)  # frozen here: the test split is scored after it
+        choice = choose_variant(context, packages, before, latency, frozen)  # frozen here: the test split is scored after it
         predict_split(context, "test")
         evidence = gather_evidence(context, fits, packages, latency, memory)
-        report = assemble(run_info(about, rundir), recipe.accept, data, choice, evidence, recipe.seed)
+        report = assemble(run_info(about, rundir), recipe.accept, data, choice, evidence, recipe.seed, context.threads)
         write_payloads(report, data, folder)
         write_report(report, folder)
         context.forget_removed()

@@ -20,7 +20,7 @@ from pydantic import (
 from compress.teachers import TEACHER as TEACHER
 from compress.teachers import all_teachers, check_teachers, with_models_named
 from serve.errors import UserError, did_you_mean
-from serve.manifest import Precision, Task
+from serve.manifest import Precision, ServingConfig, Task
 from train.augment.augmenter import check_augmentation
 from train.augment.synonyms import EMBEDDINGS
 from train.classifier import ModelConfig
@@ -127,6 +127,7 @@ class Recipe(_Table):
     quantize: Quantize = Quantize()
     evaluate: Evaluate = Evaluate()
     accept: Accept
+    serving: ServingConfig | None = None  # each package's serving.json; None: what stands there, or the defaults
     tune: TuneConfig | None = None  # `limbeck tune` alone reads it
 
     @model_validator(mode="before")
@@ -137,6 +138,15 @@ class Recipe(_Table):
     @model_validator(mode="after")
     def _teachers_are_there(self) -> Recipe:
         check_teachers(self)
+        return self
+
+    @model_validator(mode="after")
+    def _limits_are_measured_as_served(self) -> Recipe:
+        threads = 1 if self.serving is None else self.serving.threads
+        if threads not in self.evaluate.threads:
+            raise ValueError(
+                f"serving.threads = {threads}, and latency is judged as it is served: add {threads} to evaluate.threads"
+            )
         return self
 
     @model_validator(mode="after")

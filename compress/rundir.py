@@ -134,8 +134,12 @@ def open_run(
     about: Mapping[str, Any],
     on_stage: Callable[[str, str, float], None] = lambda *_: None,
     announce: Announce | None = None,
+    keep_unfinished: bool = False,
 ) -> Iterator[RunDir]:
-    """The run directory at `path`, made if need be and locked against a second command. Raises UserError."""
+    """The run directory at `path`, made if need be and locked against a second command. Raises UserError.
+
+    What stages have not finished is deleted in the end, unless it is to be kept for another time.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / ".lock", timeout=0)
@@ -148,7 +152,8 @@ def open_run(
         raise UserError(f"cannot write the run directory {path}: {error.strerror}", "give another with --out") from None
     try:
         yield RunDir(path, about, on_stage, announce)
-        shutil.rmtree(path / ".partial", ignore_errors=True)
+        if not keep_unfinished:
+            shutil.rmtree(path / ".partial", ignore_errors=True)
     finally:
         lock.release()
 

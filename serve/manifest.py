@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Task = Literal["image", "text"]
+# How far ONNX Runtime rewrites a graph when it loads it. "all" is its own default; fewer fusions are faster for some.
+GraphLevel = Literal["off", "basic", "extended", "all"]
 Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static"]
 
 
@@ -105,9 +107,10 @@ class Manifest(BaseModel):
 
 
 class ServingConfig(BaseModel):
-    """How a package is run (`serving.json`). It may change without changing an answer, so it is not hashed."""
+    """How a package is run (`serving.json`). It changes no answer but by rounding, so it is not hashed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     threads: int = Field(default=1, ge=1, le=256)
     workers: int = Field(default=1, ge=1, le=256)
+    graph_level: GraphLevel = "all"

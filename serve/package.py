@@ -86,6 +86,13 @@ def read_serving(path: Path) -> ServingConfig:
         raise PackageError(f"{file}: {_first_problem(error)}", "mend the file or delete it for defaults") from None
 
 
+def write_serving(path: Path, serving: ServingConfig) -> None:
+    """Write the `serving.json` of the package at `path` anew, whole or not at all."""
+    partial = path / f".{SERVING}.partial"
+    partial.write_text(serving.model_dump_json(indent=2) + "\n")
+    partial.replace(path / SERVING)
+
+
 def _read_manifest(file: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(_read_json(file))

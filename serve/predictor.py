@@ -9,29 +9,45 @@ import numpy as np
 import onnxruntime as ort
 
 from serve.errors import PackageError
+from serve.manifest import GraphLevel
 from serve.package import MODEL, Package, load_package
 from serve.preparer import Preparer, new_preparer
 from serve.runner import softmax
 
 OUTPUT = "logits"
+_LEVELS: dict[GraphLevel, ort.GraphOptimizationLevel] = {
+    "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
 _PADDING_TOLERANCE = 0.01  # of a score; more than the rounding of fp16
 
 
 class Predictor:
     """Scores request bytes with a model package. Safe to call from several threads."""
 
-    def __init__(self, package: Package, threads: int | None = None) -> None:
+    def __init__(
+        self, package: Package, threads: int | None = None, graph_level: GraphLevel | None = None
+    ) -> None:
+        """`threads` and `graph_level` are those of its serving.json where nothing else is said."""
         self.package = package
         self.labels = package.manifest.labels
         self.preparer = _open_preparer(package)
         self._temperature = package.manifest.temperature
         self._one_by_one = not package.manifest.batch_invariant
-        self._session = open_session(package.files[MODEL], threads or package.serving.threads, str(package.path))
+        serving = package.serving
+        self._session = open_session(
+            package.files[MODEL],
+            threads or serving.threads,
+            str(package.path),
+            graph_level or serving.graph_level,
+        )
         self._check_signature()
 
     @classmethod
-    def load(cls, path: Path, threads: int | None = None) -> Predictor:
-        return cls(load_package(path), threads)
+    def load(cls, path: Path, threads: int | None = None, graph_level: GraphLevel | None = None) -> Predictor:
+        return cls(load_package(path), threads, graph_level)
 
     @property
     def provider(self) -> str:
@@ -92,9 +108,12 @@ def _open_preparer(package: Package) -> Preparer:
         raise PackageError(f"{package.path}: {error.message}", error.hint) from None
 
 
-def open_session(model: bytes, threads: int, origin: str) -> ort.InferenceSession:
+def open_session(
+    model: bytes, threads: int, origin: str, graph_level: GraphLevel = "all"
+) -> ort.InferenceSession:
     """An ONNX Runtime session on the CPU. `origin` names the model in errors."""
     options = ort.SessionOptions()
+    options.graph_optimization_level = _LEVELS[graph_level]
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Spinning threads burn the cores that decoding and the event loop need.

@@ -294,3 +294,18 @@ def test_a_target_that_naming_one_class_would_meet_is_told(data: Data) -> None:
         found = report(data, SMALL, [small], target_percent=target, max_drop_points=2.0)
         assert found.selected == "small-fp32"
         assert (f"Beware: always answering '{commonest}' has {share:.2f} % accuracy" in found.verdict) == told
+
+
+def test_latency_is_judged_with_the_threads_that_serve(data: Data) -> None:
+    slow, fast = latency(1, 1.0), latency(1, 0.4).model_copy(update={"threads": 2})
+    item = replace(evidence(data, SMALL, TEACHER_WRONG), latency=[slow, fast])
+    base = replace(teacher(data), latency=item.latency)
+    choice, accept = Choice(id=SMALL.id, reason="", ranking=[]), Accept(max_drop_points=20, max_p95_ms=1.0)
+    verdicts = {
+        threads: assemble(make_report().run, accept, data, choice, [base, item], 0, threads)
+        for threads in (1, 2)
+    }
+    assert {threads: report.variant(SMALL.id).verdict for threads, report in verdicts.items()} == {
+        1: "rejected",
+        2: "accepted",
+    }

@@ -24,6 +24,7 @@ from tiny_run import (
     weights,
 )
 
+from compress.pipeline import run
 from compress.recipe import parse_recipe
 from compress.report.schema import Choice, Report
 from compress.rundir import open_run
@@ -291,3 +292,20 @@ def test_tuning_a_server_does_not_make_the_next_run_redo_its_package(tiny: Ran, 
     assert run_content(content(), copy).console.redone == set()
     assert json.loads(serving.read_text())["threads"] == 2
     assert package_ids(copy) == package_ids(tiny.folder)
+
+
+def test_a_recipe_says_how_its_packages_are_run(tiny: Ran, copy: Path) -> None:
+    again = run_content(content() | {"serving": {"graph_level": "basic"}}, copy, memory=False)
+    written = json.loads((copy / "packages/small-fp32/serving.json").read_text())
+    assert written["graph_level"] == "basic"
+    assert package_ids(copy) == package_ids(tiny.folder)
+    assert {name.split("/")[0] for name in again.console.redone} == {"validation", "latency", "memory", "choice", "test"}
+    assert "test/teacher-torch" not in again.console.redone
+
+
+def test_a_choice_that_was_frozen_elsewhere_stays(copy: Path) -> None:
+    frozen = Choice(id="teacher-fp16", reason="A search chose it.", ranking=[])
+    found = run(parse_recipe(content(), "tiny"), copy, Recorder(), frozen=frozen)
+    assert found.choice.id == "teacher-fp16"
+    assert found.choice.reason == "A search chose it."
+    assert found.choice.after_test  # this folder's test split was scored before

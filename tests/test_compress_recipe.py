@@ -198,3 +198,13 @@ def test_a_method_and_settings_that_exclude_each_other_are_refused_before_the_te
     recipe["students"][0]["fit"] |= fit
     with pytest.raises(UserError, match=why):
         parse_recipe(recipe, "test")
+
+
+def test_latency_must_be_measured_with_the_threads_that_serve() -> None:
+    changed = content() | {"serving": {"threads": 2}}
+    with pytest.raises(UserError, match=r"serving.threads = 2.*add 2 to evaluate.threads"):
+        parse_recipe(changed, "tiny")
+    changed["evaluate"] = {"threads": [1, 2]}
+    serving = parse_recipe(changed, "tiny").serving
+    assert serving is not None
+    assert serving.threads == 2

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from helpers import LABELS, colored, texts, tiny_onnx, tiny_package, tiny_text_package, tiny_tokenizer
 
 from serve.errors import InputError, PackageError
 from serve.manifest import ServingConfig, TextPreprocessing
-from serve.package import load_package, write_package
+from serve.package import load_package, write_package, write_serving
 from serve.predictor import Predictor
 from serve.runner import scores, softmax
 
@@ -148,3 +149,22 @@ def test_the_graph_that_runs_is_the_one_that_was_hashed(tmp_path: Path) -> None:
     loaded = load_package(package.path)
     (package.path / "model.onnx").write_bytes(b"swapped after the check")
     assert scores(Predictor(loaded), COLORS).argmax(axis=1).tolist() == [1, 2, 3, 0]
+
+
+def test_a_package_runs_at_the_graph_level_that_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = ort.InferenceSession
+
+    def session(model: bytes, options: ort.SessionOptions, providers: list[str]) -> ort.InferenceSession:
+        asked.append(options.graph_optimization_level)
+        return real(model, options, providers=providers)
+
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    tiny_package(tmp_path / "package")
+    write_serving(tmp_path / "package", ServingConfig(threads=2, graph_level="basic"))
+    named = Predictor.load(tmp_path / "package")
+    other = Predictor.load(tmp_path / "package", graph_level="off")
+    levels = ort.GraphOptimizationLevel
+    assert asked == [levels.ORT_ENABLE_BASIC, levels.ORT_DISABLE_ALL]
+    item = named.preparer.sample()
+    assert np.allclose(scores(named, [item]), scores(other, [item]), atol=1e-6)

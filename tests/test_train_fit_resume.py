@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import image_classifier, image_inputs
 
-from train.epochs import EpochRecord
+from train.epochs import EpochRecord, Paused
 from train.fit import fit
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
@@ -63,3 +63,33 @@ def test_a_stopped_training_ends_with_the_same_weights(tmp_path: Path, name: str
         assert torch.equal(value, found[key]), key
     timeless = [[(epoch.epoch, epoch.loss, epoch.accuracy) for epoch in result.epochs] for result in (whole, resumed)]
     assert timeless[0] == timeless[1]
+
+
+def test_a_paused_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    config = FitConfig(epochs=4, batch_size=16, learning_rate=1e-2)
+    expected, _ = trained(tmp_path / "whole", config)
+    seen = []
+    for after in (1, 3):
+        model = image_classifier(IMAGES, LABELS, model="builtin:mlp-16x12", dropout=0.3)
+        with pytest.raises(Paused) as left:
+            fit(
+                model,
+                config,
+                TRAIN,
+                VALIDATION,
+                5,
+                tmp_path / "cut",
+                pause=lambda record, after=after: record.epoch == after,  # type: ignore[misc]
+            )
+        seen.append([record.epoch for record in left.value.records])
+    found, result = trained(tmp_path / "cut", config)
+    assert seen == [[1], [1, 2, 3]]
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())
+    assert len(result.epochs) == 4
+
+
+def test_the_last_epoch_is_no_pause(tmp_path: Path) -> None:
+    model = image_classifier(IMAGES, LABELS, model="builtin:mlp-16x12", dropout=0.3)
+    config = FitConfig(epochs=1, batch_size=16)
+    result = fit(model, config, TRAIN, VALIDATION, 5, tmp_path / "model", pause=lambda _: True)
+    assert len(result.epochs) == 1

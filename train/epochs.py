@@ -22,6 +22,15 @@ class EpochRecord(BaseModel):
 
 
 OnEpoch = Callable[[EpochRecord, int], None]  # the epoch that ended, and how many there are at most
+Pause = Callable[[EpochRecord], bool]  # whether to pause after this epoch, once its checkpoint is written
+
+
+class Paused(Exception):  # noqa: N818  # no error: training goes on from its checkpoint when it is asked for again
+    """A training was left after some of its epochs, `records`."""
+
+    def __init__(self, records: list[EpochRecord]) -> None:
+        super().__init__(f"paused after epoch {records[-1].epoch}")
+        self.records = records
 
 
 def epoch_records(state: TrainerState) -> list[EpochRecord]:
@@ -69,6 +78,21 @@ def epoch_callbacks(config: FitConfig, on_epoch: OnEpoch | None) -> list[Trainer
     if on_epoch is not None:
         callbacks.append(_Tell(on_epoch, config.epochs))
     return callbacks
+
+
+class PauseWhenSaved(TrainerCallback):
+    """Leaves a training that is not at its end yet. Another call goes on as if it had never been left."""
+
+    def __init__(self, config: FitConfig, pause: Pause) -> None:
+        self._config, self._pause = config, pause
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        records = epoch_records(state)
+        ends = control.should_training_stop or len(records) >= self._config.epochs
+        if records and not ends and self._pause(records[-1]):
+            raise Paused(records)
 
 
 class EpochClock(TrainerCallback):

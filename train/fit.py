@@ -9,7 +9,7 @@ from serve.errors import UserError
 from train.arguments import training_device
 from train.classifier import Classifier, save_classifier
 from train.distill.lesson import check_labels
-from train.epochs import OnEpoch
+from train.epochs import OnEpoch, Pause
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
 from train.inputs import Inputs
@@ -39,6 +39,7 @@ def fit(
     curves: Path | None = None,
     until: int | None = None,
     shard: bool = False,
+    pause: Pause | None = None,
 ) -> FitResult:
     """Train `classifier`, keep its best epoch on validation, and save it into `folder`.
 
@@ -48,6 +49,7 @@ def fit(
     `origins` say where each training item came from; TensorBoard's curves are written into `curves`.
     With `until`, then without `validation`, the weights after that epoch are kept; the learning rates on the way are
     those of all `config.epochs`. `shard` splits the model over all processes while it is trained.
+    Where `pause` says so after an epoch, Paused is raised, and the next call goes on from there.
     Raises UserError when the loss stops being a number, when memory runs out, and where
     nothing is to be trained that should be.
     """
@@ -80,6 +82,7 @@ def fit(
         curves,
         until,
         shard,
+        pause,
     )
     start = {name: value.clone() for name, value in classifier.state_dict().items()} if config.shrink_on_oom else {}
 

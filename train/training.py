@@ -18,7 +18,7 @@ from train.checkpoints import CHECKPOINTS, last_checkpoint
 from train.classifier import Classifier, save_classifier
 from train.compiled import compiled
 from train.curves import Curves
-from train.epochs import EpochRecord, OnEpoch, Until, best_of, epoch_callbacks, epoch_records
+from train.epochs import EpochRecord, OnEpoch, Pause, PauseWhenSaved, Until, best_of, epoch_callbacks, epoch_records
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
 from train.image_growth import growth_of
@@ -54,6 +54,7 @@ class Job:
     curves: Path | None
     until: int | None
     shard: bool
+    pause: Pause | None = None
 
 
 def train(job: Job, config: FitConfig) -> FitResult:
@@ -160,6 +161,7 @@ def _callbacks(job: Job, config: FitConfig) -> list[TrainerCallback]:
         own.append(Unfreeze(job.classifier, config.unfreeze))
     if job.until is not None:
         return [*own, Until(job.until, job.say)]
+    own += [] if job.pause is None else [PauseWhenSaved(config, job.pause)]
     return [*own, *epoch_callbacks(config, job.on_epoch)]
 
 

@@ -33,6 +33,7 @@ class Constraints(_Part):
     max_p95_ms: float | None
     max_size_mb: float | None
     prefer: Literal["latency", "size"]
+    threads: int = 1  # at which max_p95_ms is judged
 
 
 class ClassScore(_Part):

@@ -18,9 +18,15 @@ from train.torch_runner import TorchRunner
 
 
 def choose_variant(
-    run: RunContext, packages: dict[str, PackageResult], before: dict[str, PackageResult], latency: LatencyResult
+    run: RunContext,
+    packages: dict[str, PackageResult],
+    before: dict[str, PackageResult],
+    latency: LatencyResult,
+    frozen: Choice | None = None,
 ) -> Choice:
     """Rank the candidates on validation and freeze the choice. Controls are no candidates.
+
+    A choice that was made and `frozen` elsewhere, by a search on the same validation split, stays as it is.
 
     `before` are the packages from before a refit, which validation was scored with; size and latency are of those that
     ship.
@@ -31,6 +37,7 @@ def choose_variant(
         "predictions": {variant.id: run.rundir.digest(f"validation/{variant.id}") for variant in run.variants},
         "latency": latency,
         "test_size": test_size,
+        **run.as_served(),
     }
     candidates = [variant for variant in run.packaged if variant.role != "control"]
     refits = {
@@ -41,15 +48,18 @@ def choose_variant(
     if refits:
         inputs["refits"] = {name: [refit.before, refit.after] for name, refit in refits.items()}
 
+    if frozen is not None:
+        inputs["frozen"] = frozen
+
     def work(_: Path) -> Choice:
         seen = run.rundir.has(f"test/{BASELINE}")
-        choice = choose(
+        choice = frozen or choose(
             accept,
             [
                 Measured(
                     variant,
                     run.scores(variant, "validation"),
-                    reference_point(latency.variants[variant.id]),
+                    reference_point(latency.variants[variant.id], run.threads),
                     packages[variant.id].size_bytes,
                     refits.get(variant.id),
                 )

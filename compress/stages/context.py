@@ -19,6 +19,7 @@ from serve.predictor import Predictor
 from serve.runner import Runner
 from train.classifier import Classifier, load_classifier
 from train.data import Data
+from train.epochs import Pause
 from train.inputs import Inputs, PreparedSplits
 from train.sources import Items
 from train.torch_runner import TorchRunner
@@ -47,10 +48,12 @@ class RunContext:
         self.variants = [baseline(), *further_teachers(recipe), *self.packaged]
         self.prepared = PreparedSplits()
         self.tensorboard = tensorboard
+        self.threads = 1 if recipe.serving is None else recipe.serving.threads  # at which latency is judged
         self.shard = shard  # each model is split over all processes while it is trained
         fits = {name: teacher.fit for name, teacher in all_teachers(recipe).items()}
         fits |= {student.name: student.fit for student in recipe.students}
         self.refitted = frozenset(name for name, fit in fits.items() if fit.final_refit)
+        self.pause: Pause | None = None  # of a search: when to leave a training for now
         self._done: list[str] = []
 
     @property
@@ -83,6 +86,10 @@ class RunContext:
             "splits": {split: self.data.fingerprints[split] for split in splits},
         }
         return self.rundir.stage(name, {**common, **inputs}, result_type, work, output)
+
+    def as_served(self) -> dict[str, Any]:
+        """What decides a measurement besides the package, where the recipe says how packages are run."""
+        return {} if self.recipe.serving is None else {"serving": self.recipe.serving}
 
     def forget_removed(self) -> None:
         """Delete what earlier versions of the recipe left in the folder."""

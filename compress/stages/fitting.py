@@ -108,6 +108,7 @@ def train(
             origins,
             curves,
             shard=run.shard,
+            pause=run.pause,
         )
 
 

@@ -15,25 +15,30 @@ _MEMORY_ITEMS = 32
 
 
 def predict_split(run: RunContext, split: str) -> None:
-    """Score a split with every variant, on the bytes that a request would carry.
+    """Score a split with every variant, on the bytes that a request would carry."""
+    for variant in run.variants:
+        predict_variant(run, variant, split)
+
+
+def predict_variant(run: RunContext, variant: Variant, split: str) -> None:
+    """Score a split with one variant.
 
     Validation is scored by what never saw it: of a refitted model, by its counterpart from before the refit.
     """
-    for variant in run.variants:
-        scored = run.scored_stage(variant, split)
-        inputs = {"variant": run.rundir.digest(scored)}
+    scored = run.scored_stage(variant, split)
+    inputs = {"variant": run.rundir.digest(scored), **(run.as_served() if variant.runtime == "onnxruntime" else {})}
 
-        def work(file: Path, variant: Variant = variant, scored: str = scored) -> PredictionResult:
-            return predict(run.open(variant, stage=scored), run.data.splits[split], file)
+    def work(file: Path) -> PredictionResult:
+        return predict(run.open(variant, stage=scored), run.data.splits[split], file)
 
-        output = predictions_file(variant, split)
-        run.stage(f"{split}/{variant.id}", inputs, PredictionResult, work, output=output, splits=(split,))
+    output = predictions_file(variant, split)
+    run.stage(f"{split}/{variant.id}", inputs, PredictionResult, work, output=output, splits=(split,))
 
 
 def time_variants(run: RunContext) -> LatencyResult:
     """Time all variants, interleaved, on validation items."""
     config = run.recipe.evaluate
-    inputs = {"variants": run.digests(), "evaluate": config, "hardware": hardware()}
+    inputs = {"variants": run.digests(), "evaluate": config, "hardware": hardware(), **run.as_served()}
     by_id = {variant.id: variant for variant in run.variants}
 
     def work(_: Path) -> LatencyResult:
@@ -57,7 +62,7 @@ def weigh_variants(run: RunContext) -> MemoryResult:
     """Peak memory of each variant in a process of its own."""
     folders = {variant.id: (variant.runtime, run.path / weights_stage(variant)) for variant in run.variants}
     items = run.data.splits["validation"].content[:_MEMORY_ITEMS]
-    inputs = {"variants": run.digests(), "hardware": hardware()}
+    inputs = {"variants": run.digests(), "hardware": hardware(), **run.as_served()}
 
     def work(_: Path) -> MemoryResult:
         return measure_memory(folders, items)

@@ -9,19 +9,32 @@ from compress.environment import EXPORTING, versions
 from compress.packaging import PackageResult, make_package
 from compress.stages.context import RunContext, held_out
 from compress.variants import Variant, parents
+from serve.package import read_serving, write_serving
 
 
 def make_packages(run: RunContext) -> dict[str, PackageResult]:
     """Export, quantize and check every variant: results by variant id."""
-    return {variant.id: _make_one(run, variant) for variant in run.packaged}
+    made = {variant.id: make_one(run, variant) for variant in run.packaged}
+    _set_serving(run, [run.path / variant.package for variant in run.packaged])
+    return made
+
+
+def _set_serving(run: RunContext, packages: list[Path]) -> None:
+    """Have packages run as the recipe says. Where it says nothing, what a user wrote into serving.json stays."""
+    for package in packages:
+        if run.recipe.serving is not None and read_serving(package) != run.recipe.serving:
+            write_serving(package, run.recipe.serving)
 
 
 def make_held_out_packages(run: RunContext) -> dict[str, PackageResult]:
     """The same, of those whose models were refitted, from the weights before: what the choice can be made with."""
-    return {variant.id: _make_one(run, variant, held_out) for variant in run.packaged if variant.model in run.refitted}
+    refitted = [variant for variant in run.packaged if variant.model in run.refitted]
+    made = {variant.id: make_one(run, variant, held_out) for variant in refitted}
+    _set_serving(run, [run.path / held_out(variant.package) for variant in refitted])
+    return made
 
 
-def _make_one(run: RunContext, variant: Variant, place: Callable[[str], str] = str) -> PackageResult:
+def make_one(run: RunContext, variant: Variant, place: Callable[[str], str] = str) -> PackageResult:
     """The package of `variant`; model and packages lie where `place` says in the stead of their usual folders."""
     model, package = place(variant.model_folder), place(variant.package)
     fp32 = None if variant.precision == "fp32" else place(Variant(variant.model, variant.role, "fp32").package)
