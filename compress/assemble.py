@@ -47,7 +47,10 @@ def assemble(
     seed: int,
     threads: int = 1,
 ) -> schema.Report:
-    """The report; limits on latency are judged at `threads`. `selected` is the choice if it held on test, and nothing otherwise: no swap for a luckier one."""
+    """The report; limits on latency are judged at `threads`.
+
+    `selected` is the choice if it held on test, and nothing otherwise: no swap for a luckier one.
+    """
     base = next(item for item in evidence if item.plan.id == BASELINE)
     variants = [_variant(item, base, accept, data, seed, threads) for item in evidence]
     chosen = next(variant for variant in variants if variant.id == choice.id)
@@ -76,9 +79,7 @@ def _preprocessing(chosen: str, evidence: list[Evidence]) -> dict[str, Any]:
     return package.preprocessing.model_dump(mode="json")
 
 
-def _variant(
-    item: Evidence, base: Evidence, accept: Accept, data: Data, seed: int, threads: int
-) -> schema.Variant:
+def _variant(item: Evidence, base: Evidence, accept: Accept, data: Data, seed: int, threads: int) -> schema.Variant:
     labels = data.splits["test"].labels
     metrics = measure(item.scores, labels)
     ours, theirs = item.scores.argmax(axis=1), base.scores.argmax(axis=1)

@@ -61,7 +61,9 @@ def run(
         predict_split(context, "validation")
         latency = time_variants(context)
         memory = weigh_variants(context)
-        choice = choose_variant(context, packages, before, latency, frozen)  # frozen here: the test split is scored after it
+        choice = choose_variant(
+            context, packages, before, latency, frozen
+        )  # frozen here: the test split is scored after it
         predict_split(context, "test")
         evidence = gather_evidence(context, fits, packages, latency, memory)
         report = assemble(run_info(about, rundir), recipe.accept, data, choice, evidence, recipe.seed, context.threads)

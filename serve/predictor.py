@@ -27,9 +27,7 @@ _PADDING_TOLERANCE = 0.01  # of a score; more than the rounding of fp16
 class Predictor:
     """Scores request bytes with a model package. Safe to call from several threads."""
 
-    def __init__(
-        self, package: Package, threads: int | None = None, graph_level: GraphLevel | None = None
-    ) -> None:
+    def __init__(self, package: Package, threads: int | None = None, graph_level: GraphLevel | None = None) -> None:
         """`threads` and `graph_level` are those of its serving.json where nothing else is said."""
         self.package = package
         self.labels = package.manifest.labels
@@ -108,9 +106,7 @@ def _open_preparer(package: Package) -> Preparer:
         raise PackageError(f"{package.path}: {error.message}", error.hint) from None
 
 
-def open_session(
-    model: bytes, threads: int, origin: str, graph_level: GraphLevel = "all"
-) -> ort.InferenceSession:
+def open_session(model: bytes, threads: int, origin: str, graph_level: GraphLevel = "all") -> ort.InferenceSession:
     """An ONNX Runtime session on the CPU. `origin` names the model in errors."""
     options = ort.SessionOptions()
     options.graph_optimization_level = _LEVELS[graph_level]

@@ -302,8 +302,7 @@ def test_latency_is_judged_with_the_threads_that_serve(data: Data) -> None:
     base = replace(teacher(data), latency=item.latency)
     choice, accept = Choice(id=SMALL.id, reason="", ranking=[]), Accept(max_drop_points=20, max_p95_ms=1.0)
     verdicts = {
-        threads: assemble(make_report().run, accept, data, choice, [base, item], 0, threads)
-        for threads in (1, 2)
+        threads: assemble(make_report().run, accept, data, choice, [base, item], 0, threads) for threads in (1, 2)
     }
     assert {threads: report.variant(SMALL.id).verdict for threads, report in verdicts.items()} == {
         1: "rejected",

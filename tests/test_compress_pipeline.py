@@ -299,7 +299,13 @@ def test_a_recipe_says_how_its_packages_are_run(tiny: Ran, copy: Path) -> None:
     written = json.loads((copy / "packages/small-fp32/serving.json").read_text())
     assert written["graph_level"] == "basic"
     assert package_ids(copy) == package_ids(tiny.folder)
-    assert {name.split("/")[0] for name in again.console.redone} == {"validation", "latency", "memory", "choice", "test"}
+    assert {name.split("/")[0] for name in again.console.redone} == {
+        "validation",
+        "latency",
+        "memory",
+        "choice",
+        "test",
+    }
     assert "test/teacher-torch" not in again.console.redone
 
 

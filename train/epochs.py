@@ -86,9 +86,7 @@ class PauseWhenSaved(TrainerCallback):
     def __init__(self, config: FitConfig, pause: Pause) -> None:
         self._config, self._pause = config, pause
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         records = epoch_records(state)
         ends = control.should_training_stop or len(records) >= self._config.epochs
         if records and not ends and self._pause(records[-1]):
