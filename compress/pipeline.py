@@ -15,6 +15,7 @@ from compress.assemble import assemble
 from compress.console import Console
 from compress.drops import check_margin, metric_rows
 from compress.environment import git_commit, hardware, versions
+from compress.lineage import with_lineage
 from compress.processes import leading
 from compress.recipe import Recipe
 from compress.report.schema import Choice, Report, RunInfo
@@ -48,7 +49,7 @@ def run(
     """
     if tensorboard:
         check_tensorboard()
-    data = load_data(recipe.data, recipe.seed, recipe.task)
+    data = with_lineage(recipe, load_data(recipe.data, recipe.seed, recipe.task))
     for note in data.notes:
         console.say(note)
     check_margin(recipe.accept, int(metric_rows(recipe.accept.metric, data.splits["test"].labels, data.classes).sum()))

@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 
 from compress.fingerprint import fingerprint
+from compress.lineage import with_lineage
 from compress.recipe import TEACHER, Recipe, read_content
 from compress.report.tuning import write_page
 from compress.tunecheck import check_teacher, check_tune
@@ -43,7 +44,7 @@ def tune(
     content = read_content(path, list(changes))
     recipe, config = check_tune(content, str(path), teacher_from is not None)
     folder = out or Path("runs") / f"{recipe.name}-tune"
-    data = load_data(recipe.data, recipe.seed, recipe.task)
+    data = with_lineage(recipe, load_data(recipe.data, recipe.seed, recipe.task))
     teacher = None if teacher_from is None else check_teacher(teacher_from, recipe, data.classes)
     mark = _mark(content, config, data, teacher_from)
     own = fingerprint({"search": mark, "storage": storage})
