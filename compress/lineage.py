@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from compress.recipe import Recipe
+from compress.recipe import Recipe, Student, Teacher
 from compress.rundir import RUN_JSON, read_about
 from compress.variants import HELD_OUT
 from serve.errors import UserError
@@ -34,7 +34,7 @@ def with_lineage(recipe: Recipe, data: Data) -> Data:
 
 
 def _named(recipe: Recipe) -> list[str]:
-    models = [recipe.teacher, *recipe.teachers, *recipe.students]
+    models: list[Teacher | Student] = [recipe.teacher, *recipe.teachers, *recipe.students]
     return sorted({model.model.removeprefix(_RUN) for model in models if model.model.startswith(_RUN)})
 
 
