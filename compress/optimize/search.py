@@ -1,0 +1,273 @@
+"""The search: the teacher's precisions first, then students in waves, the cheapest questions first.
+
+1. What shape has it? A student that cannot meet a limit on latency or size, or cannot be faster (or smaller) than
+   what is feasible already, is never trained.
+2. How good is it after a few epochs? Successive halving; those that go on, go on from where they are.
+3. How good are its packages on validation? Only such trials are candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from compress.optimize.bench import Bench, Training
+from compress.optimize.halving import Standing, promoted, ranked, rungs
+from compress.optimize.shapes import Shape
+from compress.optimize.space import Design, Proposals
+from compress.optimize.timing import Timed, best_setting
+from compress.optimize.trials import Trials
+from compress.recipe import Student
+from serve.errors import LimbeckError
+from train.epochs import EpochRecord
+
+_SLACK = 1.1  # of a limit on latency: a busy machine may be so much slower for a moment
+BUDGET, EXHAUSTED = "the budget is spent", "nothing is left that could be better"
+
+
+class BudgetOver(Exception):  # noqa: N818  # no error: the search ends
+    """The budget is spent; what there is counts."""
+
+
+@dataclass
+class Contender:
+    """A student that is worth training."""
+
+    design: Design
+    shape: Shape
+    seconds: dict[str, float]  # so far
+    aim: float
+    epochs: list[EpochRecord]
+
+    @property
+    def student(self) -> Student:
+        return self.design.student
+
+    @property
+    def accuracy(self) -> float | None:
+        return max((epoch.accuracy for epoch in self.epochs), default=None)
+
+
+class Search:
+    """One search on a bench. `say` is told what is worth knowing besides the trials."""
+
+    def __init__(self, bench: Bench, trials: Trials, proposals: Proposals, say: Callable[[str], None]) -> None:
+        self._bench, self._trials, self._proposals, self._say = bench, trials, proposals, say
+        self._paused: dict[str, Contender] = {}
+
+    def run(self) -> str:
+        """Try until the budget is spent or nothing is left; why it ended."""
+        try:
+            self._evaluate(None, {}, 0)
+            while wave := self._proposals.next(self._bench.config.together):
+                self._compete([one for design in wave if (one := self._screen(design)) is not None])
+            for contender in self._second_chances():
+                self._finish(contender)
+        except BudgetOver:
+            return BUDGET
+        return EXHAUSTED
+
+    def _check_budget(self) -> None:
+        if self._bench.ledger.over():
+            raise BudgetOver
+
+    # 1. Shapes
+
+    def _screen(self, design: Design) -> Contender | None:
+        """What is worth training; the rest is recorded with the reason."""
+        self._check_budget()
+        student = design.student
+        try:
+            shape, took = self._bench.shape(student)
+        except LimbeckError as error:
+            self._trials.left(student, "failed", error.message, {})
+            self._proposals.drop(design)
+            return None
+        contender = Contender(design, shape, {"shape": took}, self._aim(shape), [])
+        why = self._too_slow_or_large(student, shape) or self._no_better(contender)
+        if why:
+            self._trials.left(student, "screened", why, contender.seconds, shape)
+            self._tell_shape(contender)
+            return None
+        return contender
+
+    def _too_slow_or_large(self, student: Student, shape: Shape) -> str | None:
+        """Which limit no precision of it can meet, whatever its weights will be."""
+        accept = self._bench.recipe.accept
+        smallest, (_, fastest) = min(shape.sizes.values()), shape.fastest()
+        if accept.max_p95_ms is not None and fastest.latency.total_p50 > _SLACK * accept.max_p95_ms:
+            median = f"{fastest.latency.total_p50:.3g} ms"
+            return f"not trained: its median alone is {median} at best, over the limit of {accept.max_p95_ms:g} ms"
+        if accept.max_size_mb is not None and smallest > accept.max_size_mb * 1e6 and not student.prune.is_active:
+            return f"not trained: it has {smallest / 1e6:.3g} MB at best, over the limit of {accept.max_size_mb:g} MB"
+        return None
+
+    def _no_better(self, contender: Contender) -> str | None:
+        """Which feasible trial it cannot beat, whatever its weights will be."""
+        best = self._trials.best()
+        if best is None:
+            return None
+        if self._bench.recipe.accept.prefer == "size":
+            smallest = min(contender.shape.sizes.values())
+            pruned = contender.student.prune.is_active
+            return None if pruned or smallest < (best.size_bytes or 0) else f"not trained: no smaller than {best.id}"
+        if contender.aim < (best.relative or 0.0):
+            return None
+        return f"not trained: no faster than {best.id}, which is feasible"
+
+    def _aim(self, shape: Shape) -> float:
+        """The best that a student of this shape can come to: relative latency, or bytes."""
+        accept = self._bench.recipe.accept
+        if accept.prefer == "size":
+            return float(min(shape.sizes.values()))
+        best: dict[str, Timed] = {name: best_setting(timed) for name, timed in shape.timings.items()}
+        limit = float("inf") if accept.max_size_mb is None else accept.max_size_mb * 1e6
+        fitting = [one.relative for name, one in best.items() if shape.sizes[name] <= limit]
+        return min(fitting or [one.relative for one in best.values()])
+
+    # 2. Training, a little at a time
+
+    def _compete(self, contenders: list[Contender]) -> None:
+        """Successive halving among the students of a wave, the cheapest first."""
+        config, items = self._bench.config, len(self._bench.data.splits["validation"])
+        alive = sorted(contenders, key=lambda one: (one.aim, one.design.name))
+        marks = {one.design.name: rungs(one.student.fit.epochs, len(alive), config.keep_one_of) for one in alive}
+        steps = min((len(each) for each in marks.values()), default=0)
+        for step in range(steps, 1, -1):
+            waiting = [one for one in alive if self._train(one, marks[one.design.name][-step])]
+            by_name = {one.design.name: one for one in waiting}
+            standings = [Standing(name, one.accuracy or 0.0, one.aim) for name, one in by_name.items()]
+            kept = promoted(standings, items, config.keep_one_of)
+            for name, one in by_name.items():
+                if name not in kept:
+                    self._stop(one, f"after epoch {len(one.epochs)} others that were trained beside it did better")
+            alive = [by_name[name] for name in kept]
+        for one in sorted(alive, key=lambda one: (one.aim, one.design.name)):
+            self._finish(one)
+
+    def _train(self, contender: Contender, until: int) -> bool:
+        """Train to the end of an epoch; whether the student is to be compared then, and not evaluated already."""
+        self._check_budget()
+        training = self._bench.train(contender.student, until)
+        contender.epochs = training.epochs
+        contender.seconds["training"] = training.seconds
+        if training.result is not None:
+            self._evaluate(contender, contender.seconds, len(training.epochs))
+            return False
+        if len(training.epochs) < until:
+            self._trials.left(
+                contender.student,
+                "unfinished",
+                f"the budget ended after epoch {len(training.epochs)} of {contender.student.fit.epochs}",
+                contender.seconds,
+                contender.shape,
+                len(training.epochs),
+                contender.accuracy,
+            )
+            self._proposals.drop(contender.design)
+            raise BudgetOver
+        return self._can_end(contender, training)
+
+    def _can_end(self, contender: Contender, training: Training) -> bool:
+        """Whether the budget is enough to train it to the end, as long as its epochs took so far."""
+        more = (contender.student.fit.epochs - len(training.epochs)) * training.seconds / len(training.epochs)
+        if more <= self._bench.ledger.left():
+            return True
+        self._trials.left(
+            contender.student,
+            "unfinished",
+            f"after epoch {len(training.epochs)} of {contender.student.fit.epochs} it would need {more:,.0f} s more, "
+            "which the budget has not",
+            contender.seconds,
+            contender.shape,
+            len(training.epochs),
+            contender.accuracy,
+        )
+        self._proposals.drop(contender.design)
+        return False
+
+    def _finish(self, contender: Contender) -> None:
+        """Train to the end and evaluate, unless something feasible was found that it cannot beat."""
+        why = self._no_better(contender)
+        if why:
+            self._stop(contender, why.removeprefix("not trained: "), "screened" if not contender.epochs else "stopped")
+            return
+        self._paused.pop(contender.design.name, None)
+        self._train(contender, contender.student.fit.epochs)
+
+    def _stop(self, contender: Contender, why: str, state: str = "stopped") -> None:
+        seconds, shape = contender.seconds, contender.shape
+        self._trials.left(
+            contender.student,
+            state,
+            why,
+            seconds,
+            shape,
+            len(contender.epochs),
+            contender.accuracy,  # type: ignore[arg-type]
+        )
+        if state == "stopped":
+            self._paused[contender.design.name] = contender
+        self._tell_shape(contender)
+
+    def _second_chances(self) -> list[Contender]:
+        """Those that were stopped, the best first: there is time, and nothing new to try."""
+        items = len(self._bench.data.splits["validation"])
+        standings = [Standing(name, one.accuracy or 0.0, one.aim) for name, one in self._paused.items()]
+        found = [self._paused[standing.name] for standing in ranked(standings, items)]
+        return [one for one in found if self._no_better(one) is None]
+
+    # 3. Packages
+
+    def _evaluate(self, contender: Contender | None, seconds: dict[str, float], epochs: int) -> None:
+        """Every precision of a trained model; the teacher where there is no contender."""
+        student = None if contender is None else contender.student
+        for variant in self._bench.variants(student):
+            if contender is not None or variant.precision != "fp32":
+                self._check_budget()
+            try:
+                found = self._bench.measure(student, variant)
+            except LimbeckError as error:
+                if student is not None:
+                    self._trials.left(student, "failed", error.message, seconds, precision=variant.precision)
+                else:
+                    self._say(f"teacher-{variant.precision} failed: {error.message}")
+                seconds = {}
+                continue
+            self._trials.complete(student, found, seconds, epochs)
+            seconds = {}
+        if contender is not None:
+            self._tell(contender)
+
+    # What Optuna is told
+
+    def _tell(self, contender: Contender) -> None:
+        accept = self._bench.recipe.accept
+        found = [trial for trial in self._trials.of(contender.design.name) if trial.state == "complete"]
+        if not found:
+            self._proposals.drop(contender.design)
+            return
+        best = min(found, key=lambda trial: (not trial.feasible, self._trials.aim(trial)))
+        over = (best.drop_upper or 0.0) - accept.max_drop_points
+        self._proposals.tell(
+            contender.design,
+            self._trials.aim(best),
+            {"drop": over, **self._limits(best.p95_ms or 0.0, best.size_bytes or 0)},
+        )
+
+    def _tell_shape(self, contender: Contender) -> None:
+        """Of a student that was left: its limits are known, its drop is what its epochs showed, or nothing."""
+        _, fastest = contender.shape.fastest()
+        drop = 0.0
+        if contender.accuracy is not None:
+            lost = 100 * (self._bench.teacher_accuracy() - contender.accuracy)
+            drop = lost - self._bench.recipe.accept.max_drop_points
+        limits = self._limits(fastest.latency.total_p95, min(contender.shape.sizes.values()))
+        self._proposals.tell(contender.design, contender.aim, {"drop": drop, **limits})
+
+    def _limits(self, p95_ms: float, size_bytes: int) -> dict[str, float]:
+        accept = self._bench.recipe.accept
+        return {
+            "p95": 0.0 if accept.max_p95_ms is None else p95_ms / accept.max_p95_ms - 1,
+            "size": 0.0 if accept.max_size_mb is None else size_bytes / (accept.max_size_mb * 1e6) - 1,
+        }
