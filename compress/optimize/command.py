@@ -12,6 +12,7 @@ import optuna
 
 from compress.console import Console
 from compress.drops import check_margin, metric_rows, spoken
+from compress.lineage import with_lineage
 from compress.optimize.bench import Bench
 from compress.optimize.config import OptimizeConfig
 from compress.optimize.defaults import default_students
@@ -24,7 +25,7 @@ from compress.optimize.space import Proposals, check_space
 from compress.optimize.trials import Trials
 from compress.optimize.wording import space_lines, trial_line
 from compress.pipeline import describe, run
-from compress.recipe import TEACHER, Recipe, Student, parse_recipe, read_content
+from compress.recipe import TEACHER, Recipe, Student, apply_change, parse_recipe, read_content
 from compress.report.optimizing import write_page
 from compress.report.schema import Choice, Report
 from compress.rundir import RUN_JSON, RunDir, adopt_stages, open_run, write_text
@@ -70,7 +71,7 @@ def optimize(asked: Asked, console: Console, clock: Callable[[], float] = time.m
     config = recipe.optimize or OptimizeConfig()
     folder = asked.out or Path("runs") / f"{recipe.name}-optimize"
     _check_folder(folder)
-    data = load_data(recipe.data, recipe.seed, recipe.task)
+    data = with_lineage(recipe, load_data(recipe.data, recipe.seed, recipe.task))
     for note in data.notes:
         console.say(note)
     check_margin(recipe.accept, int(metric_rows(recipe.accept.metric, data.splits["test"].labels, data.classes).sum()))
@@ -100,8 +101,6 @@ def _recipe(asked: Asked, console: Console) -> Recipe:
             raise UserError("--data is for --model; a recipe names its own data", "leave one of them out")
         content, origin = read_content(asked.recipe, list(asked.changes)), str(asked.recipe)
     else:
-        from compress.recipe import apply_change
-
         content, said = direct_content(asked.model or "", asked.data)
         origin = f"--model {asked.model}"
         for line in said:

@@ -13,7 +13,6 @@ from compress.rundir import write_text
 from serve.manifest import GraphLevel
 
 OPTIMIZE_JSON, PAGE, RESOLVED, SEARCH = "optimize.json", "optimize.html", "optimized.toml", "search"
-_SCHEMA = 1
 
 State = Literal["complete", "screened", "stopped", "unfinished", "failed"]
 
@@ -60,7 +59,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal[1] = _SCHEMA
+    schema_version: Literal[1] = 1
     name: str
     task: str
     source: str

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from compress.optimize.bench import Bench, Training
 from compress.optimize.halving import Standing, promoted, ranked, rungs
+from compress.optimize.records import State
 from compress.optimize.shapes import Shape
 from compress.optimize.space import Design, Proposals
 from compress.optimize.timing import Timed, best_setting
@@ -195,7 +196,7 @@ class Search:
         self._paused.pop(contender.design.name, None)
         self._train(contender, contender.student.fit.epochs)
 
-    def _stop(self, contender: Contender, why: str, state: str = "stopped") -> None:
+    def _stop(self, contender: Contender, why: str, state: State = "stopped") -> None:
         seconds, shape = contender.seconds, contender.shape
         self._trials.left(
             contender.student,
@@ -204,7 +205,7 @@ class Search:
             seconds,
             shape,
             len(contender.epochs),
-            contender.accuracy,  # type: ignore[arg-type]
+            contender.accuracy,
         )
         if state == "stopped":
             self._paused[contender.design.name] = contender

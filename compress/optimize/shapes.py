@@ -74,7 +74,8 @@ def measure_shape(
         items = run.data.splits["validation"].content
         calibration = _First(run.inputs("calibration", classifier), _CALIBRATION)
         with tempfile.TemporaryDirectory() as folder:
-            packages, sizes = {}, {}
+            packages: dict[str, Path] = {}
+            sizes: dict[str, int] = {}
             for precision in precisions:
                 variant = Variant(student.name, "student", precision)  # type: ignore[arg-type]
                 place, fp32 = Path(folder) / precision, packages.get("fp32")

@@ -157,7 +157,10 @@ def _named(space: str, chosen: Mapping[str, Any]) -> str:
     """The entry's name with what was chosen: layers-3-heads6."""
     parts = [space]
     for name, value in chosen.items():
-        short = str(value).rpartition(":")[2].removeprefix(f"{space}-") if name == "model" else f"{''.join(w[0] for w in name.split('_'))}{value}"
+        if name == "model":
+            short = str(value).rpartition(":")[2].removeprefix(space).lstrip("-")
+        else:
+            short = f"{''.join(word[0] for word in name.split('_'))}{value}"
         parts.append(re.sub(r"[^A-Za-z0-9.]+", "", short.replace("-", ".")))
     name = "-".join(part for part in parts if part)
     if len(name) <= _NAME_LENGTH:

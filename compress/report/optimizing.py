@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from compress.optimize.records import PAGE, Record, Trial
 from compress.optimize.wording import limits
@@ -36,6 +37,7 @@ _STEPS = {
     "timing": "Timing",
     "validation": "Scoring validation",
 }
+Tone = Literal["", "good", "bad", "quiet"]
 _SIGNS = {"complete": "✕ infeasible", "screened": "never trained", "stopped": "stopped", "unfinished": "unfinished"}
 
 
@@ -133,7 +135,7 @@ def _trials(record: Record) -> Table:
 
 def _trial_row(record: Record, trial: Trial) -> Row:
     sign = "✓ feasible" if trial.feasible else _SIGNS.get(trial.state, trial.state)
-    tone = "good" if trial.feasible else "bad" if trial.state in ("complete", "failed") else "quiet"
+    tone: Tone = "good" if trial.feasible else "bad" if trial.state in ("complete", "failed") else "quiet"
     why = "" if trial.feasible else trial.why
     interval = upper = ""
     if trial.drop_low is not None and trial.drop_high is not None:
