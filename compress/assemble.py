@@ -9,7 +9,7 @@ import numpy as np
 
 from compress.advice import advise
 from compress.choose import problems_of
-from compress.drops import judged_drop, share_drop
+from compress.drops import exact_problems, judged_drop, margin_p, share_drop
 from compress.latency import reference_point
 from compress.packaging import PackageResult
 from compress.recipe import Accept
@@ -89,7 +89,10 @@ def _variant(item: Evidence, base: Evidence, accept: Accept, data: Data, seed: i
     assert drop.gained is not None
     reference, own = reference_point(base.latency), reference_point(item.latency)
     judged = reference_point(item.latency, threads)
-    reasons = [] if item.plan.id == BASELINE else problems_of(accept, metric_drop.high, judged, item.size_bytes)
+    exact = None if item.plan.id == BASELINE else margin_p(accept, metric_drop)
+    reasons = exact_problems(accept, metric_drop, exact)
+    if item.plan.id != BASELINE:
+        reasons = problems_of(accept, metric_drop.high, judged, item.size_bytes) + reasons
     return schema.Variant(
         id=item.plan.id,
         name=item.plan.model,
@@ -111,6 +114,7 @@ def _variant(item: Evidence, base: Evidence, accept: Accept, data: Data, seed: i
         accuracy_drop_points_ci95=(drop.low, drop.high),
         metric_drop_points=metric_drop.points,
         metric_drop_points_ci95=(metric_drop.low, metric_drop.high),
+        margin_p=exact,
         mcnemar_p=mcnemar(drop.lost, drop.gained),
         latency_ms=item.latency,
         speedup=reference.total_p50 / own.total_p50,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compress.noninferiority import LEVEL, paired_p
 from compress.recipe import Accept
 from compress.statistics import accuracy_interval, bootstrap_drop, drop_interval
 from serve.errors import UserError, did_you_mean
@@ -91,6 +92,24 @@ def measure_shortfall(
     n, right = int(rows.sum()), int((ours[rows] == labels[rows]).sum())
     low, high = accuracy_interval(right, n)
     return Drop(target - 100 * right / n, target - 100 * high, target - 100 * low, n, right=right, target=target)
+
+
+def margin_p(accept: Accept, drop: Drop) -> float | None:
+    """Exact one-sided p-value of "the true drop is the margin or more".
+
+    None where nothing is paired: for macro F1, and against a target, where Wilson's limit is judged alone.
+    """
+    if drop.lost is None or drop.gained is None:
+        return None
+    return paired_p(drop.lost, drop.gained, drop.n, accept.max_drop_points / 100)
+
+
+def exact_problems(accept: Accept, drop: Drop, p: float | None) -> list[str]:
+    """What only the exact test sees: a limit within the margin by less than its own error."""
+    if p is None or p <= LEVEL or drop.high > accept.max_drop_points:
+        return []
+    within = f"the limit is within the margin of {accept.max_drop_points:g}"
+    return [f"{within}, but so close that the exact test does not follow: p = {p:.4f}, over {LEVEL:g}"]
 
 
 def metric_rows(metric: str, labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:

@@ -24,16 +24,16 @@ def accuracy_interval(right: float, n: float) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def drop_interval(lost: float, gained: float, n: float) -> tuple[float, float]:
-    """95 % score interval of the paired difference (lost - gained) / n (Tango 1998, Statistics in Medicine 17:891).
+def drop_interval(lost: float, gained: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Score interval of the paired difference (lost - gained) / n (Tango 1998, Statistics in Medicine 17:891).
 
     Valid for small discordant counts, where Wald's interval collapses: 0 lost and 0 gained of n still give a width.
     Counts may be fractional, for projections. tests/test_compress_statistics.py checks the coverage by simulation.
     """
-    drop = (lost - gained) / n
+    drop, critical = (lost - gained) / n, float(norm.ppf(0.5 + confidence / 2))
 
     def excess(candidate: float) -> float:
-        return abs(_tango_z(lost, gained, n, candidate)) - _Z
+        return abs(_tango_z(lost, gained, n, candidate)) - critical
 
     edge = 1 - 1e-12
     low = -1.0 if excess(-edge) < 0 else brentq(excess, -edge, drop)
@@ -52,6 +52,25 @@ def _tango_z(lost: float, gained: float, n: float, drop: float) -> float:
     q = (np.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
     variance = n * (2 * q + drop * (1 - drop))
     return float(numerator / np.sqrt(variance)) if variance > 0 else float(np.copysign(np.inf, numerator))
+
+
+def score_z(lost: np.ndarray, gained: np.ndarray, n: int, drop: float) -> np.ndarray:
+    """Tango's score statistic of many outcomes at once: counts that broadcast against each other."""
+    b = -lost - gained + (2 * n - lost + gained) * drop
+    q = (np.sqrt(np.maximum(b * b + 8 * n * gained * drop * (1 - drop), 0.0)) - b) / (4 * n)
+    numerator, variance = lost - gained - n * drop, n * (2 * q + drop * (1 - drop))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z: np.ndarray = np.where(variance > 0, numerator / np.sqrt(variance), np.copysign(np.inf, numerator))
+    return np.where(numerator == 0, 0.0, z)
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """p-values float [K] of K questions, corrected for their number (Holm 1979, Scandinavian J. of Statistics 6:65)."""
+    order = np.argsort(p_values, kind="stable")
+    steps = np.maximum.accumulate(p_values[order] * (len(p_values) - np.arange(len(p_values))))
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(steps, 1.0)
+    return corrected
 
 
 def mcnemar(lost: int, gained: int) -> float:

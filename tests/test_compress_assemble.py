@@ -260,7 +260,7 @@ def test_a_target_changes_what_is_judged_and_none_of_the_paired_evidence(data: D
     small = evidence(data, SMALL, range(60))
     by_teacher = report(data, SMALL, [small], max_drop_points=5.0)
     by_target = report(data, SMALL, [small], max_drop_points=5.0, target_percent=87.0)
-    judged = {"metric_drop_points", "metric_drop_points_ci95", "verdict", "reasons"}
+    judged = {"metric_drop_points", "metric_drop_points_ci95", "margin_p", "verdict", "reasons"}
     before, after = by_teacher.variant("small-fp32"), by_target.variant("small-fp32")
     assert before.model_dump(exclude=judged) == after.model_dump(exclude=judged)
     assert (before.metric_drop_points, after.metric_drop_points) == pytest.approx((10.0, -1.0))

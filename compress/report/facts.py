@@ -6,8 +6,21 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from compress.noninferiority import LEVEL
 from compress.report.schema import Latency, Report, Variant
-from compress.report.wording import capital, fixed, interval, milliseconds, percentage, plural, points, short, size
+from compress.report.wording import (
+    NBSP,
+    capital,
+    fixed,
+    interval,
+    milliseconds,
+    p_value,
+    percentage,
+    plural,
+    points,
+    short,
+    size,
+)
 
 
 def single(variant: Variant) -> Latency | None:
@@ -104,10 +117,14 @@ def _margin_check(report: Report, variant: Variant) -> Check:
         name=f"Drop in {metric_name(report.constraints.metric)}, upper limit",
         required=f"at most {points(margin)}",
         measured=points(upper),
-        detail=f"measured {fixed(variant.metric_drop_points)}, interval {interval(low, upper)}",
-        holds=_within(upper, margin),
+        detail=f"measured {fixed(variant.metric_drop_points)}, interval {interval(low, upper)}{_exact(variant)}",
+        holds=upper <= margin and (variant.margin_p is None or variant.margin_p <= LEVEL),
         excess=_excess(upper, margin),
     )
+
+
+def _exact(variant: Variant) -> str:
+    return "" if variant.margin_p is None else f"; exact test p{NBSP}{p_value(variant.margin_p)}"
 
 
 def _latency_check(report: Report, variant: Variant) -> Check:

@@ -40,8 +40,8 @@ def _teacher(report: Report) -> Reference:
         what=f"Drop in {metric}",
         brief="Drop",
         rule="A variant is accepted when it meets all of them on the test split. It holds the margin only if the whole "
-        "95 % interval of its drop ends within it: non-inferiority at one-sided 97.5 %. A drop that merely measures "
-        "small is not enough.",
+        "95 % interval of its drop ends within it: non-inferiority at one-sided 97.5 %"
+        f"{_method(report)}. A drop that merely measures small is not enough.",
         paired=_PAIRED.format(baseline=report.baseline),
         drops_title="What was lost, and how surely",
         drops_note="Each bar is the 95 % interval of a drop, from the items on which the variant and the baseline "
@@ -52,6 +52,13 @@ def _teacher(report: Report) -> Reference:
         f"of {margin} only if its whole 95 % interval does.",
         limitation="",
     )
+
+
+def _method(report: Report) -> str:
+    """By what the margin is judged."""
+    if report.constraints.metric == "macro_f1":
+        return ", by the bootstrap"
+    return ", by the paired score interval (Tango 1998) and an exact test of the same outcomes (Chan 1998)"
 
 
 def _target(report: Report) -> Reference:

@@ -100,6 +100,8 @@ class Variant(_Part):
     # What is judged, of the recipe's own metric: baseline - this, or target - this where the recipe states a target.
     metric_drop_points: float
     metric_drop_points_ci95: tuple[float, float]
+    # Exact one-sided p-value of "the true drop is the margin or more"; None for the baseline and for macro F1.
+    margin_p: float | None = None
     mcnemar_p: float
     latency_ms: list[Latency]
     speedup: float  # total_p50 of the baseline / own, batch 1, 1 thread
