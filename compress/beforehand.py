@@ -7,7 +7,7 @@ from collections.abc import Callable
 from compress.recipe import TEACHER, NamedTeacher, Recipe, Student, Teacher
 from compress.teachers import teachers_of
 from train.classifier import Classifier, ModelConfig
-from train.models import check_teacher, takes_layers, without_widths
+from train.models import check_teacher, takes_channels, takes_layers, without_widths
 from train.progressive import check_progressive
 
 
@@ -17,7 +17,7 @@ def check_models(recipe: Recipe, new: Callable[[ModelConfig, Classifier | None],
     should be. `new` makes a classifier that is not trained yet, with the teacher given or none; it is called only where
     a recipe asks for something to check.
     """
-    takers = [student for student in recipe.students if takes_layers(student.model)]
+    takers = [student for student in recipe.students if takes_layers(student.model) or takes_channels(student.model)]
     models: list[NamedTeacher | Student] = [*recipe.teachers, *recipe.students]
     growing = [model for model in models if _grows(model)]
     if not takers and not growing and not _grows(recipe.teacher):

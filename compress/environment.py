@@ -12,7 +12,17 @@ from typing import Any
 # What decides weights and answers; a stage is done again when one of these changes.
 DECIDING = ("limbeck", "torch", "transformers", "onnxruntime")
 EXPORTING = ("onnx", "onnxscript", "onnxslim")  # what decides a package besides
-_RECORDED = (*DECIDING, *EXPORTING, "torchvision", "tokenizers", "pillow", "numpy", "scikit-learn", "bentoml")
+_RECORDED = (
+    *DECIDING,
+    *EXPORTING,
+    "torchvision",
+    "torch-pruning",
+    "tokenizers",
+    "pillow",
+    "numpy",
+    "scikit-learn",
+    "bentoml",
+)
 # The instruction sets that int8 and bf16 speed depends on.
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 

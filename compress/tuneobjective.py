@@ -31,9 +31,12 @@ from train.distill import DistillConfig
 from train.draft import Wanted
 from train.epochs import EpochRecord
 from train.fit import fit
+from train.fit_config import FitConfig
+from train.fit_result import FitResult
 from train.inputs import PreparedSplits
 from train.metrics import macro_f1
 from train.prune import prune
+from train.recovery import forget_steps, recovered
 from train.sources import Items
 from train.sources.joined import join
 from train.splits import draw_splits
@@ -187,7 +190,8 @@ class RecipeObjective:
             images=lambda spec: prepared.get("train", train, ImagePreparer(spec)),
             teacher=teacher,
         )
-        classifier = new_classifier(ModelConfig(model=model.model, options=model.options), wanted)
+        config = ModelConfig(model=model.model, options=model.options)
+        classifier = new_classifier(config, wanted)
         seen = prepared.get("train", train, classifier.preparer())
         checked = prepared.get("validation", validation, classifier.preparer())
         teaching = None
@@ -198,7 +202,13 @@ class RecipeObjective:
             (first, taught), *more = [(one, prepared.get("lesson", lesson, one.preparer())) for one in asked]
             teaching = Teaching(first, model.distill, taught, tuple(more))
         seed, guide = seed_of(recipe, model), teacher if isinstance(model, Student) else None
+
+        def recover(network: Classifier, between: FitConfig, place: Path, step: int) -> FitResult:
+            return fit(network, between, seen, checked, seed, place, teaching, guide=guide)
+
+        classifier, _ = recovered(classifier, config, wanted, model.fit, folder, recover)
         fit(classifier, model.fit, seen, checked, seed, folder, teaching, on_epoch, guide=guide)
+        forget_steps(folder)
         trained = load_classifier(folder)
         if isinstance(model, Student) and model.prune.is_active:
             texts = train if model.distill is None else join([train, self._lesson(model.distill, train, unseen)])

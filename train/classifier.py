@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from serve.errors import UserError
 from serve.manifest import ImagePreprocessing, Preprocessing, Task
 from serve.preparer import TOKENIZER, Preparer, new_preparer
-from train.draft import NetworkSpec, Normalisation, Wanted
+from train.draft import Draft, NetworkSpec, Normalisation, Wanted
 from train.front import Mask, Normalise
-from train.models import build_network, check_model, draft_model
+from train.models import build_network, check_model, draft_model, next_step
 
 SPEC, WEIGHTS = "spec.json", "model.safetensors"
 _EXAMPLE_TOKENS = 32
@@ -97,7 +97,15 @@ def new_classifier(config: ModelConfig, wanted: Wanted) -> Classifier:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(wanted.seed)
-        draft = draft_model(config.model, config.options, wanted)
+        return _of_draft(draft_model(config.model, config.options, wanted), config, wanted)
+
+
+def next_pruned(start: Classifier, config: ModelConfig, wanted: Wanted, step: int) -> Classifier:
+    """What the next pruning step leaves of `start`, which was trained since the last one; see `train.recovery`."""
+    return _of_draft(next_step(start, config.model, config.options, wanted, step), config, wanted)
+
+
+def _of_draft(draft: Draft, config: ModelConfig, wanted: Wanted) -> Classifier:
     spec = ClassifierSpec(
         model=config.model,
         network=draft.network,
@@ -130,7 +138,13 @@ def load_classifier(folder: Path) -> Classifier:
     except OSError as error:
         raise _nothing_in(folder, error) from None
     classifier = Classifier(spec, build_network(spec.network, spec.preprocessing, len(spec.labels)), files)
-    classifier.load_state_dict(state)
+    try:
+        classifier.load_state_dict(state)
+    except RuntimeError as error:  # torch's words on names and shapes, the first of them in the second line
+        problem = " ".join(str(error).splitlines()[1:2]).strip()
+        raise UserError(
+            f"{WEIGHTS} and {SPEC} in {folder} do not fit together: {problem}", "run the recipe again"
+        ) from None
     return classifier.eval()
 
 

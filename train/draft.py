@@ -26,6 +26,15 @@ class Widths(BaseModel):
     ffn: int | None = None  # feed-forward neurons
 
 
+class Pruned(BaseModel):
+    """What a network lacks of the one that its source builds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    removed: tuple[str, ...] = ()  # residual blocks that hand on what they are given
+    shapes: dict[str, tuple[int, ...]] = {}  # of the parameters and buffers that are smaller
+
+
 class NetworkSpec(BaseModel):
     """All that is needed to build a network again, before its weights are loaded."""
 
@@ -35,6 +44,7 @@ class NetworkSpec(BaseModel):
     name: str
     config: dict[str, Any] = {}
     widths: Widths | None = None  # of transformers
+    pruned: Pruned | None = None  # of convolutional networks
 
 
 class Normalisation(BaseModel):

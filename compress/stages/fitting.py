@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compress.rundir import remove
@@ -49,6 +49,11 @@ class Training:
     def curves(self) -> str:
         """The name of its curves; no model of a recipe can have a plus in its name."""
         return self.model if self.first is None else f"{self.model}+refit"
+
+    def after_step(self, step: int, config: FitConfig) -> Training:
+        """The training after a step of pruning, with curves of its own; of a refit on all its items, to the end."""
+        first = None if self.first is None else FitResult(epochs=[], best_epoch=config.epochs, params=0, macs=0)
+        return replace(self, model=f"{self.model}+step-{step}", first=first)
 
     @property
     def splits(self) -> tuple[str, ...]:

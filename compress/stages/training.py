@@ -17,7 +17,7 @@ from serve.manifest import Preprocessing
 from train.arguments import training_device
 from train.augment.augmenter import asks_the_teacher
 from train.augment.augmenter import origin as origin_of_views
-from train.classifier import ModelConfig, new_classifier, read_spec
+from train.classifier import Classifier, ModelConfig, new_classifier, read_spec
 from train.compiled import check_compiler
 from train.data import Data
 from train.distill.config import LessonItems
@@ -27,6 +27,7 @@ from train.losses import class_weights
 from train.models import needs_teacher, origin
 from train.processes import world
 from train.recompute import recomputed_layers
+from train.recovery import forget_steps, recovered
 from train.teaching import Teaching
 
 # Distillation tells some of what a teacher has learned by heart (Jagielski et al. 2023, arXiv 2303.03446).
@@ -146,14 +147,22 @@ def _student(run: RunContext, student: Student, training: Training) -> FitResult
 
     def work(folder: Path) -> FitResult:
         teacher = run.classifier(training.teacher)
-        classifier = new_classifier(config, wanted_by(run, training.seed, teacher))
+        wanted = wanted_by(run, training.seed, teacher)
+        classifier = new_classifier(config, wanted)
         teaching = None
         if student.distill is not None:
             asked = [teacher if place == training.teacher else run.classifier(place) for place in places.values()]
             (first, seen), *more = [(one, run.inputs(training.items, one)) for one in asked]
             teaching = Teaching(first, student.distill, seen, tuple(more))
+
+        def recover(network: Classifier, between: FitConfig, place: Path, step: int) -> FitResult:
+            return train(run, training.after_step(step, between), network, between, place, teaching, guide=teacher)
+
+        say = run.console.detail
+        classifier, steps = recovered(classifier, config, wanted, student.fit, folder, recover, say)
         result = train(run, training, classifier, student.fit, folder, teaching, guide=teacher)
-        notes = [*result.notes, *_items_note(training, run.data)]
+        forget_steps(folder)
+        notes = [*result.notes, *steps, *_items_note(training, run.data)]
         heard = run.refitted & {*places, *([TEACHER] if taught else [])}
         if heard and student.name not in run.refitted:
             notes.append(_HEARD_OF_VALIDATION)

@@ -12,7 +12,16 @@ from torch import nn
 from serve.errors import UserError, did_you_mean
 from serve.manifest import Preprocessing, Task
 from train.draft import Draft, NetworkSpec, Wanted
-from train.models import builtin, huggingface, saved, teacher_layers, torchvision_zoo
+from train.models import (
+    builtin,
+    channel_options,
+    huggingface,
+    saved,
+    teacher_channels,
+    teacher_layers,
+    torchvision_zoo,
+)
+from train.models.pruned_network import shrink
 
 if TYPE_CHECKING:
     from train.classifier import Classifier
@@ -36,10 +45,12 @@ SOURCES: dict[str, ModelSource] = {
     "hf": huggingface.HuggingFace("hf"),
     "pkg": huggingface.HuggingFace("pkg"),
     "run": saved,
+    "teacher-channels": teacher_channels,
     "teacher-layers": teacher_layers,
     "torchvision": torchvision_zoo,
 }
-# A draft of `run:` or `teacher-layers:` is of the source that its weights once came from, so fewer know how to build.
+# A draft of `run:`, `teacher-channels:` or `teacher-layers:` is of the source that its weights once came from, so fewer
+# know how to build.
 _BUILDERS: dict[str, Any] = {
     "builtin": builtin.build,
     "torchvision": torchvision_zoo.build,
@@ -55,8 +66,12 @@ def check_model(model: str, options: dict[str, Any], task: Task) -> None:
 
 
 def needs_teacher(model: str, options: dict[str, Any]) -> bool:
-    """Whether `model` starts from weights of the recipe's teacher: from its layers, embeddings or classifier."""
-    return takes_layers(model) or (model.startswith("builtin:") and builtin.needs_teacher(options))
+    """Whether `model` starts from weights of the recipe's teacher: from its layers, channels, embeddings or classifier."""
+    return (
+        takes_layers(model)
+        or takes_channels(model)
+        or (model.startswith("builtin:") and builtin.needs_teacher(options))
+    )
 
 
 def takes_layers(model: str) -> bool:
@@ -64,14 +79,34 @@ def takes_layers(model: str) -> bool:
     return model.startswith("teacher-layers:")
 
 
+def takes_channels(model: str) -> bool:
+    """Whether `model` is the recipe's teacher with fewer channels, which must be a convolutional network then."""
+    return model.startswith(f"{channel_options.PREFIX}:")
+
+
 def check_teacher(model: str, options: dict[str, Any], teacher: Classifier) -> None:
-    """Raise UserError unless `teacher`, trained or not, has the layers that `model` takes from it."""
-    teacher_layers.check_teacher(model.partition(":")[2], options, teacher)
+    """Raise UserError unless `teacher`, trained or not, has the layers or channels that `model` takes from it."""
+    source = teacher_channels if takes_channels(model) else teacher_layers
+    source.check_teacher(model.partition(":")[2], options, teacher)
 
 
 def without_widths(model: str, options: dict[str, Any]) -> dict[str, Any]:
-    """`options` without what chooses heads and neurons, which takes a trained teacher and time."""
+    """`options` without what chooses heads, neurons and channels, which takes a trained teacher and time."""
+    if takes_channels(model):
+        return teacher_channels.quick(options)
     return teacher_layers.without_widths(options) if takes_layers(model) else options
+
+
+def pruning_steps(model: str, options: dict[str, Any]) -> tuple[int, int]:
+    """In how many steps `model` is made smaller, and after how many epochs of training the next one follows."""
+    return teacher_channels.steps_of(model.partition(":")[2], options) if takes_channels(model) else (1, 0)
+
+
+def next_step(start: Classifier, model: str, options: dict[str, Any], wanted: Wanted, step: int) -> Draft:
+    """What pruning step `step`, counted from 1, makes of what the one before left and training recovered."""
+    network, module = teacher_channels.smaller(start, model.partition(":")[2], options, wanted, step)
+    spec = start.spec
+    return Draft(network, module, spec.preprocessing, spec.normalisation, start.files, start.untrained)
 
 
 def origin(model: str, options: dict[str, Any]) -> str | None:
@@ -91,7 +126,10 @@ def draft_model(model: str, options: dict[str, Any], wanted: Wanted) -> Draft:
 
 def build_network(network: NetworkSpec, preprocessing: Preprocessing, classes: int) -> nn.Module:
     """A saved network's architecture, its weights yet to be loaded."""
-    return _BUILDERS[network.source](network, preprocessing, classes)
+    module: nn.Module = _BUILDERS[network.source](network, preprocessing, classes)
+    if network.pruned is not None:
+        shrink(module, network.pruned, network.name)
+    return module
 
 
 def _source(model: str) -> tuple[ModelSource, str]:

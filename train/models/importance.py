@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from train.inputs import Inputs
+from train.draft import Wanted
+from train.inputs import Inputs, prepare_inputs
 from train.models.narrow import LayerParts
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ class Importance:
 def most_important(importance: np.ndarray, count: int) -> list[int]:
     """The numbers of the `count` most important units in rising order; of equals the first."""
     return sorted(np.argsort(-importance, kind="stable")[:count].tolist())
+
+
+def drawn_inputs(wanted: Wanted, items: int, classifier: Classifier) -> Inputs:
+    """So many training items, drawn by the seed, as `classifier` takes them; all where there are no more."""
+    drawn = np.random.default_rng(wanted.seed).permutation(len(wanted.train.labels))[:items]
+    return prepare_inputs(wanted.train.take(np.sort(drawn)), classifier.preparer())
 
 
 def taylor(classifier: Classifier, layers: Sequence[LayerParts], inputs: Inputs) -> list[Importance]:

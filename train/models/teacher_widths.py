@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from serve.errors import UserError
 from train.draft import NetworkSpec, Wanted
-from train.inputs import prepare_inputs
-from train.models.importance import Importance, magnitude, most_important, taylor
+from train.models.importance import Importance, drawn_inputs, magnitude, most_important, taylor
 from train.models.narrow import LayerParts, keep_heads, keep_neurons, layer_parts, narrowed
 
 if TYPE_CHECKING:
@@ -122,9 +120,7 @@ def _importance(options: WidthOptions, teacher: Classifier, wanted: Wanted) -> l
     layers: list[LayerParts] = layer_parts(teacher.network, teacher.spec.network, teacher.spec.model)
     if options.importance == "magnitude":
         return magnitude(layers)
-    total = len(wanted.train.labels)
-    drawn = np.random.default_rng(wanted.seed).permutation(total)[: options.importance_items]
-    inputs = prepare_inputs(wanted.train.take(np.sort(drawn)), teacher.preparer())
+    inputs = drawn_inputs(wanted, options.importance_items, teacher)
     before = next(teacher.parameters()).device
     try:
         return taylor(teacher.to("cuda" if torch.cuda.is_available() else before), layers, inputs)

@@ -1,0 +1,80 @@
+"""Pruning in steps: a network is made a little smaller, trained, made smaller again, until it is as small as asked.
+
+What was cut is made good by the same lesson as afterwards: a distilled student asks its teachers in between too. The
+trainings in between keep their last weights, whatever validation says of them, and have a schedule of their own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from train.classifier import Classifier, ModelConfig, load_classifier, next_pruned
+from train.draft import Wanted
+from train.fit_config import FitConfig
+from train.fit_result import FitResult
+from train.models import pruning_steps
+from train.processes import world
+
+_RESULT = "result.json"
+# What trains a classifier with these settings and saves it into a folder; the number is that of the step before it.
+Train = Callable[[Classifier, FitConfig, Path, int], FitResult]
+
+
+def recovered(
+    classifier: Classifier,
+    config: ModelConfig,
+    wanted: Wanted,
+    fit: FitConfig,
+    folder: Path,
+    train: Train,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[Classifier, tuple[str, ...]]:
+    """The network after its last step, yet to be trained with all of `fit`, and what to say of the steps before.
+
+    `classifier` is new: what the first step left. Each step's training is kept in `folder` until `forget_steps`, and
+    not done again by a call that finds it there. Anything but a model that is pruned in steps comes back as it is.
+    """
+    steps, epochs = pruning_steps(config.model, config.options)
+    if steps == 1 or fit.epochs == 0:
+        return classifier, ()
+    between = fit.model_copy(update={"epochs": epochs, "keep": "last", "patience": None, "grow_images": ()})
+    results: list[FitResult] = []
+    for step in range(1, steps):
+        place, untrained = _place(folder, step), classifier.untrained
+        if (place / _RESULT).is_file():
+            result = FitResult.model_validate_json((place / _RESULT).read_text())
+            classifier = load_classifier(place)
+            classifier.untrained = untrained
+        else:
+            say(f"pruned, step {step} of {steps}: {classifier.params:,} parameters")
+            result = train(classifier, between, place, step)
+            if world().leads:
+                (place / _RESULT).write_text(result.model_dump_json())
+        results.append(result)
+        classifier = next_pruned(classifier, config, wanted, step + 1)
+    say(f"pruned, step {steps} of {steps}: {classifier.params:,} parameters")
+    return classifier, (_note(results, epochs, classifier.params),)
+
+
+def forget_steps(folder: Path) -> None:
+    """Delete what `recovered` keeps in `folder`."""
+    if world().leads:
+        for place in folder.glob(_place(folder, 0).name.replace("0", "*")):
+            shutil.rmtree(place)
+
+
+def _place(folder: Path, step: int) -> Path:
+    return folder / f"step-{step}"
+
+
+def _note(results: list[FitResult], epochs: int, params: int) -> str:
+    """How the network became as small as it is."""
+    shown = [f"{result.params:,}" for result in results]
+    reached = [f"{result.epochs[-1].accuracy:.2%}" for result in results if result.epochs]
+    accuracy = f" (validation {', '.join(reached)})" if reached else ""
+    return (
+        f"pruned in {len(results) + 1} steps to {', '.join(shown)} and {params:,} parameters, with {epochs} "
+        f"{'epoch' if epochs == 1 else 'epochs'} of training after each but the last{accuracy}"
+    )
