@@ -181,7 +181,7 @@ def test_torchvisions_networks_are_pruned(tmp_path: Path, name: str) -> None:
     has_blocks = len(removable_blocks(teacher.network))
     options = {"blocks": len(residual_blocks(teacher.network)) - 1} if has_blocks else {}
     student = student_of(teacher, "0.5", importance="magnitude", **options)
-    assert student.params < 0.4 * teacher.params
+    assert student.params < 0.5 * teacher.params
     save_classifier(student, tmp_path)
     assert (says_64(load_classifier(tmp_path)) == says_64(student)).all()
 

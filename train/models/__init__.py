@@ -66,7 +66,7 @@ def check_model(model: str, options: dict[str, Any], task: Task) -> None:
 
 
 def needs_teacher(model: str, options: dict[str, Any]) -> bool:
-    """Whether `model` starts from weights of the recipe's teacher: from its layers, channels, embeddings or classifier."""
+    """Whether `model` starts from weights of the recipe's teacher: its layers, channels, embeddings or classifier."""
     return (
         takes_layers(model)
         or takes_channels(model)
