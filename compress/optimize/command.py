@@ -150,7 +150,7 @@ def _search(
     bench = Bench(searched, config, data, rundir, console, ledger)
     console.say(f"teacher: {recipe.teacher.model}")
     bench.teach()
-    config = _resolved(config, recipe, rundir.path, len(data.splits["train"]), precisions)
+    config = _resolved(config, recipe, own, rundir.path, len(data.splits["train"]), precisions)
     bench.config = config
     check_space(config.students or (), recipe.task)
     proposals = Proposals(config.students or (), own, _seed(recipe, config), config.together)
@@ -202,13 +202,22 @@ def _own_students(recipe: Recipe) -> tuple[list[Student], list[str]]:
 
 
 def _resolved(
-    config: OptimizeConfig, recipe: Recipe, path: Path, train: int, precisions: tuple[Precision, ...]
+    config: OptimizeConfig,
+    recipe: Recipe,
+    own: Sequence[Student],
+    path: Path,
+    train: int,
+    precisions: tuple[Precision, ...],
 ) -> OptimizeConfig:
     """[optimize] with everything written out that it leaves open."""
     serving = recipe.serving
     students = config.students
     if students is None:
         students = default_students(recipe, read_spec(path / TEACHER), train)
+    taken = {student.name for student in own}
+    students = tuple(
+        space.model_copy(update={"name": f"{space.name}-2"}) if space.name in taken else space for space in students
+    )
     return config.model_copy(
         update={
             "students": students,
