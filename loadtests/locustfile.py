@@ -2,79 +2,33 @@
 
     locust -f loadtests/locustfile.py --host http://127.0.0.1:3000
     locust -f loadtests/locustfile.py --host http://127.0.0.1:3000 --headless -u 4 -r 4 -t 10s
+    locust -f loadtests/locustfile.py --host http://127.0.0.1:3000 --headless --rate 200 -t 60s --slo "p99<20ms"
 
 The items come from `loadtest/payloads.json` in the run that LIMBECK_RUN names, else in the newest run that has one. A
 wrong or failed answer counts as a failure, and any failure makes a headless test end with status 1.
-Closed loop: each user sends its next request when the last is answered, so the rate follows the server.
+Closed loop by default: each user sends its next request when the last is answered, so the rate follows the server, and
+a server that stalls is asked less. With --rate or --load the loop is open: requests are sent when they are due.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-import os
 import random
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from locust import FastHttpUser, constant, task
+import gevent
+from locust import FastHttpUser, constant, events, task
+from locust.runners import MasterRunner, WorkerRunner
 
-PAYLOADS = Path("loadtest") / "payloads.json"
-TOLERANCE = 1e-5  # of a score, as in `limbeck verify`
+from loadtests.bodies import SINGLE, Request, as_json, as_multipart, as_raw
+from loadtests.openloop import OpenLoop, check
+from loadtests.options import add_options, objective_of, out_of, phases_of, refusal, settings_of
+from loadtests.payloads import find_payloads, load_payloads
+from loadtests.recorder import Recorder
+from loadtests.schedule import arrivals, length
+
 BATCH = 8
-_BOUNDARY = "limbeck-8f14e45fceea167a5a36dedd4bea2543"
-
-
-@dataclass(frozen=True)
-class Item:
-    """One input in the forms that requests take, and the answer that was measured for it."""
-
-    text: str  # what JSON holds: a text itself, an image as base64
-    content: bytes  # of an image
-    label: str
-    score: float
-
-
-def find_payloads() -> Path:
-    """The payload file to use; ends the process with a message if there is none."""
-    if named := os.environ.get("LIMBECK_RUN"):
-        file = Path(named) / PAYLOADS
-        if file.is_file():
-            return file
-        raise SystemExit(f"error: {file} is not there\nhint: LIMBECK_RUN must name the directory of a completed run")
-    files = sorted(Path("runs").glob(f"*/{PAYLOADS}"), key=lambda file: file.stat().st_mtime)
-    if not files:
-        raise SystemExit(
-            f"error: no run under {Path('runs').resolve()} has a {PAYLOADS}\n"
-            "hint: run `limbeck run compress/recipes/digits.toml` first, or set LIMBECK_RUN to a run's directory"
-        )
-    return files[-1]
-
-
-def load_payloads(file: Path) -> tuple[str, str, list[Item]]:
-    """The model's id, its task, and the items; ends the process with a message if the file is not as expected."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        task = content["task"]
-        if task not in ("image", "text"):
-            raise ValueError(f"its task is {task!r}")
-        items = [
-            Item(item["input"], _content(item["input"], task), item["label"], float(item["score"]))
-            for item in content["items"]
-        ]
-        if not items:
-            raise ValueError("it has no items")
-        return content["model_id"], task, items
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SystemExit(f"error: cannot use {file}: {error!r}\nhint: run the recipe again") from None
-
-
-def _content(text: str, task: str) -> bytes:
-    return text.encode("utf-8") if task == "text" else base64.b64decode(text, validate=True)
-
-
-MODEL_ID, TASK, ITEMS = load_payloads(find_payloads())
+PAYLOADS = load_payloads(find_payloads())
+RECORDER = Recorder({})
 
 
 class Client(FastHttpUser):
@@ -85,60 +39,90 @@ class Client(FastHttpUser):
 
     @task(4)
     def json_single(self) -> None:
-        self._json("json 1", random.sample(ITEMS, 1))
+        self._send(as_json(random.sample(PAYLOADS.items, 1)))
 
     @task(2)
     def json_batch(self) -> None:
-        self._json(f"json {BATCH}", random.choices(ITEMS, k=BATCH))
+        self._send(as_json(random.choices(PAYLOADS.items, k=BATCH)))
 
-    def _json(self, name: str, items: list[Item]) -> None:
-        body = json.dumps({"inputs": [item.text for item in items]}).encode()
-        self._send(name, items, body, "application/json")
-
-    def _send(self, name: str, items: list[Item], body: bytes, content_type: str) -> None:
+    def _send(self, request: Request) -> None:
+        sent = RECORDER.now
         with self.client.post(
-            "/classify", data=body, headers={"Content-Type": content_type}, name=name, catch_response=True
+            "/classify",
+            data=request.body,
+            headers={"Content-Type": request.content_type},
+            name=request.name,
+            catch_response=True,
         ) as response:
-            if response.status_code != 200:
-                response.failure(f"status {response.status_code}: {(response.text or '')[:200]}")
-            elif problem := wrong_answer(response.json(), items):
+            latency = 1000 * (RECORDER.now - sent)
+            if problem := check(response, request, PAYLOADS):
                 response.failure(problem)
+                RECORDER.samples.failed(sent, problem)
+            else:
+                RECORDER.samples.answered(sent, latency)
 
 
 class TextClient(Client):
     """Texts, which only JSON carries."""
 
-    abstract = TASK != "text"
+    abstract = PAYLOADS.task != "text"
 
 
 class ImageClient(Client):
     """Images, as multipart and raw besides."""
 
-    abstract = TASK != "image"
+    abstract = PAYLOADS.task != "image"
 
     @task(1)
     def multipart(self) -> None:
-        items = random.choices(ITEMS, k=2)
-        head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="image"\r\n\r\n'.encode()
-        body = b"".join(head + item.content + b"\r\n" for item in items) + f"--{_BOUNDARY}--\r\n".encode()
-        self._send("multipart 2", items, body, f"multipart/form-data; boundary={_BOUNDARY}")
+        self._send(as_multipart(random.choices(PAYLOADS.items, k=2)))
 
     @task(3)
     def raw(self) -> None:
-        item = random.choice(ITEMS)
-        self._send("raw 1", [item], item.content, "application/octet-stream")
+        self._send(as_raw([random.choice(PAYLOADS.items)]))
 
 
-def wrong_answer(answer: Any, items: list[Item]) -> str:
-    """What is wrong with an answer; empty if it is right."""
-    try:
-        if answer["model"]["id"] != MODEL_ID:
-            return f"answered by model {answer['model']['id']}, expected {MODEL_ID}"
-        for prediction, item in zip(answer["predictions"], items, strict=True):
-            if prediction["label"] != item.label:
-                return f"label {prediction['label']!r}, expected {item.label!r}"
-            if not abs(prediction["score"] - item.score) <= TOLERANCE:
-                return f"score {prediction['score']}, expected {item.score}"
-    except (KeyError, TypeError, ValueError) as error:
-        return f"the answer is not in the expected form: {error!r}"
-    return ""
+class OpenLoopClient(OpenLoop):
+    """Takes the place of the others where --rate or --load is given."""
+
+    abstract = False
+    payloads = PAYLOADS
+    recorder = RECORDER
+
+
+events.init_command_line_parser.add_listener(add_options)
+
+
+@events.init.add_listener
+def choose_loop(environment: Any, **_: Any) -> None:
+    """Now that the command line is known: open or closed loop, and what is done at the end."""
+    options = environment.parsed_options
+    phases = phases_of(options)
+    RECORDER.settings, RECORDER.warm_up = settings_of(options), options.warm_up
+    RECORDER.objective, RECORDER.out = objective_of(options), out_of(options)
+    # gevent has not looked at the clock since before the imports; -t would end that much too early
+    gevent.get_hub().loop.update_now()
+    environment.user_classes = [each for each in environment.user_classes if (each is OpenLoopClient) == bool(phases)]
+    if not phases:
+        environment.events.test_start.add_listener(lambda **_: RECORDER.start())
+    elif isinstance(environment.runner, MasterRunner | WorkerRunner):
+        raise refusal("each process would send the whole schedule", "leave out --processes, --master and --worker")
+    else:
+        _open(options, phases)
+
+    @environment.events.quitting.add_listener
+    def end(environment: Any, **_: Any) -> None:
+        code = RECORDER.end(open_loop=bool(phases))
+        if code is not None:
+            environment.process_exit_code = code
+
+
+def _open(options: Any, phases: Any) -> None:
+    if PAYLOADS.task == "text" and options.body != "json":
+        raise refusal(f"--body {options.body}: texts are sent as JSON alone", "leave it out")
+    OpenLoopClient.make = staticmethod(SINGLE[options.body])
+    OpenLoopClient.due = staticmethod(lambda: arrivals(phases, options.seed))
+    OpenLoopClient.seed, OpenLoopClient.max_in_flight = options.seed, options.max_in_flight
+    OpenLoopClient.concurrency = options.max_in_flight
+    options.num_users, options.spawn_rate = 1, 1
+    options.run_time = length(phases) + OpenLoopClient.drain_seconds + 5  # it ends by itself before that

@@ -42,7 +42,7 @@ def _payloads(run: Path, served: Served, **changes: Any) -> Path:
     return run
 
 
-def _locust(served: Served, cwd: Path, seconds: int = 2, **environment: str) -> subprocess.CompletedProcess[str]:
+def _locust(served: Served, cwd: Path, seconds: int = 4, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py"), "--host", served.url]
     options = ["--headless", "-u", "4", "-r", "4", "-t", f"{seconds}s", "--stop-timeout", "5"]
     clean = {name: value for name, value in os.environ.items() if name != "LIMBECK_RUN"}
