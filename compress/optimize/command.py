@@ -31,7 +31,7 @@ from compress.report.schema import Choice, Report
 from compress.rundir import RUN_JSON, RunDir, adopt_stages, open_run, write_text
 from serve.errors import UserError
 from serve.manifest import Precision
-from train.classifier import read_spec
+from train.classifier import load_classifier
 from train.data import Data, load_data
 
 # Beside what the recipe names: cheap to try, and which of them pays depends on the network.
@@ -213,7 +213,7 @@ def _resolved(
     serving = recipe.serving
     students = config.students
     if students is None:
-        students = default_students(recipe, read_spec(path / TEACHER), train)
+        students = default_students(recipe, load_classifier(path / TEACHER), train)
     taken = {student.name for student in own}
     students = tuple(
         space.model_copy(update={"name": f"{space.name}-2"}) if space.name in taken else space for space in students

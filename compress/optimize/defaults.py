@@ -6,35 +6,41 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from compress.init.plan import batch_for, epochs_for
 from compress.optimize.config import StudentSpace
 from compress.recipe import Recipe, Student
 from serve.manifest import ImagePreprocessing
-from train.classifier import ClassifierSpec
+from train.classifier import Classifier, ClassifierSpec
 from train.distill import DistillConfig
 from train.fit_config import FitConfig
-from train.models import takes_layers
+from train.models import takes_channels, takes_layers
+from train.models.residual_blocks import removable_blocks, residual_blocks
 
 _LAYERS = ("num_hidden_layers", "n_layers", "n_layer")  # BERT and ViT, DistilBERT, GPT-2
 _HEADS = ("num_attention_heads", "n_heads", "n_head")
 _WIDTHS = ("intermediate_size", "hidden_dim", "n_inner")
+_HIDDEN = ("hidden_size", "dim", "n_embd")
 _DEPTHS = (1 / 6, 1 / 3, 1 / 2, 2 / 3)  # of the teacher's layers
+_BLOCKS = (2 / 3, 1 / 3)  # of its residual blocks
 _MULTIPLE = 8  # widths that processors multiply well
 _SMALL_IMAGE = 64
 # Settings of a teacher's training that mean nothing for a network that begins anew.
 _OF_PRETRAINED = ("final_refit", "train_layers", "layer_decay", "unfreeze", "stack")
 
 
-def default_students(recipe: Recipe, spec: ClassifierSpec, train: int) -> tuple[StudentSpace, ...]:
-    """What suits a teacher like `spec`, for `train` training items. Settings of training come from the recipe's own
+def default_students(recipe: Recipe, teacher: Classifier, train: int) -> tuple[StudentSpace, ...]:
+    """What suits such a teacher, for `train` training items. Settings of training come from the recipe's own students,
 
-    students, then from its teacher, then from the size of the data.
+    then from its teacher, then from the size of the data.
     """
+    spec = teacher.spec
     found: list[StudentSpace] = []
     if spec.network.source == "transformers":
         found += _of_layers(recipe, spec.network.config, spec.network.widths is not None, train)
     if isinstance(spec.preprocessing, ImagePreprocessing):
-        found += _for_images(recipe, spec, train)
+        found += [*_for_images(recipe, spec, train), *_pruned(recipe, teacher, train)]
     else:
         found.append(_textcnn(recipe, spec, train))
     return tuple(found)
@@ -42,7 +48,7 @@ def default_students(recipe: Recipe, spec: ClassifierSpec, train: int) -> tuple[
 
 def _of_layers(recipe: Recipe, config: Mapping[str, Any], narrow: bool, train: int) -> list[StudentSpace]:
     """Some of a transformer's own layers, whole and narrower."""
-    layers = _number(config, _LAYERS)
+    layers = layers_of(config)
     if layers is None:
         return []
     fit, distill = _settings(recipe, "layers", train)
@@ -54,7 +60,7 @@ def _of_layers(recipe: Recipe, config: Mapping[str, Any], narrow: bool, train: i
         return found
     less = [width // part for part in (2, 4) if width // part % _MULTIPLE == 0]
     half = heads // 2
-    size = (_number(config, ("hidden_size", "dim", "n_embd")) or 0) // heads
+    size = (_number(config, _HIDDEN) or 0) // heads
     every = (*models, f"teacher-layers:{layers}")
     if less:
         ffn: dict[str, Any] = {"ffn_width": less}
@@ -69,7 +75,9 @@ def _textcnn(recipe: Recipe, spec: ClassifierSpec, train: int) -> StudentSpace:
     """Convolutions over word embeddings: the teacher's own where it is a transformer."""
     fit, distill = _settings(recipe, "textcnn", train)
     if spec.network.source == "transformers":
-        options: dict[str, Any] = {"embeddings": "teacher", "embedding": [64, 128, 256], "filters": [64, 128]}
+        own = _number(spec.network.config, _HIDDEN) or 64
+        widths = [width for width in (64, 128, 256) if width < own] or own
+        options: dict[str, Any] = {"embeddings": "teacher", "embedding": widths, "filters": [64, 128]}
     else:
         wide, filters = int(spec.network.config.get("embedding", 128)), int(spec.network.config.get("filters", 100))
         options = {"embedding": _smaller(wide), "filters": _smaller(filters)}
@@ -99,6 +107,30 @@ def _for_images(recipe: Recipe, spec: ClassifierSpec, train: int) -> list[Studen
         return [resnets]
     cnn = ("cnn-24x48", "cnn-16x32")
     return [resnets, StudentSpace(name="cnn", model=_builtin(cnn), options={"hidden": [64, 32]}, **common)]
+
+
+def _pruned(recipe: Recipe, teacher: Classifier, train: int) -> list[StudentSpace]:
+    """The teacher's own network with fewer channels and residual blocks, where it is made of convolutions."""
+    if not any(isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1) for module in teacher.network.modules()):
+        return []
+    if layers_of(teacher.spec.network.config) is not None:
+        return []  # a vision transformer, whose convolution cuts the image into patches
+    fit, distill = _settings(recipe, "pruned", train)
+    blocks, removable = residual_blocks(teacher.network), removable_blocks(teacher.network)
+    least = len(blocks) - len(removable)
+    fewer = sorted({max(least, round(share * len(blocks))) for share in _BLOCKS} - {len(blocks)}, reverse=True)
+    common: dict[str, Any] = {"fit": fit, "distill": distill}
+    shares = ("teacher-channels:0.75", "teacher-channels:0.5", "teacher-channels:0.25")
+    found = [StudentSpace(name="channels", model=shares, **common)]
+    if removable:
+        found.append(StudentSpace(name="blocks", model="teacher-channels:1.0", options={"blocks": fewer}, **common))
+        found.append(StudentSpace(name="both", model=shares[:2], options={"blocks": fewer}, **common))
+    return found
+
+
+def layers_of(config: Mapping[str, Any]) -> int | None:
+    """How many layers a transformer's configuration says that it has."""
+    return _number(config, _LAYERS)
 
 
 def _builtin(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -133,6 +165,8 @@ def _settings(recipe: Recipe, kind: str, train: int) -> tuple[FitConfig, Distill
         batch = batch_for(train, 64, 8)
         fit = FitConfig(epochs=epochs_for(train, batch, 1_000, 5, 20), batch_size=batch)
         return fit, DistillConfig(temperature=2.0, alpha=0.9)
+    if kind == "pruned":
+        return _settings(recipe, "images", train)
     if recipe.teacher.fit.epochs:  # what trains the teacher trains smaller networks of its kind
         anew = {name: FitConfig.model_fields[name].default for name in _OF_PRETRAINED}
         return recipe.teacher.fit.model_copy(update=anew), DistillConfig(temperature=4.0, alpha=0.9)
@@ -144,4 +178,6 @@ def _settings(recipe: Recipe, kind: str, train: int) -> tuple[FitConfig, Distill
 def _kind(student: Student) -> str:
     if takes_layers(student.model):
         return "layers"
+    if takes_channels(student.model):
+        return "pruned"
     return "textcnn" if student.model == "builtin:textcnn" else "images"

@@ -22,7 +22,7 @@ from compress.variants import Variant
 from serve.manifest import GraphLevel
 from train.classifier import ModelConfig, new_classifier
 from train.inputs import Inputs
-from train.models import origin
+from train.models import origin, takes_channels
 
 _PROBES, _CALIBRATION = 8, 32  # items: enough to make a package, not to judge one
 
@@ -54,7 +54,7 @@ def measure_shape(
     samples: int,
 ) -> Shape:
     """The shape of a student of the run's recipe, a stage of its own. `reference` is the teacher's fp32 package."""
-    config = ModelConfig(model=student.model, options=student.options)
+    config = _last_step(student)
     inputs = {
         "model": config,
         "teacher": run.rundir.digest("teacher"),
@@ -85,6 +85,14 @@ def measure_shape(
         return Shape(params=classifier.params, macs=classifier.macs(), sizes=sizes, timings=timings.packages)
 
     return run.stage(f"shape/{student.name}", inputs, Shape, work, splits=("train", "calibration", "validation"))
+
+
+def _last_step(student: Student) -> ModelConfig:
+    """The model as it will be in the end, where it is made smaller in steps with training in between."""
+    options = student.options
+    if takes_channels(student.model):
+        options = {name: value for name, value in options.items() if name not in ("steps", "recovery_epochs")}
+    return ModelConfig(model=student.model, options=options)
 
 
 class _First:

@@ -30,6 +30,7 @@ class Training:
     seed: int
     learns: LessonItems = "labelled"  # from which items; of unlabelled ones, where the data have some
     first: FitResult | None = None  # what the training before a refit gave
+    between: bool = False  # two steps of pruning: it is never paused
 
     @property
     def items(self) -> str:
@@ -53,7 +54,7 @@ class Training:
     def after_step(self, step: int, config: FitConfig) -> Training:
         """The training after a step of pruning, with curves of its own; of a refit on all its items, to the end."""
         first = None if self.first is None else FitResult(epochs=[], best_epoch=config.epochs, params=0, macs=0)
-        return replace(self, model=f"{self.model}+step-{step}", first=first)
+        return replace(self, model=f"{self.model}+step-{step}", first=first, between=True)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -113,7 +114,7 @@ def train(
             origins,
             curves,
             shard=run.shard,
-            pause=run.pause,
+            pause=None if training.between else run.pause,
         )
 
 
