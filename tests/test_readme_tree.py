@@ -28,4 +28,4 @@ def named() -> set[str]:
 def test_the_tree_names_every_file_and_no_other() -> None:
     there = {path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     there = {path for path in there if not path.rpartition("/")[2].startswith("__")}
-    assert named() == there - {"loadtests/locustfile.py"}
+    assert named() == there
