@@ -33,27 +33,33 @@ def recovered(
 ) -> tuple[Classifier, tuple[str, ...]]:
     """The network after its last step, yet to be trained with all of `fit`, and what to say of the steps before.
 
-    `classifier` is new: what the first step left. Each step's training is kept in `folder` until `forget_steps`, and
-    not done again by a call that finds it there. Anything but a model that is pruned in steps comes back as it is.
+    `classifier` is new, as small as asked; the steps begin again with the teacher. Each step's training is kept in
+    `folder` until `forget_steps`, and not done again by a call that finds it there. Anything but a model that is pruned
+    in steps comes back as it is.
     """
     steps, epochs = pruning_steps(config.model, config.options)
     if steps == 1 or fit.epochs == 0:
         return classifier, ()
     between = fit.model_copy(update={"epochs": epochs, "keep": "last", "patience": None, "grow_images": ()})
     results: list[FitResult] = []
+    untrained = classifier.untrained
+    assert wanted.teacher is not None
+    classifier = wanted.teacher
     for step in range(1, steps):
-        place, untrained = _place(folder, step), classifier.untrained
+        place = _place(folder, step)
         if (place / _RESULT).is_file():
             result = FitResult.model_validate_json((place / _RESULT).read_text())
             classifier = load_classifier(place)
-            classifier.untrained = untrained
         else:
+            classifier = next_pruned(classifier, config, wanted, step)
             say(f"pruned, step {step} of {steps}: {classifier.params:,} parameters")
             result = train(classifier, between, place, step)
             if world().leads:
-                (place / _RESULT).write_text(result.model_dump_json())
+                (place / "partial").write_text(result.model_dump_json())
+                (place / "partial").replace(place / _RESULT)  # there whole or not at all
         results.append(result)
-        classifier = next_pruned(classifier, config, wanted, step + 1)
+    classifier = next_pruned(classifier, config, wanted, steps)
+    classifier.untrained = untrained
     say(f"pruned, step {steps} of {steps}: {classifier.params:,} parameters")
     return classifier, (_note(results, epochs, classifier.params),)
 

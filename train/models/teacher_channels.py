@@ -2,7 +2,8 @@
 
 Each layer keeps the same share of its channels, so widths are known beforehand; channels that a shortcut adds up are
 cut together. `options.blocks` takes whole residual blocks out besides. With `options.steps` the share falls evenly from
-step to step, and the network is trained in between (train/recovery.py); a draft is of the first step.
+step to step, and the network is trained in between (train/recovery.py). A draft is of the last step, made at once: as
+wide and deep as the trained student will be.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ def quick(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
-    """The teacher's network as the first step leaves it, with its preprocessing and head."""
+    """The teacher's network as small as asked, with its preprocessing and head."""
     teacher = wanted.teacher
     if teacher is None:
         raise UserError(f"'{PREFIX}:{name}' is a student, so it cannot be the teacher", "name another model")
     share, chosen = read_options(name, options)
-    network, module = smaller(teacher, name, options, wanted, step=1)
+    network, module = smaller(teacher, name, options, wanted, step=chosen.steps)
     lost = f"{share:g} of the teacher's channels" if share < 1 else "all of the teacher's channels"
     if chosen.blocks is not None:
         lost += f" and {chosen.blocks} of its {len(residual_blocks(teacher.network))} residual blocks"
