@@ -93,6 +93,8 @@ def _variant(item: Evidence, base: Evidence, accept: Accept, data: Data, seed: i
     reasons = exact_problems(accept, metric_drop, exact)
     if item.plan.id != BASELINE:
         reasons = problems_of(accept, metric_drop.high, judged, item.size_bytes) + reasons
+    if reasons and item.package is not None and item.package.collapse:
+        reasons = [item.package.collapse, *reasons]  # the cause before its effect
     return schema.Variant(
         id=item.plan.id,
         name=item.plan.model,
@@ -123,6 +125,8 @@ def _variant(item: Evidence, base: Evidence, accept: Accept, data: Data, seed: i
         parity=schema.Parity(split="validation", **item.package.parity.model_dump()) if item.package else None,
         batch_invariant=item.batch_invariant,
         graph=item.package.graph if item.package else {},
+        notes=item.package.notes if item.package else [],
+        tried=[schema.Tried.model_validate(row) for row in item.package.tried] if item.package else [],
         verdict="rejected" if reasons else "accepted",
         reasons=reasons,
         **{name: getattr(metrics, name) for name in _SHARED_METRICS},

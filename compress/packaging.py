@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,8 +10,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from compress.export import export_onnx
-from compress.quantize.inspect import check_changed, describe_graph
-from compress.quantize.precisions import quantize
+from compress.quantize.collapse import diagnose, permuted
+from compress.quantize.config import Quantize
+from compress.quantize.inspect import check_changed, describe_graph, transposed_weights
+from compress.quantize.precisions import convert
 from compress.variants import Variant
 from serve.errors import LimbeckError
 from serve.manifest import Manifest, Preprocessing, ServingConfig
@@ -19,7 +21,8 @@ from serve.package import MODEL, load_package, write_package
 from serve.predictor import Predictor
 from serve.runner import Runner, scores, softmax
 from train.classifier import Classifier
-from train.inputs import Inputs
+from train.inputs import Inputs, prepare_inputs
+from train.sources import Items
 from train.torch_runner import TorchRunner
 
 # `limbeck verify` allows scores to differ by 1e-5 between a batch in evaluation and a single request in serving.
@@ -50,6 +53,9 @@ class PackageResult(BaseModel):
     batch_difference: float
     graph: dict[str, Any]
     preprocessing: Preprocessing  # what a request's bytes meet
+    notes: list[str] = []  # how it was quantized, where that was not the recipe's to say
+    tried: list[dict[str, Any]] = []  # of int8-mixed: every graph that was tried
+    collapse: str = ""  # why it answers otherwise than its parent; empty where it does not
 
 
 class LogitRunner(Runner, Protocol):
@@ -67,6 +73,8 @@ def make_package(
     probe: Sequence[bytes],
     card: dict[str, Any],
     folder: Path,
+    config: Quantize | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> PackageResult:
     """Write the package of `variant` into `folder`.
 
@@ -76,21 +84,27 @@ def make_package(
     """
     parent: Runner = TorchRunner(classifier) if fp32_package is None else Predictor.load(fp32_package)
     fp32 = export_onnx(classifier) if fp32_package is None else load_package(fp32_package).files[MODEL]
-    model = quantize(fp32, variant.precision, calibration)
-    check_changed(model, variant.precision)
+    config = config or Quantize()
+    quantized = convert(fp32, variant.precision, calibration, config, say)
+    model = quantized.model
+    check_changed(model, variant.precision, config.least_changed(variant.precision))
 
     draft = _write(variant, classifier, model, card, folder, batch_invariant=True)
     difference = batch_difference(draft, probe)
     invariant = difference <= BATCH_TOLERANCE
     final = draft if invariant else _write(variant, classifier, model, card, folder, batch_invariant=False)
 
-    parity = compare(final, parent, probe, f"{variant.model}-{'torch' if fp32_package is None else 'fp32'}")
-    if fp32_package is None and parity.max_abs > EXPORT_TOLERANCE:
-        raise LimbeckError(
-            f"the exported graph of {variant.model} does not compute what the model does: "
-            f"scores differ by up to {parity.max_abs:.1e} on {parity.n} items",
-            "this is a bug in the export; please report it with the recipe",
-        )
+    against = f"{variant.model}-{'torch' if fp32_package is None else 'fp32'}"
+    ours, theirs = _scores_of_both(final, parent, probe, against)
+    parity = _parity(ours, theirs, against)
+    collapse = ""
+    if fp32_package is None:
+        _check_export(parity, ours, theirs, model, classifier)
+    else:
+        items = prepare_inputs(_as_items(probe), classifier.preparer())
+        collapse = diagnose(ours, theirs, final.labels, against, model, fp32, items)
+        if collapse:
+            say(f"{variant.id}: {collapse}")
     return PackageResult(
         package_id=final.package.manifest.id,
         size_bytes=final.package.size_bytes,
@@ -99,6 +113,9 @@ def make_package(
         batch_difference=difference,
         graph=describe_graph(model),
         preprocessing=final.package.manifest.preprocessing,
+        notes=quantized.notes,
+        tried=quantized.trace,
+        collapse=collapse,
     )
 
 
@@ -119,14 +136,48 @@ def batch_difference(runner: LogitRunner, items: Sequence[bytes]) -> float:
 
 
 def compare(runner: Runner, parent: Runner, items: Sequence[bytes], against: str) -> Parity:
-    """Scores of two runners on the same bytes."""
-    ours, theirs = scores(runner, items), scores(parent, items)
+    """Scores of two runners on the same bytes. Raises LimbeckError where their labels are not the same."""
+    return _parity(*_scores_of_both(runner, parent, items, against), against)
+
+
+def _scores_of_both(
+    runner: Runner, parent: Runner, items: Sequence[bytes], against: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """float32 [N, K] each."""
+    if tuple(runner.labels) != tuple(parent.labels):
+        raise LimbeckError(
+            f"the label map is not that of {against}: {', '.join(runner.labels)} against {', '.join(parent.labels)}",
+            "the order of the labels decides what a score means; make the package again",
+        )
+    return scores(runner, items), scores(parent, items)
+
+
+def _parity(ours: np.ndarray, theirs: np.ndarray, against: str) -> Parity:
     return Parity(
         against=against,
-        n=len(items),
+        n=len(ours),
         max_abs=float(np.abs(ours - theirs).max()),
         disagreements=int((ours.argmax(axis=1) != theirs.argmax(axis=1)).sum()),
     )
+
+
+def _check_export(parity: Parity, ours: np.ndarray, theirs: np.ndarray, model: bytes, classifier: Classifier) -> None:
+    """Raise LimbeckError, with the cause where it can be found, unless the graph computes what torch does."""
+    if parity.max_abs <= EXPORT_TOLERANCE:
+        return
+    causes = [permuted(ours.argmax(axis=1), theirs.argmax(axis=1), classifier.spec.labels)]
+    causes += transposed_weights(model, {name: weight.numpy() for name, weight in classifier.state_dict().items()})
+    cause = next((f": {cause}" for cause in causes if cause), "")
+    raise LimbeckError(
+        f"the exported graph of {parity.against.removesuffix('-torch')} does not compute what the model does: "
+        f"scores differ by up to {parity.max_abs:.1e} on {parity.n} items, labels on {parity.disagreements}{cause}",
+        "this is a bug in the export; please report it with the recipe",
+    )
+
+
+def _as_items(content: Sequence[bytes]) -> Items:
+    """Bytes without labels, as a split."""
+    return Items(list(content), np.zeros(len(content), dtype=np.int64))
 
 
 def _write(

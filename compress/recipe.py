@@ -18,10 +18,11 @@ from pydantic import (
 )
 
 from compress.optimize.config import OptimizeConfig
+from compress.quantize.config import Quantize
 from compress.teachers import TEACHER as TEACHER
 from compress.teachers import all_teachers, check_teachers, with_models_named
 from serve.errors import UserError, did_you_mean
-from serve.manifest import Precision, ServingConfig, Task
+from serve.manifest import ServingConfig, Task
 from train.augment.augmenter import check_augmentation
 from train.augment.synonyms import EMBEDDINGS
 from train.classifier import ModelConfig
@@ -65,18 +66,6 @@ class Student(_Table):
     # The same student trained without the teacher, under the name NAME-alone: what did distillation earn?
     control: bool = True
     seed_offset: int = Field(default=0, ge=0, lt=2**32)  # added to the recipe's seed: another beginning
-
-
-class Quantize(_Table):
-    precisions: tuple[Precision, ...] = ("fp32", "int8-static")
-
-    @model_validator(mode="after")
-    def _starts_from_fp32(self) -> Quantize:
-        if "fp32" not in self.precisions:
-            raise ValueError("precisions must hold 'fp32': the others are made from it")
-        if len(set(self.precisions)) != len(self.precisions):
-            raise ValueError("precisions names one precision twice")
-        return self
 
 
 class Evaluate(_Table):

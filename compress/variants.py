@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from compress.quantize.providers import runnable
 from compress.recipe import TEACHER, Recipe, Student
 from compress.teachers import teachers_of
 from serve.manifest import Precision
@@ -57,7 +58,8 @@ def packaged_variants(recipe: Recipe) -> list[Variant]:
 
     A control is there to be compared with its student, so it gets fp32 only.
     """
-    ordered = sorted(recipe.quantize.precisions, key=lambda precision: precision != "fp32")
+    made, _ = runnable(recipe.quantize.precisions, recipe.quantize.provider)
+    ordered = sorted(made, key=lambda precision: precision != "fp32")
     variants = [Variant(TEACHER, "teacher", precision) for precision in ordered]
     for student in recipe.students:
         precisions = ordered if student.role == "student" else ordered[:1]

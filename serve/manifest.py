@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Task = Literal["image", "text"]
 # How far ONNX Runtime rewrites a graph when it loads it. "all" is its own default; fewer fusions are faster for some.
 GraphLevel = Literal["off", "basic", "extended", "all"]
-Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static"]
+Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static", "int8-mixed", "int8-weights", "int4-weights"]
 
 
 class ImagePreprocessing(BaseModel):

@@ -1,24 +1,123 @@
-"""The calibration split as ONNX Runtime's calibrators read it: batch by batch."""
+"""The ranges of activations on the calibration items, in memory that does not grow with their number.
+
+Calibration items are a part of the training data that no model was trained on; their labels are never looked at.
+"""
 
 from __future__ import annotations
 
-import numpy as np
-from onnxruntime.quantization import CalibrationDataReader
+from collections.abc import Callable, Collection, Iterator
 
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from compress.quantize.config import Quantize
+from compress.quantize.histogram import Histogram
+from serve.errors import LimbeckError
 from train.inputs import Inputs
 
 BATCH = 32
+MEMORY_BYTES = 2**28  # the most that the activations of one batch may take
+_MIN, _MAX = "_calibration_min", "_calibration_max"
+Ranges = dict[str, tuple[np.ndarray, np.ndarray]]  # tensor -> lowest and highest value, float32 scalars
 
 
-class Reader(CalibrationDataReader):
-    """Gives all of `inputs` under the graph input `name`; `read` counts the items that were given."""
+def calibrate(model: onnx.ModelProto, tensors: Collection[str], inputs: Inputs, config: Quantize) -> Ranges:
+    """The range of each of `tensors` of the float graph `model`, by config.calibration.
 
-    def __init__(self, inputs: Inputs, name: str) -> None:
-        self._inputs, self._name = inputs, name
-        self.read = 0
+    Raises LimbeckError where not all items were read (Olive#2609: 30 of 128 samples, and nobody was told).
+    """
+    if config.calibration == "min-max":
+        return _extremes(model, tensors, inputs)
+    histograms = {name: Histogram() for name in tensors}
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """The next items, uint8 [N, H, W, C] or int64 [N, L]; None after the last."""
-        rows = np.arange(self.read, min(self.read + BATCH, len(self._inputs)))
-        self.read += len(rows)
-        return {self._name: self._inputs.gather(rows)} if len(rows) else None
+    def add(values: dict[str, np.ndarray]) -> None:
+        for name, value in values.items():
+            histograms[name].add(value)
+
+    watch(model, tensors, inputs, add)
+    if config.calibration == "percentile":
+        found = {name: seen.percentile_range(config.percentile) for name, seen in histograms.items()}
+    else:
+        found = {name: seen.entropy_range() for name, seen in histograms.items()}
+    return {name: (np.array(low, np.float32), np.array(high, np.float32)) for name, (low, high) in found.items()}
+
+
+def watch(
+    model: onnx.ModelProto,
+    tensors: Collection[str],
+    inputs: Inputs,
+    take: Callable[[dict[str, np.ndarray]], None],
+    items: int | None = None,
+) -> None:
+    """Give the values of `tensors` to `take`, batch after batch; of the first `items` only, where that is said.
+
+    One item shows how much memory an item takes, and so how many may come together.
+    """
+    session = _session(_with_outputs(model, tensors))
+    names, count = list(tensors), len(inputs) if items is None else min(items, len(inputs))
+    name = model.graph.input[0].name
+    first = session.run(names, {name: inputs.gather(np.arange(1))}) if count else []
+    size = max(1, min(BATCH, MEMORY_BYTES // max(1, sum(value.nbytes for value in first))))
+    read = 0
+    for rows in _batches(count, size):
+        take(dict(zip(names, session.run(names, {name: inputs.gather(rows)}), strict=True)))
+        read += len(rows)
+    _check_read(read, count)
+
+
+def _extremes(model: onnx.ModelProto, tensors: Collection[str], inputs: Inputs) -> Ranges:
+    """The smallest and largest value of each tensor; the graph itself reduces them, so little leaves it."""
+    names = list(tensors)
+    session = _session(_with_extremes(model, names))
+    outputs = [name + end for name in names for end in (_MIN, _MAX)]
+    lows, highs, read = np.full(len(names), np.inf), np.full(len(names), -np.inf), 0
+    for rows in _batches(len(inputs), BATCH):
+        found = np.array(session.run(outputs, {model.graph.input[0].name: inputs.gather(rows)})).reshape(-1, 2)
+        lows, highs, read = np.minimum(lows, found[:, 0]), np.maximum(highs, found[:, 1]), read + len(rows)
+    _check_read(read, len(inputs))
+    pairs = zip(lows.astype(np.float32), highs.astype(np.float32), strict=True)
+    return {name: (np.array(low), np.array(high)) for name, (low, high) in zip(names, pairs, strict=True)}
+
+
+def _batches(count: int, size: int) -> Iterator[np.ndarray]:
+    """Rows int64, `size` at a time."""
+    for start in range(0, count, size):
+        yield np.arange(start, min(start + size, count))
+
+
+def _check_read(read: int, count: int) -> None:
+    if read != count or not count:
+        raise LimbeckError(f"the quantizer read {read} of {count} calibration items")
+
+
+def _with_outputs(model: onnx.ModelProto, tensors: Collection[str]) -> onnx.ModelProto:
+    watched = _copy(model)
+    there = {entry.name for entry in watched.graph.output}
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in there)
+    return watched
+
+
+def _with_extremes(model: onnx.ModelProto, tensors: list[str]) -> onnx.ModelProto:
+    watched = _copy(model)
+    for name in tensors:
+        for operator, end in (("ReduceMin", _MIN), ("ReduceMax", _MAX)):
+            watched.graph.node.append(helper.make_node(operator, [name], [name + end], keepdims=0))
+            watched.graph.output.append(helper.make_tensor_value_info(name + end, TensorProto.FLOAT, ()))
+    return watched
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """The graph as it stands: no node fused away, so that every tensor can be looked at."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -7,18 +7,29 @@ from pathlib import Path
 
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.registry import IntegerOpsRegistry
+
+from compress.quantize.config import Quantize
+from compress.quantize.embeddings import quantize_embeddings
 
 
-def quantize_dynamically(model: onnx.ModelProto) -> bytes:
-    """The graph with int8 products, weights with a scale for each channel."""
+def quantize_dynamically(model: onnx.ModelProto, config: Quantize, reduce_range: bool) -> bytes:
+    """The graph with int8 products. Embedding tables are the tool's, one scale for all, unless the recipe says how."""
     # ONNX Runtime's ConvInteger is several times slower with signed weights; MatMulInteger is as fast with either.
     has_convolution = any(node.op_type == "Conv" for node in model.graph.node)
+    own_tables = config.embeddings != "auto"
+    if config.embeddings in ("row", "column"):
+        model = quantize_embeddings(model, config.embeddings)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "model.onnx"
         quantize_dynamic(
             onnx.shape_inference.infer_shapes(model),
             target,
-            per_channel=True,
+            op_types_to_quantize=sorted({*IntegerOpsRegistry} - {"Gather"}) if own_tables else None,
+            per_channel=config.per_channel,
+            reduce_range=reduce_range,
             weight_type=QuantType.QUInt8 if has_convolution else QuantType.QInt8,
+            nodes_to_exclude=list(config.exclude),
+            extra_options=None if config.symmetric_weights else {"WeightSymmetric": False},
         )
         return target.read_bytes()

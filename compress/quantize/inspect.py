@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
+from compress.quantize.config import is_integer
 from serve.errors import LimbeckError
 from serve.manifest import Precision
 
-_COMPUTE = ("Conv", "Gemm", "MatMul", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
+_COMPUTE = (
+    *("Conv", "Gemm", "MatMul", "ConvInteger", "MatMulInteger"),
+    *("QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat"),
+)
 
 
 def describe_graph(content: bytes) -> dict[str, Any]:
@@ -32,13 +37,33 @@ def describe_graph(content: bytes) -> dict[str, Any]:
     }
 
 
-def check_changed(content: bytes, precision: Precision) -> None:
+def check_changed(content: bytes, precision: Precision, least: float = 0.9) -> None:
     """Raise LimbeckError unless `content` really is at `precision` ("int8" that is still float: ultralytics#17158)."""
     graph = describe_graph(content)
     share = graph["weights"]
-    if precision == "fp16" and share.get("float16", 0) < 0.9:
-        raise LimbeckError(f"fp16 changed only {share.get('float16', 0):.0%} of the weights")
-    if precision.startswith("int8"):
-        changed = share.get("int8", 0) + share.get("uint8", 0)
-        if changed < 0.9 or graph["quantize_nodes"] == 0:
-            raise LimbeckError(f"{precision} changed only {changed:.0%} of the weights of the graph")
+    kinds = ("float16",) if precision == "fp16" else ("int8", "uint8", "int4")
+    changed = sum(share.get(kind, 0) for kind in kinds)
+    unquantized = is_integer(precision) and graph["quantize_nodes"] == 0
+    if precision != "fp32" and (changed < least or changed == 0 or unquantized):
+        raise LimbeckError(f"{precision} changed only {changed:.0%} of the weights of the graph")
+
+
+def transposed_weights(content: bytes, trained: Mapping[str, np.ndarray]) -> list[str]:
+    """Products whose square weight is a trained one as torch keeps it, [outputs, inputs], and so lies on its side.
+
+    `trained` are the weights by name. Of other shapes a graph would not run at all.
+    """
+    squares = {name: weight for name, weight in trained.items() if weight.ndim == 2 and len(set(weight.shape)) == 1}
+    graph = onnx.load_from_string(content).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    found = []
+    for node in graph.node:
+        if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in constants:
+            continue
+        used = numpy_helper.to_array(constants[node.input[1]])
+        if any(attribute.name == "transB" and attribute.i for attribute in node.attribute):
+            used = used.T
+        for name, weight in squares.items():
+            if used.shape == weight.shape and np.array_equal(used, weight) and not np.array_equal(weight, weight.T):
+                found.append(f"the weight of node '{node.name}' is transposed ({name})")
+    return found

@@ -71,6 +71,17 @@ class Parity(_Part):
     disagreements: int
 
 
+class Tried(_Part):
+    """One graph that the search behind int8-mixed tried, against fp32 on the calibration items."""
+
+    given_back: list[str]  # nodes in floating point
+    divergence: float  # mean Kullback-Leibler divergence from fp32, in nats
+    flips: int  # items with another label
+    slowdown: float  # its time over that of int8-static
+    size_bytes: int
+    kept: bool
+
+
 class Variant(_Part):
     id: str
     name: str  # the model's name in the recipe
@@ -110,6 +121,8 @@ class Variant(_Part):
     parity: Parity | None
     batch_invariant: bool
     graph: dict[str, Any]  # what the export or the quantizer did, counted in the graph itself
+    notes: list[str] = []  # how it was quantized, where that was not the recipe's to say
+    tried: list[Tried] = []  # by the search of int8-mixed
     verdict: Literal["accepted", "rejected"]
     reasons: list[str]  # why it was rejected; empty when accepted
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
 
 from compress.environment import EXPORTING, versions
 from compress.packaging import PackageResult, make_package
+from compress.quantize.config import is_integer
+from compress.quantize.providers import check_provider, reduced_range, runnable
 from compress.stages.context import RunContext, held_out
 from compress.variants import Variant, parents
 from serve.package import read_serving, write_serving
@@ -14,6 +19,12 @@ from serve.package import read_serving, write_serving
 
 def make_packages(run: RunContext) -> dict[str, PackageResult]:
     """Export, quantize and check every variant: results by variant id."""
+    config = run.recipe.quantize
+    if config.provider != "cpu":
+        check_provider(config.provider, ort.get_available_providers())
+    _, why = runnable(config.precisions, config.provider)
+    if why:
+        run.console.say(f"{why}; what is timed here is the CPU")
     made = {variant.id: make_one(run, variant) for variant in run.packaged}
     set_serving(run, [run.path / variant.package for variant in run.packaged])
     return made
@@ -50,6 +61,7 @@ def make_one(run: RunContext, variant: Variant, place: Callable[[str], str] = st
         "precision": variant.precision,
         "role": variant.role,
         "exporters": versions(EXPORTING),
+        **_settings(run, variant),
     }
 
     def work(folder: Path) -> PackageResult:
@@ -62,7 +74,18 @@ def make_one(run: RunContext, variant: Variant, place: Callable[[str], str] = st
             run.data.splits["validation"].content,
             card,
             folder,
+            run.recipe.quantize,
+            run.console.detail,
         )
 
     splits = ("calibration", "validation")
     return run.stage(package, inputs, PackageResult, work, output=package, splits=splits)
+
+
+def _settings(run: RunContext, variant: Variant) -> dict[str, Any]:
+    """What [quantize] says of this precision beside its defaults; nothing where it says nothing."""
+    config, precision = run.recipe.quantize, variant.precision
+    settings = config.deciding(precision)
+    if is_integer(precision) and config.reduce_range == "auto" and reduced_range(config)[0]:
+        settings["reduce_range"] = True  # another processor might decide otherwise
+    return {"quantize": settings} if settings else {}

@@ -1,0 +1,54 @@
+"""SmoothQuant: the same function, with activations that int8 can hold."""
+
+from __future__ import annotations
+
+import graphs
+import numpy as np
+import pytest
+
+from compress.quantize.calibration import watch
+from compress.quantize.config import Quantize
+from compress.quantize.mixed import divergence
+from compress.quantize.smoothing import smooth
+from compress.quantize.static import Static
+
+ITEMS = graphs.ids()
+MODEL = graphs.transformer(outlier=40)
+
+
+def spread(model: object, tensor: str) -> float:
+    """The largest column of a tensor over the median one."""
+    found: list[np.ndarray] = []
+    watch(model, [tensor], ITEMS, lambda batch: found.append(batch[tensor]))  # type: ignore[arg-type]
+    columns = np.abs(np.concatenate(found).reshape(-1, graphs.HIDDEN)).max(axis=0)
+    return float(columns.max() / np.median(columns))
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.85, 1.0])
+def test_a_smoothed_graph_computes_the_same(alpha: float) -> None:
+    before = MODEL.SerializeToString()
+    smoothed = smooth(MODEL, ITEMS, alpha)
+    assert graphs.logits(smoothed, ITEMS) == pytest.approx(graphs.logits(MODEL, ITEMS), abs=2e-4)
+    assert MODEL.SerializeToString() == before  # what it was made of is left alone
+
+
+def test_columns_become_alike() -> None:
+    assert spread(MODEL, "normed") > 15
+    assert spread(smooth(MODEL, ITEMS, 1.0), "normed_smoothed") < 1.01
+
+
+def test_a_norm_that_nothing_else_reads_takes_the_scales() -> None:
+    """`normed` feeds the keys too, so it costs a Mul, as the product after the GELU; `normed_context` costs nothing."""
+    assert graphs.operators(smooth(MODEL, ITEMS, 0.85)).count("Mul") == graphs.operators(MODEL).count("Mul") + 2
+    names = {tensor.name for tensor in smooth(MODEL, ITEMS, 0.85).graph.initializer}
+    assert "ones_smoothed_make_normed_context" in names
+    assert not {"up", "down", "ones"} & names  # and what is no longer read is gone
+
+
+def test_static_int8_is_closer_to_fp32_with_it() -> None:
+    found = {}
+    for alpha in (0.0, 0.85):
+        config = Quantize(precisions=("fp32", "int8-static"), smoothing=alpha)
+        quantized = Static(MODEL, ITEMS, config, False).without(())
+        found[alpha] = divergence(graphs.scores(MODEL, ITEMS), graphs.scores(quantized, ITEMS))
+    assert found[0.85] < found[0.0] / 3
