@@ -8,10 +8,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from compress.quantize.collapse import diagnose, permuted
+from compress.quantize.collapse import check_label_map, diagnose, permuted
 from compress.quantize.config import Quantize
 from compress.quantize.inspect import transposed_weights
 from compress.quantize.static import Static
+from serve.errors import UserError
 
 ITEMS = graphs.ids(128)
 FP32 = graphs.transformer()
@@ -86,3 +87,14 @@ def test_only_another_order_of_the_labels_is_a_permutation() -> None:
     assert permuted(labels, labels, CLASSES) == ""
     assert permuted(random.integers(0, 3, 300), labels, CLASSES) == ""
     assert permuted(np.zeros(300, dtype=np.int64), labels, CLASSES) == ""  # a constant answer
+
+
+def test_a_teacher_whose_labels_are_in_another_order_is_refused() -> None:
+    """Everything made of it would be held against its wrong answers, and pass."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 500)
+    sloppy = np.where(random.random(500) < 0.2, random.integers(0, 3, 500), labels)
+    check_label_map(sloppy, labels, CLASSES, "teacher")
+    check_label_map(random.integers(0, 3, 500), labels, CLASSES, "teacher")  # merely bad
+    with pytest.raises(UserError, match="the label map is permuted: 'bird' is called 'cat'.* where teacher is right on"):
+        check_label_map((sloppy + 1) % 3, labels, CLASSES, "teacher")

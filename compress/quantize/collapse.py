@@ -18,6 +18,7 @@ from onnx import numpy_helper
 from scipy.optimize import linear_sum_assignment
 
 from compress.quantize.calibration import watch
+from serve.errors import UserError
 from train.inputs import Inputs
 
 AGREEMENT = 0.9  # of the labels; less is a collapse that needs a reason
@@ -26,6 +27,7 @@ _CUT = 0.05  # share of a tensor's values outside of its range
 _LEVELS = 0.1  # share of a range that its values use
 _ERROR = 0.5  # of a tensor's own size: something else is computed
 _ITEMS = 32
+_MOSTLY_WRONG, _MOSTLY_RIGHT = 0.5, 0.7  # no training leads below the one and, under another order, above the other
 
 
 def diagnose(
@@ -51,18 +53,37 @@ def diagnose(
     return f"{told}: {cause}" if cause else f"{told}, and no single node is the cause"
 
 
-def permuted(ours: np.ndarray, theirs: np.ndarray, classes: Sequence[str]) -> str:
-    """How the labels int64 [N] of one are those of the other in another order; empty where they are not."""
+def permuted(ours: np.ndarray, theirs: np.ndarray, classes: Sequence[str], enough: float = _PERMUTED) -> str:
+    """How the labels int64 [N] of one are those of the other in another order; empty where they are not.
+
+    They are where `enough` of them agree under one map of the classes, and do not as they stand.
+    """
     counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(counts, (theirs, ours), 1)
     rows, columns = linear_sum_assignment(-counts)
     agreeing = counts[rows, columns].sum() / max(len(ours), 1)
     moved = [(row, column) for row, column in zip(rows, columns, strict=True) if row != column and counts[row, column]]
-    if agreeing < _PERMUTED or not moved or np.trace(counts) / max(len(ours), 1) >= AGREEMENT:
+    if agreeing < enough or not moved or np.trace(counts) / max(len(ours), 1) >= enough:
         return ""
     shown = ", ".join(f"'{classes[row]}' is called '{classes[column]}'" for row, column in moved[:3])
     more = f" and {len(moved) - 3} more" if len(moved) > 3 else ""
     return f"the label map is permuted: {shown}{more}; under that map {agreeing:.0%} agree"
+
+
+def check_label_map(predicted: np.ndarray, labels: np.ndarray, classes: Sequence[str], model: str) -> None:
+    """Raise UserError where a model is mostly wrong, int64 [N] each, and would be right under another order of labels.
+
+    All that is made of it would be held against its wrong answers, and pass.
+    """
+    right = float((predicted == labels).mean())
+    if right >= _MOSTLY_WRONG:
+        return
+    how = permuted(predicted, labels, classes, _MOSTLY_RIGHT)
+    if how:
+        raise UserError(
+            f"{how} with the labels of the validation split, where {model} is right on {right:.0%} as it stands",
+            "its id2label (config.json), or the label column of the data, is in another order than it was trained with",
+        )
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from compress.environment import hardware
 from compress.latency import LatencyResult, count_rounds, measure_latency
 from compress.memory import MemoryResult, measure_memory
 from compress.predictions import PredictionResult, predict
+from compress.quantize.collapse import check_label_map
 from compress.stages.context import RunContext, predictions_file, weights_stage
-from compress.variants import Variant
+from compress.variants import BASELINE, Variant
 
 _MEMORY_ITEMS = 32
 
@@ -18,6 +19,9 @@ def predict_split(run: RunContext, split: str) -> None:
     """Score a split with every variant, on the bytes that a request would carry."""
     for variant in run.variants:
         predict_variant(run, variant, split)
+        if variant.id == BASELINE and split == "validation":
+            answers, truth = run.scores(variant, split).argmax(axis=1), run.data.splits[split].labels
+            check_label_map(answers, truth, run.data.classes, variant.model)
 
 
 def predict_variant(run: RunContext, variant: Variant, split: str) -> None:
