@@ -96,5 +96,7 @@ def test_a_teacher_whose_labels_are_in_another_order_is_refused() -> None:
     sloppy = np.where(random.random(500) < 0.2, random.integers(0, 3, 500), labels)
     check_label_map(sloppy, labels, CLASSES, "teacher")
     check_label_map(random.integers(0, 3, 500), labels, CLASSES, "teacher")  # merely bad
-    with pytest.raises(UserError, match="the label map is permuted: 'bird' is called 'cat'.* where teacher is right on"):
+    with pytest.raises(
+        UserError, match=r"the label map is permuted: 'bird' is called 'cat'.* where teacher is right on"
+    ):
         check_label_map((sloppy + 1) % 3, labels, CLASSES, "teacher")
