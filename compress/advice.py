@@ -24,7 +24,7 @@ def _precision(variant: Variant, by_id: dict[str, Variant]) -> list[str]:
     sentences = []
     if ratio < 1:
         why = "; this model is so small that converting between float and int8 costs more than it saves"
-        cause = why if variant.precision.startswith("int8") and variant.macs < 5_000_000 else ""
+        cause = why if variant.precision.startswith("int8") and 0 < variant.macs < 5_000_000 else ""
         sentences.append(f"{variant.precision} does not pay in time for {variant.name}: {figures}{cause}.")
     elif ratio >= 1.1:
         sentences.append(f"{variant.precision} makes {variant.name} {ratio:.1f}x faster: {figures}.")

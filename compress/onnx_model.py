@@ -17,7 +17,7 @@ from compress.onnx_adapt import adapt
 from compress.onnx_description import read_description
 from compress.onnx_file import read_onnx
 from compress.onnx_trial import check_same, check_vocabulary
-from compress.packaging import BATCH_TOLERANCE, batch_difference
+from compress.packaging import BATCH_TOLERANCE, Parity, batch_difference
 from serve.errors import UserError
 from serve.manifest import Manifest, Precision, Preprocessing, ServingConfig
 from serve.package import MODEL, write_package
@@ -33,6 +33,7 @@ class OnnxClassifier:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     precision: Precision  # what its graph already is
+    parity: Parity  # with the graph as it was given
     files: Mapping[str, bytes] = field(default_factory=dict)  # beside the graph: the tokenizer.json of a text model
 
     def preparer(self) -> Preparer:
@@ -53,7 +54,7 @@ def import_onnx(file: Path, description: Path | None = None, labels: Sequence[st
     original = model.SerializeToString()
     adapted = adapt(onnx.load_model_from_string(original), described, order, str(file))
     content = adapted.SerializeToString()
-    check_same(model, original, content, described, order, preparer, str(file))
+    parity = check_same(model, original, content, described, order, preparer, str(file))
     if TOKENIZER in files:
         check_vocabulary(content, files[TOKENIZER], str(file))
     return OnnxClassifier(
@@ -61,6 +62,7 @@ def import_onnx(file: Path, description: Path | None = None, labels: Sequence[st
         labels=tuple(labels or described.labels),
         preprocessing=described.preprocessing,
         precision=_precision(model),
+        parity=parity,
         files=files,
     )
 

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from compress.onnx_adapt import output_of
 from compress.onnx_description import OnnxDescription
 from compress.onnx_front import MASK, TYPES
+from compress.packaging import Parity
 from serve.errors import UserError
 from serve.images import ImagePreparer
 from serve.manifest import TextPreprocessing
@@ -44,8 +45,11 @@ def check_same(
     order: Sequence[int],
     preparer: Preparer,
     origin: str,
-) -> None:
-    """Raise UserError unless `adapted` gives the scores of `original`, whose graph `model` is: alone and in a batch."""
+) -> Parity:
+    """Raise UserError unless `adapted` gives the scores of `original`, whose graph `model` is: alone and in a batch.
+
+    How far they are apart is returned.
+    """
     before, after = open_session(original, 1, origin), open_session(adapted, 1, origin)
     batch = _images(preparer) if isinstance(preparer, ImagePreparer) else preparer.prepare(_TEXTS)
     output = output_of(model, origin).name
@@ -60,6 +64,12 @@ def check_same(
             "export it with opset 18; if it was, please report this with the model",
         )
     _check_batch(after, batch, ours, model, origin)
+    return Parity(
+        against=origin,
+        n=len(ours),
+        max_abs=float(np.abs(ours - theirs).max()),
+        disagreements=int((ours.argmax(axis=1) != theirs.argmax(axis=1)).sum()),
+    )
 
 
 def check_vocabulary(adapted: bytes, tokenizer: bytes, origin: str) -> None:

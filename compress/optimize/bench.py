@@ -14,7 +14,7 @@ from compress.optimize.config import OptimizeConfig
 from compress.optimize.ledger import Ledger
 from compress.optimize.shapes import Shape, measure_shape
 from compress.optimize.timing import Timed, Timings, best_setting, time_packages
-from compress.packaging import is_batch_invariant
+from compress.packaging import PackageResult, is_batch_invariant
 from compress.recipe import TEACHER, Recipe, Student
 from compress.rundir import RunDir
 from compress.stages.context import RunContext
@@ -111,7 +111,7 @@ class Bench:
     def shape(self, student: Student) -> tuple[Shape, float]:
         """Latency and size of a network like that, and the seconds that it took to know."""
         config, run = self.config, self.context(student)
-        make_one(run, Variant(TEACHER, "teacher", "fp32"))
+        self._package(run, Variant(TEACHER, "teacher", "fp32"))
         precisions = [name for name in self.recipe.quantize.precisions if name not in _SEARCHED]
         if len(precisions) < len(self.recipe.quantize.precisions) and not any("int8" in name for name in precisions):
             precisions.append("int8-dynamic")
@@ -138,7 +138,7 @@ class Bench:
     def measure(self, student: Student | None, variant: Variant) -> Measurement:
         """Package a trained model, find its runtime setting, and score validation with it."""
         run = self.context(student)
-        package = make_one(run, variant)
+        package = self._package(run, variant)
         timed = self._setting(run, variant, package.batch_invariant)
         usual = self.recipe.serving or ServingConfig()
         setting = usual.model_copy(update={"threads": timed.threads, "graph_level": timed.graph_level})
@@ -187,7 +187,7 @@ class Bench:
         """The runtime setting of a package: the fastest, unless its answers depend on the batch there alone."""
         config = self.config
         threads, levels = config.threads or (1,), config.graph_levels or ("all",)
-        make_one(run, Variant(TEACHER, "teacher", "fp32"))
+        self._package(run, Variant(TEACHER, "teacher", "fp32"))
         inputs = {
             "package": run.rundir.digest(variant.package),
             "reference": run.rundir.digest(REFERENCE),
@@ -217,6 +217,9 @@ class Bench:
     def upper(self, drop: Drop) -> float:
         """The upper 97.5 % limit of a drop, as a test split of its size will have it."""
         return drop.projected_upper(len(self.data.splits["test"]) / len(self.data.splits["validation"]))
+
+    def _package(self, run: RunContext, variant: Variant) -> PackageResult:
+        return make_one(run, variant)
 
     def _took(self, stage: str) -> float:
         return self._rundir.seconds()[stage]

@@ -13,11 +13,13 @@ import optuna
 from compress.console import Console
 from compress.drops import check_margin, metric_rows, spoken
 from compress.lineage import with_lineage
+from compress.onnx_model import OnnxClassifier
 from compress.optimize.bench import Bench
 from compress.optimize.config import OptimizeConfig
 from compress.optimize.defaults import default_students
 from compress.optimize.direct import direct_content
 from compress.optimize.ledger import Ledger
+from compress.optimize.onnx import OnnxBench, confirm, is_onnx, read_given
 from compress.optimize.records import RESOLVED, SEARCH, Record, Trial, nearest_of
 from compress.optimize.resolve import as_toml, freeze, resolved_recipe
 from compress.optimize.search import Search
@@ -75,15 +77,18 @@ def optimize(asked: Asked, console: Console, clock: Callable[[], float] = time.m
     for note in data.notes:
         console.say(note)
     check_margin(recipe.accept, int(metric_rows(recipe.accept.metric, data.splits["test"].labels, data.classes).sum()))
+    given = read_given(recipe, data) if is_onnx(recipe) else None
     ledger = Ledger(config.seconds, clock)
     about = describe(recipe, data, asked.command)
     with open_run(folder / SEARCH, about, ledger.on_stage, keep_unfinished=True) as rundir:
-        found = _search(recipe, config, data, rundir, console, ledger, folder, asked.command)
-    choice, record, resolved = found
+        choice, record, resolved = _search(recipe, config, data, rundir, console, ledger, folder, asked.command, given)
     console.say(f"the choice is frozen on validation: {choice.id}; now the one pass over test")
     began = clock()
     _adopt(folder, rundir, choice.id, resolved)
-    report = run(resolved, folder, console, asked.command, frozen=choice)
+    if given is None:
+        report = run(resolved, folder, console, asked.command, frozen=choice)
+    else:
+        report = confirm(resolved, data, given, folder, console, asked.command, choice)
     record.selected, record.verdict, record.confirm_seconds = report.selected, report.verdict, clock() - began
     record.write(folder)
     write_page(record, report, folder)
@@ -139,6 +144,7 @@ def _search(
     ledger: Ledger,
     folder: Path,
     command: str | None,
+    given: OnnxClassifier | None,
 ) -> tuple[Choice, Record, Recipe]:
     own, left_out = _own_students(recipe)
     for line in left_out:
@@ -147,7 +153,9 @@ def _search(
     searched = recipe.model_copy(
         update={"quantize": recipe.quantize.model_copy(update={"precisions": precisions}), "students": ()}
     )
-    bench = Bench(searched, config, data, rundir, console, ledger)
+    bench: Bench = Bench(searched, config, data, rundir, console, ledger)
+    if given is not None:
+        bench = OnnxBench(searched, config, data, rundir, console, ledger, given)
     console.say(f"teacher: {recipe.teacher.model}")
     bench.teach()
     config = _resolved(config, recipe, own, rundir.path, len(data.splits["train"]), precisions)
@@ -212,6 +220,8 @@ def _resolved(
     """[optimize] with everything written out that it leaves open."""
     serving = recipe.serving
     students = config.students
+    if students is None and is_onnx(recipe):
+        students = ()
     if students is None:
         students = default_students(recipe, load_classifier(path / TEACHER), train)
     taken = {student.name for student in own}

@@ -46,10 +46,12 @@ def _model_name(model: str) -> str:
     if model.partition(":")[0] in SOURCES:
         return model
     path = Path(model)
+    if path.suffix == ".onnx":
+        return f"onnx:{model}"
     if path.is_dir():
         trained = (path / "spec.json", path / TEACHER / "spec.json")
         return f"run:{model}" if any(file.is_file() for file in trained) else f"hf:{model}"
-    kinds = ", ".join(f"{kind}:" for kind in ("run", "hf", "pkg", "torchvision"))
+    kinds = ", ".join(f"{kind}:" for kind in ("run", "hf", "pkg", "onnx"))
     raise UserError(f"there is no model at '{model}'", f"give a folder, or one of {kinds}, for example run:runs/digits")
 
 

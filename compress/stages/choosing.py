@@ -11,7 +11,7 @@ from compress.memory import MemoryResult
 from compress.packaging import PackageResult, is_batch_invariant
 from compress.report.schema import Choice
 from compress.stages.context import RunContext
-from compress.variants import BASELINE, Variant, baseline
+from compress.variants import Variant, baseline
 from train.classifier import WEIGHTS
 from train.fit_result import FitResult
 from train.torch_runner import TorchRunner
@@ -52,7 +52,7 @@ def choose_variant(
         inputs["frozen"] = frozen
 
     def work(_: Path) -> Choice:
-        seen = run.rundir.has(f"test/{BASELINE}")
+        seen = run.rundir.has(f"test/{run.variants[0].id}")  # the baseline
         choice = frozen or choose(
             accept,
             [

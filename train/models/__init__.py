@@ -16,6 +16,7 @@ from train.models import (
     builtin,
     channel_options,
     huggingface,
+    onnx_file,
     saved,
     teacher_channels,
     teacher_layers,
@@ -43,6 +44,7 @@ class ModelSource(Protocol):
 SOURCES: dict[str, ModelSource] = {
     "builtin": builtin,
     "hf": huggingface.HuggingFace("hf"),
+    "onnx": onnx_file,
     "pkg": huggingface.HuggingFace("pkg"),
     "run": saved,
     "teacher-channels": teacher_channels,

@@ -1,0 +1,121 @@
+"""`limbeck optimize --model model.onnx`: a user's own graph, its precisions and runtime settings, no students."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tomli_w
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from tiny_run import Recorder, made_up_memory, run_content
+
+from compress.optimize.command import Asked, Outcome, optimize
+from compress.recipe import load_recipe
+from compress.stages import measuring
+from serve.errors import UserError
+from serve.locate import find_package
+
+DESCRIBED = {
+    "labels": [str(digit) for digit in range(10)],
+    "preprocessing": {"kind": "image", "color": "L", "size": [8, 8]},
+    "pixels": {"layout": "NCHW", "mean": [0.0], "std": [1.0]},
+}
+
+
+def network() -> onnx.ModelProto:
+    """Floats [N, 1, 8, 8] in 0..1 to logits [N, 10]: a linear classifier of digits, as another tool would write it."""
+    digits = load_digits()
+    images = np.round(digits.images * 255 / 16).astype(np.uint8).reshape(len(digits.target), -1) / 255
+    fitted = LogisticRegression(max_iter=200, C=2.0).fit(images, digits.target)
+    constants = {
+        "shape": np.array([-1, 64], np.int64),
+        "weight": fitted.coef_.T.astype(np.float32),
+        "bias": fitted.intercept_.astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weight"], ["product"], name="product"),
+        helper.make_node("Add", ["product", "bias"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "digits",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 10])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "measure_memory", made_up_memory)
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("model") / "model.onnx"
+    file.write_bytes(network().SerializeToString())
+    file.with_suffix(".toml").write_text(tomli_w.dumps(DESCRIBED))
+    return file
+
+
+@pytest.fixture(scope="module")
+def found(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    changes = ("optimize.latency_samples=20", "evaluate.latency_samples=20", "evaluate.batch_sizes=[1]")
+    out = tmp_path_factory.mktemp("search") / "mine"
+    limits = {"max_drop_points": 5.0, "prefer": "size"}
+    return optimize(Asked(model=str(model), data="digits", out=out, changes=changes, accept=limits), Recorder())
+
+
+def test_its_precisions_are_searched_and_the_smallest_is_served(found: Outcome) -> None:
+    trials = {trial.id: trial for trial in found.record.trials}
+    assert set(trials) == {"teacher-fp32", "teacher-int8-static", "teacher-int8-dynamic"}
+    assert all(trial.feasible for trial in trials.values())
+    smallest = min(trials.values(), key=lambda trial: trial.size_bytes or 0)
+    assert found.record.choice == found.record.selected == smallest.id
+    assert find_package(found.folder).name == smallest.id
+    assert found.record.ended == "nothing is left that could be better"
+
+
+def test_the_given_graph_is_what_all_is_compared_with(found: Outcome) -> None:
+    report = found.report
+    assert report.baseline == "teacher-fp32"
+    base = report.variant("teacher-fp32")
+    assert (base.runtime, base.parents, base.flips.lost, base.speedup) == ("onnxruntime", [], 0, 1.0)
+    assert base.accuracy > 0.9
+    assert base.params == 64 * 10 + 10
+    assert base.parity is not None
+    assert base.parity.against.endswith("model.onnx")
+    assert (found.folder / "report.html").read_text().count("teacher-fp32") > 1
+
+
+def test_the_same_command_finds_all_as_it_was(found: Outcome, model: Path) -> None:
+    console = Recorder()
+    changes = ("optimize.latency_samples=20", "evaluate.latency_samples=20", "evaluate.batch_sizes=[1]")
+    limits = {"max_drop_points": 5.0, "prefer": "size"}
+    asked = Asked(model=str(model), data="digits", out=found.folder, changes=changes, accept=limits)
+    assert optimize(asked, console).record.selected == found.record.selected
+    assert console.redone == set()
+
+
+def test_it_can_neither_be_trained_nor_teach(found: Outcome, model: Path, tmp_path: Path) -> None:
+    resolved = load_recipe(found.folder / "optimized.toml")
+    assert resolved.teacher.model == f"onnx:{model}"
+    with pytest.raises(UserError, match="is a graph for serving: it can be neither trained nor asked to teach"):
+        run_content(resolved.model_dump(mode="json", exclude_none=True), tmp_path / "run", memory=False)
+    student = 'students=[{name="small", model="builtin:cnn-4"}]'
+    with pytest.raises(UserError, match="which can teach no students"):
+        optimize(Asked(model=str(model), data="digits", out=tmp_path, changes=(student,)), Recorder())
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no file"):
+        optimize(Asked(model=str(tmp_path / "no.onnx"), data="digits"), Recorder())
