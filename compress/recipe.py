@@ -30,7 +30,7 @@ from train.data import DataConfig
 from train.distill import DistillConfig
 from train.fit_config import FitConfig
 from train.images import IMAGE_SIZE
-from train.models import needs_teacher, takes_layers
+from train.models import needs_teacher, takes_channels, takes_layers
 from train.progressive import FEATURES_WITH_STACK
 from train.prune import PruneConfig
 from train.tuning import TuneConfig
@@ -147,6 +147,11 @@ class Recipe(_Table):
                 raise ValueError(
                     f"student '{student.name}': [[students.distill.features]] look into the network by hooks, which "
                     "fit.compile leaves out: leave out one of them"
+                )
+            if takes_channels(student.model) and student.fit.epochs == 0:
+                raise ValueError(
+                    f"student '{student.name}': '{student.model}' cuts a trained network, which must be trained again "
+                    "then: set fit.epochs to 1 or more"
                 )
             if student.role == "control" and student.distill is not None:
                 raise ValueError(f"student '{student.name}' is a control, so it cannot have [students.distill]")

@@ -84,6 +84,11 @@ def test_what_the_teacher_has_not_is_told_before_it_is_trained(tmp_path: Path) -
     assert not (tmp_path / "teacher").exists()
 
 
+def test_what_is_cut_must_be_trained() -> None:
+    with pytest.raises(UserError, match=r"must be trained again then: set fit\.epochs"):
+        parse_recipe(recipe(fit={"epochs": 0}), "test")
+
+
 def test_a_student_that_is_pruned_cannot_be_the_teacher() -> None:
     with pytest.raises(UserError, match="cannot be the teacher"):
         parse_recipe(recipe("teacher-channels:0.5"), "test")

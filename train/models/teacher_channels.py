@@ -107,9 +107,10 @@ def _to_remove(options: ChannelOptions, teacher: Classifier, name: str) -> int:
     model = f"{PREFIX}:{name}"
     kinds = {type(module).__name__ for module in teacher.network.modules()}
     if any("Attention" in kind for kind in kinds) or not isinstance(teacher.spec.preprocessing, ImagePreprocessing):
+        theirs = "take teacher-layers:N, with options heads and ffn_width for narrower layers"
         raise UserError(
             f"'{model}' prunes convolutional networks, and the teacher '{teacher.spec.model}' has attention",
-            "take teacher-layers:N, with options heads and ffn_width for narrower layers",
+            theirs if teacher.spec.network.source == "transformers" else "name a smaller model as the student",
         )
     if options.blocks is None:
         return 0
