@@ -104,4 +104,6 @@ def test_the_better_go_on_and_of_equals_the_faster() -> None:
     ]
     assert [one.name for one in ranked(standings, 400)] == ["fast", "slow", "worse", "worst"]
     assert promoted(standings, 400, 3) == ["fast", "slow"]
+    begun = Standing("pruned", 0.94, aim=2.0, group="the teacher's weights")
+    assert promoted([begun, *standings], 400, 4) == ["pruned", "fast"]  # it is ahead, but not of its like
     assert next(one.name for one in ranked(standings, 40_000)) == "slow"

@@ -30,6 +30,7 @@ from train.fit_result import FitResult
 from train.inputs import PreparedSplits
 
 REFERENCE = "packages/teacher-fp32"
+_LEAST_SAMPLES = 20
 # Precisions that are searched for themselves, at the price of minutes; int8-dynamic bounds what they can reach.
 _SEARCHED = ("int8-mixed",)
 
@@ -117,7 +118,8 @@ class Bench:
             precisions.append("int8-dynamic")
         ordered = tuple(sorted(precisions, key=lambda name: name != "fp32"))
         threads, levels = config.threads or (1,), config.graph_levels or ("all",)
-        shape = measure_shape(run, student, self.path / REFERENCE, ordered, threads, levels, config.latency_samples)
+        samples = max(_LEAST_SAMPLES, config.latency_samples // 4)  # enough to see what is out of reach
+        shape = measure_shape(run, student, self.path / REFERENCE, ordered, threads, levels, samples)
         return shape, self._took(f"shape/{student.name}")
 
     def train(self, student: Student, until: int) -> Training:

@@ -20,6 +20,9 @@ class Standing:
     name: str
     accuracy: float  # 0..1, the best on validation so far
     aim: float  # latency or size, less is better
+    group: str = (
+        ""  # is compared with its like: what begins with trained weights is ahead at first, whatever it is worth
+    )
 
 
 def rungs(epochs: int, contenders: int, one_of: int) -> list[int]:
@@ -33,13 +36,17 @@ def rungs(epochs: int, contenders: int, one_of: int) -> list[int]:
 
 
 def promoted(standings: Sequence[Standing], items: int, one_of: int) -> list[str]:
-    """The names of those that go on, the best first: one in `one_of`, rounded up.
+    """The names of those that go on: one in `one_of` of each group, rounded up, the best of a group first.
 
     Accuracies on `items` validation items that differ by less than a standard error count as equal; the one that is
     faster (or smaller) goes first then.
     """
-    keep = math.ceil(len(standings) / one_of)
-    return [standing.name for standing in ranked(standings, items)[:keep]]
+    found: list[str] = []
+    for group in dict.fromkeys(standing.group for standing in standings):
+        alike = [standing for standing in standings if standing.group == group]
+        keep = math.ceil(len(alike) / one_of)
+        found += [standing.name for standing in ranked(alike, items)[:keep]]
+    return found
 
 
 def ranked(standings: Sequence[Standing], items: int) -> list[Standing]:

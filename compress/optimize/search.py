@@ -21,6 +21,7 @@ from compress.optimize.trials import Trials
 from compress.recipe import Student
 from serve.errors import LimbeckError
 from train.epochs import EpochRecord
+from train.models import takes_channels, takes_layers
 
 _SLACK = 1.1  # of a limit on latency: a busy machine may be so much slower for a moment
 BUDGET, EXHAUSTED = "the budget is spent", "nothing is left that could be better"
@@ -47,6 +48,12 @@ class Contender:
     @property
     def accuracy(self) -> float | None:
         return max((epoch.accuracy for epoch in self.epochs), default=None)
+
+    @property
+    def standing(self) -> Standing:
+        """How it compares with others of its kind."""
+        begun = takes_layers(self.student.model) or takes_channels(self.student.model)
+        return Standing(self.design.name, self.accuracy or 0.0, self.aim, "the teacher's weights" if begun else "new")
 
 
 class Search:
@@ -137,7 +144,7 @@ class Search:
         for step in range(steps, 1, -1):
             waiting = [one for one in alive if self._train(one, marks[one.design.name][-step])]
             by_name = {one.design.name: one for one in waiting}
-            standings = [Standing(name, one.accuracy or 0.0, one.aim) for name, one in by_name.items()]
+            standings = [one.standing for one in by_name.values()]
             kept = promoted(standings, items, config.keep_one_of)
             for name, one in by_name.items():
                 if name not in kept:
@@ -214,7 +221,7 @@ class Search:
     def _second_chances(self) -> list[Contender]:
         """Those that were stopped, the best first: there is time, and nothing new to try."""
         items = len(self._bench.data.splits["validation"])
-        standings = [Standing(name, one.accuracy or 0.0, one.aim) for name, one in self._paused.items()]
+        standings = [one.standing for one in self._paused.values()]
         found = [self._paused[standing.name] for standing in ranked(standings, items)]
         return [one for one in found if self._no_better(one) is None]
 
