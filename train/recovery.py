@@ -15,7 +15,7 @@ from train.draft import Wanted
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
 from train.models import pruning_steps
-from train.processes import world
+from train.processes import meet, world
 
 _RESULT = "result.json"
 # What trains a classifier with these settings and saves it into a folder; the number is that of the step before it.
@@ -47,17 +47,16 @@ def recovered(
     classifier = wanted.teacher
     for step in range(1, steps):
         place = _place(folder, step)
-        if (place / _RESULT).is_file():
-            result = FitResult.model_validate_json((place / _RESULT).read_text())
-            classifier = load_classifier(place)
-        else:
+        if not (place / _RESULT).is_file():
             classifier = next_pruned(classifier, config, wanted, step)
             say(f"pruned, step {step} of {steps}: {classifier.params:,} parameters")
             result = train(classifier, between, place, step)
             if world().leads:
                 (place / "partial").write_text(result.model_dump_json())
                 (place / "partial").replace(place / _RESULT)  # there whole or not at all
-        results.append(result)
+            meet()
+        results.append(FitResult.model_validate_json((place / _RESULT).read_text()))
+        classifier = load_classifier(place)  # all processes cut the very same network
     classifier = next_pruned(classifier, config, wanted, steps)
     classifier.untrained = untrained
     say(f"pruned, step {steps} of {steps}: {classifier.params:,} parameters")
