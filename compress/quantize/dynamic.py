@@ -14,7 +14,11 @@ from compress.quantize.embeddings import quantize_embeddings
 
 
 def quantize_dynamically(model: onnx.ModelProto, config: Quantize, reduce_range: bool) -> bytes:
-    """The graph with int8 products. Embedding tables are the tool's, one scale for all, unless the recipe says how."""
+    """The graph with int8 products. Embedding tables are the tool's, one scale for all, unless the recipe says how.
+
+    A scale for each row was closer to fp32 in three layers of MiniLM (SST-2 validation, n = 872: divergence 1.1e-3
+    against 1.3e-3) and not in six (3.8e-3 against 3.6e-3).
+    """
     # ONNX Runtime's ConvInteger is several times slower with signed weights; MatMulInteger is as fast with either.
     has_convolution = any(node.op_type == "Conv" for node in model.graph.node)
     own_tables = config.embeddings != "auto"

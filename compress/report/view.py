@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from compress.report import classes, evidence, facts, provenance, svg, wording
+from compress.report import classes, evidence, facts, provenance, quantization, svg, wording
 from compress.report.charts import Drop, Point, drops, learning, pareto
 from compress.report.reference import Reference, reference
 from compress.report.refits import refit_note
@@ -43,6 +43,8 @@ class View:
     by_class: Table
     latency: Table | None
     parity: Table
+    quantization: list[str]
+    tried: list[Table]
     ranking: Table | None
     choice_reason: str
     choice_method: str
@@ -79,6 +81,8 @@ def view(report: Report) -> View:
         by_class=classes.class_table(report),
         latency=evidence.latency_table(report),
         parity=evidence.parity_table(report),
+        quantization=quantization.quantization_notes(report),
+        tried=quantization.tried_tables(report),
         ranking=evidence.ranking_table(report),
         choice_reason=report.choice.reason,
         choice_method=_choice_method(report),
