@@ -112,7 +112,9 @@ def test_a_transposed_weight_is_named(
     damaged = with_weight(exported, (32, 32), lambda weight: weight.T)
     monkeypatch.setattr(packaging, "export_onnx", lambda _: damaged)
     plan = Variant("small", "student", "fp32")
-    with pytest.raises(LimbeckError, match=r"does not compute what the model does.*the weight of node '.*' is transpos"):
+    with pytest.raises(
+        LimbeckError, match=r"does not compute what the model does.*the weight of node '.*' is transpos"
+    ):
         package(classifier, None, IMAGES, tmp_path / "fp32", plan)
 
 
