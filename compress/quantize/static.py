@@ -29,9 +29,9 @@ from compress.quantize.operators import to_operators
 from compress.quantize.smoothing import smooth
 from train.inputs import Inputs
 
-# SmoothQuant's alpha where there is attention. Divergence from fp32 x 1000 on SST-2 (validation, n = 872), of three layers
-# of MiniLM: none 1.4, 0.5 5.3, 0.7 0.53, 0.8 0.29, 0.9 0.28, 1 0.36, and of int8-dynamic 1.3; of its six: none 4.5,
-# 0.7 1.4, 0.8 0.79, 0.85 0.69, 0.9 0.87, 1 0.78, and of int8-dynamic 3.6.
+# SmoothQuant's alpha where there is attention. Divergence from fp32 x 1000 on SST-2 (validation, n = 872), of three
+# layers of MiniLM: none 1.4, 0.5 5.3, 0.7 0.53, 0.8 0.29, 0.9 0.28, 1 0.36, and of int8-dynamic 1.3; of its six: none
+# 4.5, 0.7 1.4, 0.8 0.79, 0.85 0.69, 0.9 0.87, 1 0.78, and of int8-dynamic 3.6.
 SMOOTHING = 0.85
 WEIGHTED = ("MatMul", "Gemm", "Conv")
 OUTPUT_IN_FLOAT = ("MatMul", "Gemm")  # a Conv without a quantized output would be computed in floating point
