@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from compress.abstain import answered_on, promise_problems
 from compress.advice import advise
+from compress.audit import audit, exemplars, promise_facts, temperature_facts
 from compress.choose import problems_of
 from compress.drops import exact_problems, judged_drop, margin_p, share_drop
 from compress.latency import reference_point
@@ -54,6 +56,7 @@ def assemble(
     """
     base = next(item for item in evidence if item.plan.id == baseline)
     variants = [_variant(item, base, accept, data, seed, threads) for item in evidence]
+    _add_audits(variants, evidence, base, data, seed)
     chosen = next(variant for variant in variants if variant.id == choice.id)
     held = chosen.verdict == "accepted"
     return schema.Report(
@@ -70,6 +73,7 @@ def assemble(
         training_notes={item.plan.model: _notes(item.fit) for item in evidence},
         refits={item.plan.model: schema.Refit(**item.fit.refit.model_dump()) for item in evidence if item.fit.refit},
         variants=variants,
+        exemplars=_exemplars(evidence, base, data),
         preprocessing=_preprocessing(chosen.id, evidence),
     )
 
@@ -78,6 +82,24 @@ def _preprocessing(chosen: str, evidence: list[Evidence]) -> dict[str, Any]:
     package = next(item.package for item in evidence if item.plan.id == chosen)
     assert package is not None
     return package.preprocessing.model_dump(mode="json")
+
+
+def _add_audits(
+    variants: list[schema.Variant], evidence: list[Evidence], base: Evidence, data: Data, seed: int
+) -> None:
+    """What the accuracy of each variant hides; of the first of its parents, where it has several."""
+    by_id = {item.plan.id: item for item in evidence}
+    for variant, item in zip(variants, evidence, strict=True):
+        if item is not base:
+            parent = next((by_id[name] for name in variant.parents if name in by_id), None)
+            told = None if parent is None else (parent.plan.id, parent.scores)
+            variant.audit = audit(item.scores, base.scores, told, data.splits["test"].labels, data.classes, seed)
+
+
+def _exemplars(evidence: list[Evidence], base: Evidence, data: Data) -> list[schema.Exemplar]:
+    answers = [item.scores.argmax(axis=1) for item in evidence if item.package and item.plan.role != "control"]
+    test = data.splits["test"]
+    return exemplars(answers, base.scores.argmax(axis=1), test.labels, test.origins, data.classes)
 
 
 def _variant(item: Evidence, base: Evidence, accept: Accept, data: Data, seed: int, threads: int) -> schema.Variant:
@@ -93,6 +115,9 @@ def _variant(item: Evidence, base: Evidence, accept: Accept, data: Data, seed: i
     is_free = item is base and item.package is None  # the teacher as users run it; nobody asks it to keep limits
     exact = None if is_free else margin_p(accept, metric_drop)
     reasons = exact_problems(accept, metric_drop, exact)
+    promise = None if item.package is None else item.package.abstention
+    answered = None if promise is None or promise.below is None else answered_on(item.scores, labels, promise.below)
+    reasons += promise_problems(promise, answered)
     if not is_free:
         reasons = problems_of(accept, metric_drop.high, judged, item.size_bytes) + reasons
     if reasons and item.package is not None and item.package.collapse:
@@ -120,6 +145,8 @@ def _variant(item: Evidence, base: Evidence, accept: Accept, data: Data, seed: i
         metric_drop_points_ci95=(metric_drop.low, metric_drop.high),
         margin_p=exact,
         mcnemar_p=mcnemar(drop.lost, drop.gained),
+        **temperature_facts(item.scores, labels, 1.0 if item.package is None else item.package.temperature),
+        abstention=promise_facts(promise, answered),
         latency_ms=item.latency,
         speedup=reference.total_p50 / own.total_p50,
         speedup_compute=reference.compute_p50 / own.compute_p50,

@@ -36,6 +36,7 @@ class Measured:
     latency: Latency  # batch 1, and the threads with which it is served
     size_bytes: int
     refit: Refitted | None = None
+    problems: tuple[str, ...] = ()  # what else validation has against it
 
 
 def choose(
@@ -76,7 +77,7 @@ def choose(
 
 
 def _judge(accept: Accept, candidate: Measured, drop: Drop, upper: float) -> Candidate:
-    problems = problems_of(accept, upper, candidate.latency, candidate.size_bytes)
+    problems = problems_of(accept, upper, candidate.latency, candidate.size_bytes) + list(candidate.problems)
     if candidate.refit is not None:
         problems += _refit_problems(accept, candidate.refit)
     return Candidate(

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from compress.abstain import Abstention
 from compress.export import export_onnx
 from compress.quantize.collapse import diagnose, permuted
 from compress.quantize.config import Quantize
@@ -19,7 +20,7 @@ from serve.errors import LimbeckError
 from serve.manifest import Manifest, Preprocessing, ServingConfig
 from serve.package import MODEL, load_package, write_package
 from serve.predictor import Predictor
-from serve.runner import Runner, scores, softmax
+from serve.runner import Runner, softmax
 from train.classifier import Classifier
 from train.inputs import Inputs, prepare_inputs
 from train.sources import Items
@@ -56,6 +57,8 @@ class PackageResult(BaseModel):
     notes: list[str] = []  # how it was quantized, where that was not the recipe's to say
     tried: list[dict[str, Any]] = []  # of int8-mixed: every graph that was tried
     collapse: str = ""  # why it answers otherwise than its parent; empty where it does not
+    temperature: float = 1.0  # of its scores
+    abstention: Abstention | None = None  # what it promises of those answers that it gives
 
 
 class LogitRunner(Runner, Protocol):
@@ -82,7 +85,7 @@ def make_package(
     real items (the validation split) on which the result is compared with what it was made from.
     Raises LimbeckError when the graph is not what it should be.
     """
-    parent: Runner = TorchRunner(classifier) if fp32_package is None else Predictor.load(fp32_package)
+    parent: LogitRunner = TorchRunner(classifier) if fp32_package is None else Predictor.load(fp32_package)
     fp32 = export_onnx(classifier) if fp32_package is None else load_package(fp32_package).files[MODEL]
     config = config or Quantize()
     quantized = convert(fp32, variant.precision, calibration, config, say)
@@ -135,21 +138,22 @@ def batch_difference(runner: LogitRunner, items: Sequence[bytes]) -> float:
     return max(float(np.abs(answer - answers[0]).max()) for answer in answers)
 
 
-def compare(runner: Runner, parent: Runner, items: Sequence[bytes], against: str) -> Parity:
+def compare(runner: LogitRunner, parent: LogitRunner, items: Sequence[bytes], against: str) -> Parity:
     """Scores of two runners on the same bytes. Raises LimbeckError where their labels are not the same."""
     return _parity(*_scores_of_both(runner, parent, items, against), against)
 
 
 def _scores_of_both(
-    runner: Runner, parent: Runner, items: Sequence[bytes], against: str
+    runner: LogitRunner, parent: LogitRunner, items: Sequence[bytes], against: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """float32 [N, K] each."""
+    """float32 [N, K] each, both at temperature 1: a package may have one of its own."""
     if tuple(runner.labels) != tuple(parent.labels):
         raise LimbeckError(
             f"the label map is not that of {against}: {', '.join(runner.labels)} against {', '.join(parent.labels)}",
             "the order of the labels decides what a score means; make the package again",
         )
-    return scores(runner, items), scores(parent, items)
+    ours, theirs = (softmax(one.logits(one.prepare(items)), temperature=1.0) for one in (runner, parent))
+    return ours, theirs
 
 
 def _parity(ours: np.ndarray, theirs: np.ndarray, against: str) -> Parity:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from compress.abstain import check_promise
 from compress.assemble import assemble
 from compress.console import Console
 from compress.drops import check_margin, metric_rows
@@ -54,11 +55,12 @@ def run(
         console.say(note)
     check_margin(recipe.accept, int(metric_rows(recipe.accept.metric, data.splits["test"].labels, data.classes).sum()))
     about = describe(recipe, data, command)
+    check_promise(recipe.abstain, len(data.splits["validation"]))
     with leading(recipe, shard) as announce, open_run(folder, about, console.stage, announce) as rundir:
         context = RunContext(recipe, data, rundir, console, tensorboard, shard)
         fits = train_models(context)
-        packages = make_packages(context)
         before = make_held_out_packages(context)  # of refitted models, which have seen validation
+        packages = make_packages(context, before)
         predict_split(context, "validation")
         latency = time_variants(context)
         memory = weigh_variants(context)

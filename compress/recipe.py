@@ -17,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from compress.abstain import AbstainConfig
+from compress.calibrate import CalibrateConfig
 from compress.optimize.config import OptimizeConfig
 from compress.quantize.config import Quantize
 from compress.teachers import TEACHER as TEACHER
@@ -117,6 +119,8 @@ class Recipe(_Table):
     quantize: Quantize = Quantize()
     evaluate: Evaluate = Evaluate()
     accept: Accept
+    calibrate: CalibrateConfig = CalibrateConfig()
+    abstain: AbstainConfig | None = None
     serving: ServingConfig | None = None  # each package's serving.json; None: what stands there, or the defaults
     tune: TuneConfig | None = None  # `limbeck tune` alone reads it
     optimize: OptimizeConfig | None = None  # `limbeck optimize` alone reads it

@@ -81,7 +81,7 @@ def replay(
             route = result.routes[name] = RouteResult()
             for rows in chunks:
                 status, answer = send(server, [items[row] for row in rows], len(labels))
-                _compare(route, rows, status, answer, expected, labels, model_id)
+                _compare(route, rows, status, answer, expected, labels, model)
                 if progress is not None:
                     progress(name, rows.stop, len(items))
     finally:
@@ -201,32 +201,37 @@ def _compare(
     answer: Any,
     expected: np.ndarray,
     labels: Sequence[str],
-    model_id: str,
+    model: dict[str, Any],
 ) -> None:
     predictions = answer.get("predictions") if isinstance(answer, dict) else None
     if status != 200 or not isinstance(predictions, list) or len(predictions) != len(rows):
         route.errors += len(rows)
         route.first_problem = route.first_problem or f"item {rows.start}: status {status}, {_error_of(answer)}"
         return
-    if answer["model"]["id"] != model_id:
+    if answer["model"]["id"] != model["id"]:
         raise UserError(f"the server changed to model {answer['model']['id']} during the replay", "run it again")
     for row, prediction in zip(rows, predictions, strict=True):
         try:
-            _compare_item(route, row, prediction, expected[row], labels)
+            _compare_item(route, row, prediction, expected[row], labels, model.get("abstain_below"))
         except (KeyError, TypeError):  # an error in the place of a prediction
             route.errors += 1
             route.first_problem = route.first_problem or f"item {row}: {_error_of(prediction)}"
 
 
 def _compare_item(
-    route: RouteResult, row: int, prediction: dict[str, Any], expected: np.ndarray, labels: Sequence[str]
+    route: RouteResult,
+    row: int,
+    prediction: dict[str, Any],
+    expected: np.ndarray,
+    labels: Sequence[str],
+    abstain_below: float | None,
 ) -> None:
-    """Compare one item's label and scores with `expected`, [K]."""
+    """Compare one item with what was `expected`, [K]: its scores, and its label with whether it abstains."""
     scores = {named["label"]: named["score"] for named in prediction["top_k"]}
     got = np.array([scores.get(label, np.nan) for label in labels])
     difference = float(np.abs(got - expected).max())
     label = labels[int(expected.argmax())]
-    wrong_label = prediction["label"] != label
+    wrong_label = prediction["label"] != label or _wrongly_marked(prediction, expected, abstain_below)
     wrong_score = not difference <= TOLERANCE  # a score that is missing is NaN, and wrong
     route.compared += 1
     route.label_differences += wrong_label
@@ -235,6 +240,14 @@ def _compare_item(
     if wrong_label or wrong_score:
         problem = f"item {row}: {prediction['label']!r} for {label!r}, scores up to {difference:.2g} off"
         route.first_problem = route.first_problem or problem
+
+
+def _wrongly_marked(prediction: dict[str, Any], expected: np.ndarray, abstain_below: float | None) -> bool:
+    """Whether a prediction is marked as abstained where its measured score says otherwise, or not where it should."""
+    score, marked = float(expected.max()), prediction.get("abstained", False)
+    if abstain_below is None or abs(score - abstain_below) > TOLERANCE:
+        return bool(marked != (abstain_below is not None and score < abstain_below))
+    return bool(marked != (prediction["score"] < abstain_below))  # so near that the rounding of scores decides
 
 
 def _error_of(answer: Any) -> str:

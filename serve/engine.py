@@ -37,6 +37,7 @@ class Engine:
         self.task = predictor.package.manifest.task
         self._predictor = predictor
         self._model = {"id": predictor.package.manifest.id, "name": predictor.package.name}
+        self._abstain_below = predictor.package.manifest.abstain_below
         self._pool = ThreadPoolExecutor(pool_size(predictor.package.serving), thread_name_prefix="classify")
 
     def warm_up(self) -> None:
@@ -61,6 +62,7 @@ class Engine:
             "precision": manifest.precision,
             "batch_invariant": manifest.batch_invariant,
             "temperature": manifest.temperature,
+            "abstain_below": manifest.abstain_below,
             "metrics": package.card.get("metrics", {}),
             "limits": self._limits(),
             "default_top_k": self._default_top_k,
@@ -138,8 +140,12 @@ class Engine:
         predictions = []
         for classes, values in zip(best.tolist(), ranked, strict=True):
             top = [{"label": self.labels[k], "score": score} for k, score in zip(classes, values, strict=True)]
-            predictions.append({**top[0], "top_k": top})
+            predictions.append({**top[0], "top_k": top, **self._doubt(values[0])})
         return predictions
+
+    def _doubt(self, score: float) -> dict[str, bool]:
+        """The mark of a prediction whose best score is below the package's threshold."""
+        return {"abstained": True} if self._abstain_below is not None and score < self._abstain_below else {}
 
 
 def pool_size(serving: ServingConfig) -> int:

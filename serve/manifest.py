@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 Task = Literal["image", "text"]
 # How far ONNX Runtime rewrites a graph when it loads it. "all" is its own default; fewer fusions are faster for some.
@@ -78,6 +78,8 @@ class Manifest(BaseModel):
     preprocessing: Preprocessing
     precision: Precision
     temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    # The score below which a prediction is marked as abstained; None: every prediction is given as it is.
+    abstain_below: float | None = Field(default=None, ge=0, le=1)
     batch_invariant: bool
     files: dict[str, str]  # name -> sha256 of its bytes
 
@@ -94,6 +96,14 @@ class Manifest(BaseModel):
                 f"a task of kind {self.task!r} cannot have preprocessing of kind {self.preprocessing.kind!r}"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_a_threshold_as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """No threshold leaves no trace: packages from before there were thresholds keep their id."""
+        fields: dict[str, Any] = dump(self)
+        if self.abstain_below is None:
+            fields.pop("abstain_below", None)
+        return fields
 
     def computed_id(self) -> str:
         """The first 16 hex digits of the sha256 over the canonical JSON of everything but `id`."""

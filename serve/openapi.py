@@ -33,6 +33,7 @@ def document(model: dict[str, Any]) -> Schema:
         "responses": _responses("Classification", _CLASSIFY_ERRORS),
     }
     noun = model["task"]
+    notes = {**_NOTES[noun], **({} if model["abstain_below"] is None else {"abstained": _DOUBT})}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -70,7 +71,7 @@ def document(model: dict[str, Any]) -> Schema:
             "schemas": {
                 **_SCHEMAS,
                 "Label": {"type": "string", "enum": model["labels"]},
-                "Prediction": _object({**_NAMED, "top_k": _TOP, **_NOTES[noun]}, optional=_NOTES[noun]),
+                "Prediction": _object({**_NAMED, "top_k": _TOP, **notes}, optional=notes),
             },
             "responses": {status: _error_response(text) for status, text in _STATUS.items()},
             "headers": {"X-Request-ID": _REQUEST_ID},
@@ -177,6 +178,7 @@ _SCORE = {"type": "number", "minimum": 0, "maximum": 1}
 _NAMED = {"label": _ref("schemas", "Label"), "score": _SCORE}
 _TOP = {"type": "array", "minItems": 1, "items": _object(_NAMED)}
 _CUT = {"const": True, "description": "The text has more tokens than the model takes, and was cut"}
+_DOUBT = {"const": True, "description": "The best score is below abstain_below of GET /model: better ask a person"}
 _NOTES: dict[str, Schema] = {"image": {}, "text": {"truncated": _CUT}}  # what a prediction may carry besides
 _PROBLEM = {"code": _TEXT, "message": _TEXT, "hint": _TEXT}
 _SCHEMAS: Schema = {
@@ -203,6 +205,7 @@ _SCHEMAS: Schema = {
             "precision": _TEXT,
             "batch_invariant": {"type": "boolean"},
             "temperature": {"type": "number"},
+            "abstain_below": {"type": ["number", "null"], "description": "Predictions with a lower score are marked"},
             "metrics": {"type": "object", "description": "What the run measured of this model"},
             "limits": {"type": "object", "additionalProperties": {"type": "integer"}},
             "default_top_k": {"type": "integer"},

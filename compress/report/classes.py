@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from compress.report import facts, wording
-from compress.report.schema import ClassScore, Report, Variant
+from compress.report.schema import ClassChange, ClassScore, Report, Variant
 from compress.report.tables import Cell, Column, Row, Table, row, table
 
 MATRIX_CLASSES = 20  # more do not fit a page
@@ -86,7 +86,8 @@ def class_table(report: Report) -> Table:
     pairs = sorted(
         zip(base.per_class, choice.per_class, strict=False), key=lambda pair: pair[1].recall - pair[0].recall
     )
-    rows = [_class_row(before, after) for before, after in pairs]
+    changes = {change.label: change for change in choice.audit.classes} if choice.audit else {}
+    rows = [_class_row(before, after, changes.get(after.label)) for before, after in pairs]
     columns: list[str | Column] = [
         "Class",
         "Test items",
@@ -97,6 +98,8 @@ def class_table(report: Report) -> Table:
         "F1, %",
     ]
     caption = f"Recall by class of {base.id} and {choice.id}, greatest loss first"
+    if changes:
+        caption += "; intervals of the changes hold for all classes together at 95 %"
     whole = table(caption, columns, rows)
     if len(rows) <= _ROWS_SHOWN:
         return whole
@@ -109,7 +112,7 @@ def _ends(rows: list[Row]) -> list[Row]:
     return [*rows[:half], *rows[-half:]]
 
 
-def _class_row(before: ClassScore, after: ClassScore) -> Row:
+def _class_row(before: ClassScore, after: ClassScore, paired: ClassChange | None) -> Row:
     if after.n == 0:  # rates of nothing are recorded as 0, which would read as a collapse
         return row(label(after.label), "0", *[Cell("no test items", tone="quiet")], *[Cell("—", tone="quiet")] * 4)
     change = 100 * (after.recall - before.recall)
@@ -118,7 +121,11 @@ def _class_row(before: ClassScore, after: ClassScore) -> Row:
         wording.whole(after.n),
         wording.percent(before.recall, unit=False),
         wording.percent(after.recall, unit=False),
-        Cell(wording.signed(change), tone="bad" if change < 0 else "good" if change > 0 else "quiet"),
+        Cell(
+            wording.signed(change),
+            "" if paired is None else wording.interval(-paired.drop_points_ci95[1], -paired.drop_points_ci95[0]),
+            tone="bad" if change < 0 else "good" if change > 0 else "quiet",
+        ),
         wording.percent(after.precision, unit=False),
         wording.percent(after.f1, unit=False),
     )

@@ -82,6 +82,66 @@ class Tried(_Part):
     kept: bool
 
 
+class Abstention(_Part):
+    """A promise of precision, learned on validation, and what became of it on test."""
+
+    precision: float  # promised: the share of right answers among those given
+    confidence: float
+    below: float | None  # predictions with a lower score are marked; None: no score can promise it
+    n: int  # validation items
+    answered: int
+    wrong: int
+    test_answered: int = 0
+    test_wrong: int = 0
+    coverage: float | None = None  # share of test items that are answered; None without a threshold
+    coverage_ci95: tuple[float, float] | None = None
+    test_precision: float | None = None
+    test_precision_ci95: tuple[float, float] | None = None
+
+
+class ClassChange(_Part):
+    """What became of one class against the baseline. Interval and p are corrected for the number of classes."""
+
+    label: str
+    n: int  # test items of this class
+    lost: int
+    gained: int
+    drop_points: float  # of recall; positive is a loss
+    drop_points_ci95: tuple[float, float]  # for all classes together (Bonferroni)
+    p: float  # McNemar's, corrected by Holm's method
+
+
+class ReliabilityBin(_Part):
+    """Test items whose best score lies in one fifteenth of 0..1."""
+
+    n: int
+    score: float  # the mean of their best scores
+    accuracy: float
+
+
+class Audit(_Part):
+    """What an accuracy hides of what was lost on test."""
+
+    parent: str | None  # the variant that this one was made from
+    parent_flips: Flips | None  # against that one
+    classes: list[ClassChange]
+    ece_change: float  # this less the baseline's
+    ece_change_ci95: tuple[float, float]  # paired bootstrap
+    reliability: list[ReliabilityBin]
+
+
+class Exemplar(_Part):
+    """A test item that many variants answer otherwise than the baseline."""
+
+    item: int  # its place in the test split, from 0
+    origin: str  # where it came from
+    label: str
+    baseline: str  # what the baseline answers
+    variants: str  # what most of the variants answer that differ
+    flipped: int  # how many variants differ
+    of: int  # how many there are; controls are not counted
+
+
 class Variant(_Part):
     id: str
     name: str  # the model's name in the recipe
@@ -104,6 +164,10 @@ class Variant(_Part):
     per_class: list[ClassScore]
     confusion: list[list[int]]  # [true][predicted], counts
     ece: float  # expected calibration error, 15 bins
+    temperature: float = 1.0  # fitted on validation, in the package
+    ece_uncalibrated: float | None = None  # at temperature 1; None where that is the temperature
+    abstention: Abstention | None = None  # where the recipe asks for a promise
+    audit: Audit | None = None  # None for the baseline, and in reports from before there were audits
     agreement: float  # share of test items with the baseline's label
     flips: Flips
     accuracy_drop_points: float  # baseline - this, in points; positive is a loss
@@ -194,6 +258,7 @@ class Report(_Part):
     training_notes: dict[str, list[str]] = {}  # model name -> what else is to know of how it was trained
     refits: dict[str, Refit] = {}  # model name -> its refit, where the recipe asks for one
     variants: list[Variant]
+    exemplars: list[Exemplar] = []  # those that most variants flipped, worst first
     preprocessing: dict[str, Any] | None = None  # as in the manifest of the choice; what a request's bytes meet
     teacher_licence: str | None = None  # as its source states it; None where it states none
 

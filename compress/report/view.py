@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from compress.report import classes, evidence, facts, provenance, quantization, svg, wording
+from compress.report import audit, classes, evidence, facts, provenance, quantization, svg, wording
 from compress.report.charts import Drop, Point, drops, learning, pareto
 from compress.report.reference import Reference, reference
 from compress.report.refits import refit_note
@@ -41,6 +41,10 @@ class View:
     confusions: list[Table]
     is_matrix: bool
     by_class: Table
+    audit: Table | None
+    reliability: Table | None
+    promises: Table | None
+    exemplars: Table | None
     latency: Table | None
     parity: Table
     quantization: list[str]
@@ -79,6 +83,10 @@ def view(report: Report) -> View:
         confusions=classes.confusion_tables(report),
         is_matrix=len(report.data.labels) <= classes.MATRIX_CLASSES,
         by_class=classes.class_table(report),
+        audit=audit.audit_table(report),
+        reliability=audit.reliability_table(report),
+        promises=audit.promise_table(report),
+        exemplars=audit.exemplar_table(report),
         latency=evidence.latency_table(report),
         parity=evidence.parity_table(report),
         quantization=quantization.quantization_notes(report),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from compress.abstain import promise_problems
 from compress.assemble import Evidence
 from compress.choose import Measured, Refitted, choose
 from compress.latency import LatencyResult, reference_point
@@ -48,6 +49,10 @@ def choose_variant(
     if refits:
         inputs["refits"] = {name: [refit.before, refit.after] for name, refit in refits.items()}
 
+    promises = {variant.id: packages[variant.id].abstention for variant in candidates}
+    if run.recipe.abstain is not None:
+        inputs["promises"] = promises
+
     if frozen is not None:
         inputs["frozen"] = frozen
 
@@ -62,6 +67,7 @@ def choose_variant(
                     reference_point(latency.variants[variant.id], run.threads),
                     packages[variant.id].size_bytes,
                     refits.get(variant.id),
+                    tuple(promise_problems(promises[variant.id])),
                 )
                 for variant in candidates
             ],

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+from compress.calibrate import Meaning, write_meaning
 from compress.environment import EXPORTING, versions
 from compress.packaging import PackageResult, make_package
 from compress.quantize.config import is_integer
@@ -17,15 +18,15 @@ from compress.variants import Variant, parents
 from serve.package import read_serving, write_serving
 
 
-def make_packages(run: RunContext) -> dict[str, PackageResult]:
-    """Export, quantize and check every variant: results by variant id."""
+def make_packages(run: RunContext, before: dict[str, PackageResult]) -> dict[str, PackageResult]:
+    """Export, quantize and check every variant: results by variant id. `before` are the packages before a refit."""
     config = run.recipe.quantize
     if config.provider != "cpu":
         check_provider(config.provider, ort.get_available_providers())
     _, why = runnable(config.precisions, config.provider)
     if why:
         run.console.say(f"{why}; what is timed here is the CPU")
-    made = {variant.id: make_one(run, variant) for variant in run.packaged}
+    made = {variant.id: make_one(run, variant, before=before.get(variant.id)) for variant in run.packaged}
     set_serving(run, [run.path / variant.package for variant in run.packaged])
     return made
 
@@ -45,8 +46,13 @@ def make_held_out_packages(run: RunContext) -> dict[str, PackageResult]:
     return made
 
 
-def make_one(run: RunContext, variant: Variant, place: Callable[[str], str] = str) -> PackageResult:
-    """The package of `variant`; model and packages lie where `place` says in the stead of their usual folders."""
+def make_one(
+    run: RunContext, variant: Variant, place: Callable[[str], str] = str, before: PackageResult | None = None
+) -> PackageResult:
+    """The package of `variant`; model and packages lie where `place` says in the stead of their usual folders.
+
+    What its scores mean is learned on validation, which a refitted model has seen: it takes that of `before`.
+    """
     model, package = place(variant.model_folder), place(variant.package)
     fp32 = None if variant.precision == "fp32" else place(Variant(variant.model, variant.role, "fp32").package)
     card = {
@@ -62,11 +68,12 @@ def make_one(run: RunContext, variant: Variant, place: Callable[[str], str] = st
         "role": variant.role,
         "exporters": versions(EXPORTING),
         **_settings(run, variant),
+        **_meaning(run, before),
     }
 
     def work(folder: Path) -> PackageResult:
         classifier = run.classifier(model)
-        return make_package(
+        made = make_package(
             variant,
             classifier,
             run.path / fp32 if fp32 else None,
@@ -77,6 +84,7 @@ def make_one(run: RunContext, variant: Variant, place: Callable[[str], str] = st
             run.recipe.quantize,
             run.console.detail,
         )
+        return _with_meaning(run, folder, made, before) if _meaning(run, before) else made
 
     splits = ("calibration", "validation")
     return run.stage(package, inputs, PackageResult, work, output=package, splits=splits)
@@ -89,3 +97,21 @@ def _settings(run: RunContext, variant: Variant) -> dict[str, Any]:
     if is_integer(precision) and config.reduce_range == "auto" and reduced_range(config)[0]:
         settings["reduce_range"] = True  # another processor might decide otherwise
     return {"quantize": settings} if settings else {}
+
+
+def _meaning(run: RunContext, before: PackageResult | None) -> dict[str, Any]:
+    """What decides the temperature and the threshold of a package; empty where the recipe asks for neither."""
+    recipe = run.recipe
+    if not recipe.calibrate.temperature and recipe.abstain is None:
+        return {}
+    asked: dict[str, Any] = {"calibrate": recipe.calibrate, "abstain": recipe.abstain}
+    return asked if before is None else {**asked, "meaning": [before.temperature, before.abstention]}
+
+
+def _with_meaning(run: RunContext, folder: Path, made: PackageResult, before: PackageResult | None) -> PackageResult:
+    """The package in `folder` with a temperature and a threshold, as the recipe asks."""
+    known = None if before is None else Meaning(temperature=before.temperature, abstention=before.abstention)
+    recipe, items = run.recipe, run.data.splits["validation"]
+    found, package_id = write_meaning(folder, items, recipe.calibrate, recipe.abstain, known)
+    update = {"package_id": package_id, "temperature": found.temperature, "abstention": found.abstention}
+    return made.model_copy(update=update)
