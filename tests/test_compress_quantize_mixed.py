@@ -81,3 +81,10 @@ def test_divergence_is_that_of_kullback_and_leibler() -> None:
     by_hand = (0.5 * np.log(2) + 0.5 * np.log(2 / 3)) / 2
     assert divergence(expected, answers) == pytest.approx(by_hand)
     assert divergence(expected, expected) == 0
+
+
+def test_where_nothing_hurts_nothing_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixing, "_HARMLESS", 10.0)
+    found = search()
+    assert found.trace[0]["kept"]
+    assert "nothing worth giving back" in found.notes[0]

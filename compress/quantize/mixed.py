@@ -26,6 +26,7 @@ Say = Callable[[str], None]
 _BATCH = 32
 _TIMED_CALLS = 30
 _WORTH = 0.95  # a graph must have less than this share of the best one's divergence to be worth another float node
+_HARMLESS = 1e-4  # nats: nearer to fp32 than this there is nothing that hurts, and no node is given back
 _TINY = 1e-12
 
 
@@ -165,6 +166,8 @@ def divergence(expected: np.ndarray, answers: np.ndarray) -> float:
 
 
 def _better(best: Trial, trial: Trial, max_slowdown: float) -> Trial:
+    if best.divergence < _HARMLESS:
+        return best
     worth = trial.divergence < best.divergence * _WORTH and trial.flips <= best.flips
     return trial if worth and trial.slowdown <= max_slowdown else best
 
