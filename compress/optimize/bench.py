@@ -54,6 +54,7 @@ class Measurement:
     scores: np.ndarray  # float32 [N, K]
     drop: Drop
     seconds: dict[str, float]
+    collapse: str = ""  # why it answers otherwise than the model that it was made from
 
     def with_timing(self, timed: Timed) -> Measurement:
         """The same, timed again."""
@@ -160,6 +161,7 @@ class Bench:
                 "timing": self._took(f"timing/{variant.id}"),
                 "validation": self._took(f"validation/{variant.id}"),
             },
+            package.collapse,
         )
 
     def time_together(self, found: list[Measurement], samples: int) -> dict[str, Timed]:

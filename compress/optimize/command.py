@@ -38,6 +38,7 @@ from train.data import Data, load_data
 
 # Beside what the recipe names: cheap to try, and which of them pays depends on the network.
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "int8-dynamic", "int8-static")
+_SMALL: tuple[Precision, ...] = ("int8-weights", "int4-weights")  # no faster, so only where size is what counts
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,8 @@ def _search(
     own, left_out = _own_students(recipe)
     for line in left_out:
         console.say(line)
-    precisions = config.precisions or tuple(dict.fromkeys((*recipe.quantize.precisions, *_PRECISIONS)))
+    usual = (*recipe.quantize.precisions, *_PRECISIONS, *(_SMALL if recipe.accept.prefer == "size" else ()))
+    precisions = config.precisions or tuple(dict.fromkeys(usual))
     searched = recipe.model_copy(
         update={"quantize": recipe.quantize.model_copy(update={"precisions": precisions}), "students": ()}
     )

@@ -22,7 +22,7 @@ from compress.optimize.ledger import Ledger
 from compress.packaging import BATCH_TOLERANCE, PackageResult, batch_difference, compare
 from compress.pipeline import describe, run_info
 from compress.quantize.inspect import check_changed, describe_graph
-from compress.quantize.precisions import quantize
+from compress.quantize.precisions import Quantized, convert
 from compress.recipe import TEACHER, Recipe
 from compress.report.schema import Choice, Report
 from compress.report.write import write_payloads, write_report
@@ -30,7 +30,7 @@ from compress.rundir import RunDir, open_run
 from compress.stages.choosing import choose_variant, gather_evidence
 from compress.stages.context import RunContext
 from compress.stages.measuring import predict_split, predict_variant, time_variants, weigh_variants
-from compress.stages.packages import set_serving
+from compress.stages.packages import quantize_settings, set_serving
 from compress.variants import Variant
 from serve.errors import UserError
 from serve.manifest import Manifest, ServingConfig
@@ -119,6 +119,7 @@ def package(run: RunContext, given: OnnxClassifier, variant: Variant) -> Package
         "fp32": None if variant.precision == "fp32" else run.rundir.digest(fp32),
         "precision": variant.precision,
         "exporters": versions(EXPORTING),
+        **quantize_settings(run, variant),
     }
 
     def work(folder: Path) -> PackageResult:
@@ -126,10 +127,10 @@ def package(run: RunContext, given: OnnxClassifier, variant: Variant) -> Package
         card: dict[str, Any] = {"name": f"{run.recipe.name}/{variant.id}", "recipe": run.recipe.name, "parents": []}
         if variant.precision == "fp32":
             final = package_onnx(given, folder, probe, card)
-            parity, model = given.parity, given.model
+            parity, made = given.parity, Quantized(given.model)
         else:
-            model = _quantized(run, given, variant)
-            final = _written(given, variant, model, probe, card, folder)
+            made = _quantized(run, given, variant)
+            final = _written(given, variant, made.model, probe, card, folder)
             parity = compare(final, Predictor.load(run.path / fp32), probe, GIVEN.id)
         return PackageResult(
             package_id=final.package.manifest.id,
@@ -137,20 +138,23 @@ def package(run: RunContext, given: OnnxClassifier, variant: Variant) -> Package
             parity=parity,
             batch_invariant=final.package.manifest.batch_invariant,
             batch_difference=batch_difference(final, probe),
-            graph=describe_graph(model),
+            graph=describe_graph(made.model),
             preprocessing=given.preprocessing,
+            notes=made.notes,
+            tried=made.trace,
         )
 
     splits = ("calibration", "validation")
     return run.stage(variant.package, inputs, PackageResult, work, output=variant.package, splits=splits)
 
 
-def _quantized(run: RunContext, given: OnnxClassifier, variant: Variant) -> bytes:
+def _quantized(run: RunContext, given: OnnxClassifier, variant: Variant) -> Quantized:
     calibration = prepare_inputs(run.data.splits["calibration"], given.preparer())
     fp32 = load_package(run.path / GIVEN.package).files[MODEL]
-    model = quantize(fp32, variant.precision, calibration)
-    check_changed(model, variant.precision)
-    return model
+    config = run.recipe.quantize
+    made = convert(fp32, variant.precision, calibration, config, run.console.detail)
+    check_changed(made.model, variant.precision, config.least_changed(variant.precision))
+    return made
 
 
 def _written(

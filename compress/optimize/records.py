@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from compress.recipe import Accept
 from compress.rundir import write_text
-from serve.manifest import GraphLevel
+from serve.manifest import GraphLevel, Precision
 
 OPTIMIZE_JSON, PAGE, RESOLVED, SEARCH = "optimize.json", "optimize.html", "optimized.toml", "search"
 
@@ -27,7 +27,7 @@ class Trial(BaseModel):
     model: str
     source: str  # as a recipe names it: teacher-layers:3
     options: dict[str, Any]
-    precision: str
+    precision: Precision
     state: State
     feasible: bool
     why: str

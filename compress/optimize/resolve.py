@@ -9,9 +9,10 @@ from compress.optimize.bench import Bench
 from compress.optimize.config import OptimizeConfig
 from compress.optimize.records import Trial, excess_of, nearest_of
 from compress.optimize.trials import Trials
+from compress.quantize.config import Quantize
 from compress.recipe import TEACHER, Recipe, Student
 from compress.report.schema import Choice
-from serve.manifest import ServingConfig
+from serve.manifest import Precision, ServingConfig
 from train.data import DataConfig
 
 _TIMED_AGAIN = 8  # feasible trials, the best ones
@@ -61,14 +62,18 @@ def resolved_recipe(recipe: Recipe, config: OptimizeConfig, chosen: Trial, stude
     usual = recipe.serving or ServingConfig()
     serving = usual.model_copy(update={"threads": chosen.threads, "graph_level": chosen.graph_level})
     threads = tuple(sorted({1, chosen.threads, *recipe.evaluate.threads}))
-    precisions = tuple(dict.fromkeys(("fp32", chosen.precision)))
+    precisions: tuple[Precision, ...] = ("fp32",) if chosen.precision == "fp32" else ("fp32", chosen.precision)
     data = recipe.data if student is not None and student.distill is not None else _labelled(recipe)
     return recipe.model_copy(
         update={
             "data": data,
             "students": () if student is None else (student.model_copy(update={"control": False}),),
             "teachers": recipe.teachers if _taught_by_others(student) else (),
-            "quantize": recipe.quantize.model_copy(update={"precisions": precisions}),
+            "quantize": Quantize(
+                precisions=precisions,
+                provider=recipe.quantize.provider,
+                **recipe.quantize.deciding(chosen.precision),  # what the others heed would be refused
+            ),
             "evaluate": recipe.evaluate.model_copy(update={"threads": threads}),
             "serving": serving if recipe.serving is not None or serving != usual else None,
             "optimize": config,

@@ -60,6 +60,7 @@ def measure_shape(
         "teacher": run.rundir.digest("teacher"),
         "reference": run.rundir.digest("packages/teacher-fp32"),
         "precisions": precisions,
+        "quantize": run.recipe.quantize.model_dump(mode="json", exclude={"precisions"}, exclude_defaults=True),
         "threads": threads,
         "levels": levels,
         "samples": samples,
@@ -79,7 +80,9 @@ def measure_shape(
             for precision in precisions:
                 variant = Variant(student.name, "student", precision)  # type: ignore[arg-type]
                 place, fp32 = Path(folder) / precision, packages.get("fp32")
-                made = make_package(variant, classifier, fp32, calibration, items[:_PROBES], {}, place)
+                made = make_package(
+                    variant, classifier, fp32, calibration, items[:_PROBES], {}, place, run.recipe.quantize
+                )
                 packages[precision], sizes[precision] = place, made.size_bytes
             timings = time_packages(packages, reference, items, threads, levels, samples, run.recipe.seed)
         return Shape(params=classifier.params, macs=classifier.macs(), sizes=sizes, timings=timings.packages)

@@ -46,6 +46,8 @@ class Trials:
         accept, drop, timed = self._bench.recipe.accept, found.drop, found.timed
         upper = self._bench.upper(drop)
         problems = problems_of(accept, upper, timed.latency, found.size_bytes)
+        if problems and found.collapse:
+            problems = [found.collapse, *problems]  # the cause before its effect
         self.measured[found.variant.id] = found
         if student is not None:
             self.students[student.name] = student

@@ -67,8 +67,8 @@ def make_one(
         "precision": variant.precision,
         "role": variant.role,
         "exporters": versions(EXPORTING),
-        **_settings(run, variant),
-        **_meaning(run, before),
+        **quantize_settings(run, variant),
+        **meaning_settings(run, before),
     }
 
     def work(folder: Path) -> PackageResult:
@@ -84,13 +84,13 @@ def make_one(
             run.recipe.quantize,
             run.console.detail,
         )
-        return _with_meaning(run, folder, made, before) if _meaning(run, before) else made
+        return with_meaning(run, folder, made, before)
 
     splits = ("calibration", "validation")
     return run.stage(package, inputs, PackageResult, work, output=package, splits=splits)
 
 
-def _settings(run: RunContext, variant: Variant) -> dict[str, Any]:
+def quantize_settings(run: RunContext, variant: Variant) -> dict[str, Any]:
     """What [quantize] says of this precision beside its defaults; nothing where it says nothing."""
     config, precision = run.recipe.quantize, variant.precision
     settings = config.deciding(precision)
@@ -99,7 +99,7 @@ def _settings(run: RunContext, variant: Variant) -> dict[str, Any]:
     return {"quantize": settings} if settings else {}
 
 
-def _meaning(run: RunContext, before: PackageResult | None) -> dict[str, Any]:
+def meaning_settings(run: RunContext, before: PackageResult | None) -> dict[str, Any]:
     """What decides the temperature and the threshold of a package; empty where the recipe asks for neither."""
     recipe = run.recipe
     if not recipe.calibrate.temperature and recipe.abstain is None:
@@ -108,8 +108,10 @@ def _meaning(run: RunContext, before: PackageResult | None) -> dict[str, Any]:
     return asked if before is None else {**asked, "meaning": [before.temperature, before.abstention]}
 
 
-def _with_meaning(run: RunContext, folder: Path, made: PackageResult, before: PackageResult | None) -> PackageResult:
-    """The package in `folder` with a temperature and a threshold, as the recipe asks."""
+def with_meaning(run: RunContext, folder: Path, made: PackageResult, before: PackageResult | None) -> PackageResult:
+    """The package in `folder` with a temperature and a threshold, where the recipe asks for them."""
+    if not meaning_settings(run, before):
+        return made
     known = None if before is None else Meaning(temperature=before.temperature, abstention=before.abstention)
     recipe, items = run.recipe, run.data.splits["validation"]
     found, package_id = write_meaning(folder, items, recipe.calibrate, recipe.abstain, known)
