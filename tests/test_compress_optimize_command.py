@@ -103,7 +103,10 @@ def found(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
     with pytest.raises(StopError):
         optimize(Asked(recipe, out=folder), Stops())
-    assert [trial.model for trial in read_record(folder).trials] == ["teacher", "teacher", "cnn-2"]
+    models = [trial.model for trial in read_record(folder).trials]
+    assert models[:2] == ["teacher", "teacher"]
+    assert models[2] in ("cnn-2", "cnn-4")  # whichever was faster
+    assert len(models) == 3
     return optimize(Asked(recipe, out=folder), Tells())
 
 

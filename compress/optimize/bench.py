@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from compress.abstain import promise_problems
 from compress.console import Console
 from compress.drops import Drop, judged_drop
 from compress.environment import hardware
@@ -41,7 +42,8 @@ class Training:
 
     epochs: list[EpochRecord]
     seconds: float
-    result: FitResult | None  # None: it stands at a checkpoint
+    result: FitResult | None  # None: it stands at a checkpoint, or is looked at as it stood there
+    ended: bool = False  # it is trained to its end, as the cache has it
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,16 @@ class Measurement:
     scores: np.ndarray  # float32 [N, K]
     drop: Drop
     seconds: dict[str, float]
+    problems: tuple[str, ...] = ()  # what else validation has against it: a promise of [abstain] that cannot be given
     collapse: str = ""  # why it answers otherwise than the model that it was made from
 
     def with_timing(self, timed: Timed) -> Measurement:
         """The same, timed again."""
         return replace(self, timed=timed)
+
+
+def _standing(epochs: list[EpochRecord], result: FitResult | None, ended: bool) -> Training:
+    return Training(epochs, sum(epoch.seconds for epoch in epochs), result, ended)
 
 
 class Bench:
@@ -124,14 +131,19 @@ class Bench:
         return shape, self._took(f"shape/{student.name}")
 
     def train(self, student: Student, until: int) -> Training:
-        """Train a student to the end of epoch `until`, or of the budget; what it was trained before is kept."""
+        """Train a student to the end of epoch `until`, or of the budget; what it was trained before is kept.
+
+        One that was trained further is seen as it stood then, so that a search that is gone on with decides as before.
+        """
         run, began = self.context(student), self.ledger.now()
         run.pause = lambda record: record.epoch >= until or self.ledger.over()
         try:
             result = train_student(run, student)
         except Paused as paused:
-            return Training(paused.records, self.ledger.on_training(student.name, began, paused.records), None)
-        return Training(result.epochs, self.ledger.on_training(student.name, began, result.epochs), result)
+            self.ledger.on_training(student.name, began, paused.records)
+            return _standing(paused.records[:until], None, ended=False)
+        self.ledger.on_training(student.name, began, result.epochs)
+        return _standing(result.epochs[:until], result if until >= len(result.epochs) else None, ended=True)
 
     def variants(self, student: Student | None) -> list[Variant]:
         """The teacher's packages, or a student's: fp32 first."""
@@ -161,6 +173,7 @@ class Bench:
                 "timing": self._took(f"timing/{variant.id}"),
                 "validation": self._took(f"validation/{variant.id}"),
             },
+            tuple(promise_problems(package.abstention)),
             package.collapse,
         )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 
+from compress.abstain import check_promise
 from compress.console import Console
 from compress.drops import check_margin, metric_rows, spoken
 from compress.lineage import with_lineage
@@ -78,6 +79,7 @@ def optimize(asked: Asked, console: Console, clock: Callable[[], float] = time.m
     for note in data.notes:
         console.say(note)
     check_margin(recipe.accept, int(metric_rows(recipe.accept.metric, data.splits["test"].labels, data.classes).sum()))
+    check_promise(recipe.abstain, len(data.splits["validation"]))
     given = read_given(recipe, data) if is_onnx(recipe) else None
     ledger = Ledger(config.seconds, clock)
     about = describe(recipe, data, asked.command)

@@ -29,15 +29,14 @@ class Ledger:
         if state != "started":
             self._seen.add(name)
 
-    def on_training(self, model: str, began: float, epochs: Sequence[EpochRecord]) -> float:
-        """Seconds that a model's epochs took, whenever; those of earlier sessions are counted from now on.
+    def on_training(self, model: str, began: float, epochs: Sequence[EpochRecord]) -> None:
+        """A model has been trained for so many epochs, whenever; those of earlier sessions are counted from now on.
 
         `began` is what `now` said before this session asked for more of them.
         """
         total = sum(epoch.seconds for epoch in epochs)
         now = self._trained_now[model] = self._trained_now.get(model, 0.0) + self.now() - began
         self._trained_before[model] = max(self._trained_before.get(model, 0.0), total - now)
-        return total
 
     def now(self) -> float:
         """The clock."""

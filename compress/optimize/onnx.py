@@ -30,7 +30,7 @@ from compress.rundir import RunDir, open_run
 from compress.stages.choosing import choose_variant, gather_evidence
 from compress.stages.context import RunContext
 from compress.stages.measuring import predict_split, predict_variant, time_variants, weigh_variants
-from compress.stages.packages import quantize_settings, set_serving
+from compress.stages.packages import meaning_settings, quantize_settings, set_serving, with_meaning
 from compress.variants import Variant
 from serve.errors import UserError
 from serve.manifest import Manifest, ServingConfig
@@ -120,6 +120,7 @@ def package(run: RunContext, given: OnnxClassifier, variant: Variant) -> Package
         "precision": variant.precision,
         "exporters": versions(EXPORTING),
         **quantize_settings(run, variant),
+        **meaning_settings(run, None),
     }
 
     def work(folder: Path) -> PackageResult:
@@ -132,7 +133,7 @@ def package(run: RunContext, given: OnnxClassifier, variant: Variant) -> Package
             made = _quantized(run, given, variant)
             final = _written(given, variant, made.model, probe, card, folder)
             parity = compare(final, Predictor.load(run.path / fp32), probe, GIVEN.id)
-        return PackageResult(
+        result = PackageResult(
             package_id=final.package.manifest.id,
             size_bytes=final.package.size_bytes,
             parity=parity,
@@ -143,6 +144,7 @@ def package(run: RunContext, given: OnnxClassifier, variant: Variant) -> Package
             notes=made.notes,
             tried=made.trace,
         )
+        return with_meaning(run, folder, result, None)
 
     splits = ("calibration", "validation")
     return run.stage(variant.package, inputs, PackageResult, work, output=variant.package, splits=splits)

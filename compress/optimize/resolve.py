@@ -23,7 +23,7 @@ def freeze(bench: Bench, trials: Trials) -> Choice:
     _time_again(bench, trials)
     accept, data = bench.recipe.accept, bench.data
     measured = [
-        Measured(found.variant, found.scores, found.timed.latency, found.size_bytes)
+        Measured(found.variant, found.scores, found.timed.latency, found.size_bytes, problems=found.problems)
         for found in trials.measured.values()
     ]
     validation, test = data.splits["validation"], len(data.splits["test"])
@@ -51,7 +51,7 @@ def _time_again(bench: Bench, trials: Trials) -> None:
         trials.measured[trial.id] = one.with_timing(latest)
         trial.p50_ms, trial.p95_ms = latest.latency.total_p50, latest.latency.total_p95
         trial.relative = latest.relative
-        problems = problems_of(accept, trial.drop_upper or 0.0, latest.latency, one.size_bytes)
+        problems = problems_of(accept, trial.drop_upper or 0.0, latest.latency, one.size_bytes) + list(one.problems)
         trial.feasible = not problems
         trial.why = "; ".join(problems) or trial.why
         trial.excess = excess_of(accept, trial.drop_upper, trial.p95_ms, trial.size_bytes)

@@ -179,7 +179,7 @@ class Search:
     def _can_end(self, contender: Contender, training: Training) -> bool:
         """Whether the budget is enough to train it to the end, as long as its epochs took so far."""
         more = (contender.student.fit.epochs - len(training.epochs)) * training.seconds / len(training.epochs)
-        if more <= self._bench.ledger.left():
+        if training.ended or more <= self._bench.ledger.left():
             return True
         self._trials.left(
             contender.student,

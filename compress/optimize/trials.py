@@ -45,7 +45,7 @@ class Trials:
         """A package that was measured on validation. `seconds` are what its model took, if it is the first of it."""
         accept, drop, timed = self._bench.recipe.accept, found.drop, found.timed
         upper = self._bench.upper(drop)
-        problems = problems_of(accept, upper, timed.latency, found.size_bytes)
+        problems = problems_of(accept, upper, timed.latency, found.size_bytes) + list(found.problems)
         if problems and found.collapse:
             problems = [found.collapse, *problems]  # the cause before its effect
         self.measured[found.variant.id] = found
