@@ -12,6 +12,7 @@ from compress.advice import advise
 from compress.audit import audit, exemplars, promise_facts, temperature_facts
 from compress.choose import problems_of
 from compress.drops import exact_problems, judged_drop, margin_p, share_drop
+from compress.groups import group_changes, group_problems
 from compress.latency import reference_point
 from compress.packaging import PackageResult
 from compress.recipe import Accept
@@ -56,7 +57,7 @@ def assemble(
     """
     base = next(item for item in evidence if item.plan.id == baseline)
     variants = [_variant(item, base, accept, data, seed, threads) for item in evidence]
-    _add_audits(variants, evidence, base, data, seed)
+    _add_audits(variants, evidence, base, accept, data, seed)
     chosen = next(variant for variant in variants if variant.id == choice.id)
     held = chosen.verdict == "accepted"
     return schema.Report(
@@ -85,15 +86,26 @@ def _preprocessing(chosen: str, evidence: list[Evidence]) -> dict[str, Any]:
 
 
 def _add_audits(
-    variants: list[schema.Variant], evidence: list[Evidence], base: Evidence, data: Data, seed: int
+    variants: list[schema.Variant],
+    evidence: list[Evidence],
+    base: Evidence,
+    accept: Accept,
+    data: Data,
+    seed: int,
 ) -> None:
-    """What the accuracy of each variant hides; of the first of its parents, where it has several."""
+    """What the accuracy of each variant hides, also of its groups, which may reject it; of the first of its parents."""
+    labels, theirs, margin = data.splits["test"].labels, base.scores.argmax(axis=1), accept.max_group_drop_points
     by_id = {item.plan.id: item for item in evidence}
     for variant, item in zip(variants, evidence, strict=True):
         if item is not base:
             parent = next((by_id[name] for name in variant.parents if name in by_id), None)
             told = None if parent is None else (parent.plan.id, parent.scores)
-            variant.audit = audit(item.scores, base.scores, told, data.splits["test"].labels, data.classes, seed)
+            variant.audit = audit(item.scores, base.scores, told, labels, data.classes, seed)
+            if data.test_groups:
+                ours = item.scores.argmax(axis=1)
+                variant.audit.groups = group_changes(ours, theirs, labels, data.test_groups, margin)
+                variant.reasons += group_problems(variant.audit.groups, margin)
+                variant.verdict = "rejected" if variant.reasons else "accepted"
 
 
 def _exemplars(evidence: list[Evidence], base: Evidence, data: Data) -> list[schema.Exemplar]:

@@ -89,6 +89,8 @@ class Accept(_Table):
     max_drop_points: float = Field(gt=0, le=100)
     # What the drop is counted from, in percent of the metric; absent: the teacher's own, item by item.
     target_percent: float | None = Field(default=None, gt=0, le=100)
+    # Of accuracy, in each group of [data] group that is large enough to be judged.
+    max_group_drop_points: float | None = Field(default=None, gt=0, le=100)
     max_p95_ms: float | None = Field(default=None, gt=0)
     max_size_mb: float | None = Field(default=None, gt=0)  # 1 MB is 1,000,000 bytes
     prefer: Literal["latency", "size"] = "latency"
@@ -100,11 +102,12 @@ class Accept(_Table):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_a_target_as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """No target leaves no trace: a choice that was made before there were targets still counts as the same."""
+    def _without_later_limits_as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A limit that is not set leaves no trace: a choice from before there was such a limit is still the same."""
         fields: dict[str, Any] = dump(self)
-        if self.target_percent is None:
-            fields.pop("target_percent", None)
+        for later in ("target_percent", "max_group_drop_points"):
+            if getattr(self, later) is None:
+                fields.pop(later, None)
         return fields
 
 
@@ -142,6 +145,12 @@ class Recipe(_Table):
             raise ValueError(
                 f"serving.threads = {threads}, and latency is judged as it is served: add {threads} to evaluate.threads"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _groups_are_named(self) -> Recipe:
+        if self.accept.max_group_drop_points is not None and self.data.group is None:
+            raise ValueError("accept.max_group_drop_points needs groups: name their column as data.group")
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from train.checks import check_classes, find_duplicates, undecodable
 from train.repairs import Watch, parts_of, without, without_classes, without_undecodable
 from train.scan import scan
 from train.sources import Items, Reading, Source, load_source
+from train.sources.groups import read_groups
 from train.sources.joined import join
 from train.sources.problems import Problem, Problems
 from train.splits import draw_sample, draw_splits
@@ -56,6 +57,7 @@ class DataConfig(Reading):
     validation: int | float | None = Field(default=None, gt=0)  # None: the source's own; 0.1 where it has none
     test: int | float | None = Field(default=None, gt=0)  # None: the source's own; 0.2 where it has none
     seed: int | None = Field(default=None, ge=0, lt=2**32)  # of what is drawn; None: the recipe's
+    group: str | None = None  # a column that a report looks for worst groups by; no model ever sees it
     repair: Repair = Repair()
     unlabelled: UnlabelledConfig | None = None  # for distilled students
 
@@ -71,6 +73,7 @@ class Data:
     fingerprints: dict[str, str]
     notes: tuple[str, ...] = ()
     unlabelled: Pool | None = None  # for distilled students alone; not in `fingerprint`
+    test_groups: tuple[str, ...] = ()  # of each test item, where the recipe names a column of groups
 
     @property
     def fingerprint(self) -> str:
@@ -120,7 +123,10 @@ def load_data(config: DataConfig, seed: int, task: Task | None = None) -> Data:
         raise examined.obstacle
     assert examined.data is not None
     _check_test_images(examined.data)
-    return examined.data
+    if config.group is None:
+        return examined.data
+    groups = read_groups(config.source, config, config.group, examined.data.splits["test"])
+    return replace(examined.data, test_groups=groups)
 
 
 def _check_test_images(data: Data) -> None:

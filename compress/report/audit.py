@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from compress.report import classes, facts, wording
-from compress.report.schema import Abstention, Audit, Flips, Report, Variant
+from compress.report.schema import Abstention, Audit, Flips, GroupChange, Report, Variant
 from compress.report.tables import Cell, Column, Row, Table, Tone, row, table
 
+_GROUPS_SHOWN = 20
 SURE = 0.05  # a corrected p-value below it is no chance
 
 
@@ -142,6 +143,45 @@ def _promise_row(report: Report, variant: Variant, found: Abstention) -> Row:
 
 def _span(ends: tuple[float, float]) -> str:
     return " to ".join(wording.percent(end, 1, unit=False) for end in ends)
+
+
+def group_table(report: Report) -> Table | None:
+    """The groups of the choice, the greatest drop first; None where the recipe names no column of groups."""
+    choice = facts.chosen(report)
+    if choice is None or choice.audit is None or not choice.audit.groups:
+        return None
+    margin = report.constraints.max_group_drop_points
+    rows = [_group_row(one, margin) for one in choice.audit.groups[:_GROUPS_SHOWN]]
+    columns: list[str | Column] = [
+        "Group",
+        "Test items",
+        "Baseline, %",
+        "Choice, %",
+        "Flips −/+",
+        "Drop, points",
+        Column("", numeric=False),
+    ]
+    caption = f"{choice.id} by group, the greatest drop first. 95 % intervals beneath, each for its own group."
+    if margin is not None:
+        caption += f" A group that can be judged may drop by {wording.points(margin)}, surely."
+    if len(choice.audit.groups) > _GROUPS_SHOWN:
+        caption += f" {_GROUPS_SHOWN} of {wording.whole(len(choice.audit.groups))}; all are in report.json."
+    return table(caption, columns, rows)
+
+
+def _group_row(one: GroupChange, margin: float | None) -> Row:
+    low, high = one.drop_points_ci95
+    over = one.judged and margin is not None and high > margin
+    verdict = Cell("over the margin", tone="bad") if over else Cell("")
+    return row(
+        classes.label(one.group),
+        wording.whole(one.n),
+        wording.percent(one.baseline_accuracy, unit=False),
+        wording.percent(one.accuracy, unit=False),
+        f"{wording.whole(one.lost)} / {wording.whole(one.gained)}",
+        Cell(wording.fixed(one.drop_points), wording.interval(low, high)),
+        verdict if one.judged else Cell("too small to judge", tone="quiet"),
+    )
 
 
 def exemplar_table(report: Report) -> Table | None:

@@ -30,6 +30,7 @@ class Constraints(_Part):
     metric: str
     max_drop_points: float
     target_percent: float | None = None  # of the metric; None: the drop is from the baseline
+    max_group_drop_points: float | None = None  # of accuracy, in each group that can be judged
     max_p95_ms: float | None
     max_size_mb: float | None
     prefer: Literal["latency", "size"]
@@ -111,6 +112,20 @@ class ClassChange(_Part):
     p: float  # McNemar's, corrected by Holm's method
 
 
+class GroupChange(_Part):
+    """What became of one group of the test items against the baseline."""
+
+    group: str
+    n: int
+    accuracy: float
+    baseline_accuracy: float
+    lost: int
+    gained: int
+    drop_points: float
+    drop_points_ci95: tuple[float, float]
+    judged: bool  # False where there are too few items to say anything
+
+
 class ReliabilityBin(_Part):
     """Test items whose best score lies in one fifteenth of 0..1."""
 
@@ -128,6 +143,7 @@ class Audit(_Part):
     ece_change: float  # this less the baseline's
     ece_change_ci95: tuple[float, float]  # paired bootstrap
     reliability: list[ReliabilityBin]
+    groups: list[GroupChange] = []  # by [data] group, the greatest drop first
 
 
 class Exemplar(_Part):

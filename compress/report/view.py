@@ -45,6 +45,7 @@ class View:
     reliability: Table | None
     promises: Table | None
     exemplars: Table | None
+    groups: Table | None
     latency: Table | None
     parity: Table
     quantization: list[str]
@@ -87,6 +88,7 @@ def view(report: Report) -> View:
         reliability=audit.reliability_table(report),
         promises=audit.promise_table(report),
         exemplars=audit.exemplar_table(report),
+        groups=audit.group_table(report),
         latency=evidence.latency_table(report),
         parity=evidence.parity_table(report),
         quantization=quantization.quantization_notes(report),

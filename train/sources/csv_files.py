@@ -79,6 +79,17 @@ def looks_headerless(rows: Sequence[Sequence[str]]) -> bool:
     return any(cell and any(len(row) > at and row[at] == cell for row in rest) for at, cell in enumerate(first))
 
 
+def csv_column(path: Path, name: str, column: str, reading: Contents) -> Iterator[tuple[int, str]]:
+    """(line, cell) of each row that has this column. Raises UserError where no row has; `name` is that of the file."""
+    look = peek(path, reading)
+    columns = look.rows[0] if reading.header else [str(at + 1) for at in range(len(look.rows[0]))]
+    place = find_column(columns, "group", column, f"{name}:1")
+    with path.open(encoding=look.encoding, errors=how_to_read(look.encoding), newline="") as file:
+        for line, _, cells in _numbered(file, look.delimiter, reading.header):
+            if place < len(cells):
+                yield line, cells[place]
+
+
 def _parse(text: str, delimiter: str) -> Iterator[list[str]]:
     csv.field_size_limit(_MAX_CELL)
     return (row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row)

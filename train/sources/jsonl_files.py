@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,20 @@ def peek_jsonl(path: Path, encoding: str | None = None) -> list[dict[str, Any]]:
         hint = 'expected lines like {"text": "...", "label": "..."}; one large array becomes that with jq -c ".[]"'
         raise UserError(f"{path}:1: no JSON object on this line, nor on those below it", hint)
     return found
+
+
+def jsonl_column(path: Path, name: str, column: str, reading: Contents) -> Iterator[tuple[int, str]]:
+    """(line, value) of each object that has this key. Raises UserError where none of the first has."""
+    find_column(sorted({key for row in peek_jsonl(path, reading.encoding) for key in row}), "group", column, name)
+    encoding = detect_encoding(path, reading.encoding)
+    with path.open(encoding=encoding, errors=how_to_read(encoding)) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row = _parse(line) if line.strip() else None
+            except json.JSONDecodeError:
+                continue  # no item came of it either
+            if isinstance(row, dict) and row.get(column) is not None:
+                yield number, _written(row[column])
 
 
 def _read_file(path: Path, name: str, reading: Contents, rows: Rows) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,18 @@ def is_image_column(kind: pa.DataType) -> bool:
         at = kind.get_field_index("bytes")
         return at >= 0 and is_image_column(kind.field(at).type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def parquet_column(path: Path, name: str, column: str, reading: Contents) -> Iterator[tuple[int, str]]:
+    """(row, value) of each row that has one in this column. Raises UserError where there is no such column."""
+    file = _open(path, path)
+    find_column(file.schema_arrow.names, "group", column, name)
+    row = 0
+    for batch in file.iter_batches(_BATCH_ROWS, columns=[column]):
+        for value in batch.column(column).to_pylist():
+            row += 1
+            if value is not None:
+                yield row, str(value)
 
 
 def _open(path: Path, root: Path) -> pq.ParquetFile:
