@@ -9,6 +9,7 @@ from typing import Literal
 from loadtests.samples import TAIL_NEEDS, Histogram, Summary
 
 Verdict = Literal["PASS", "FAIL", "NO VERDICT"]
+Cause = Literal["held", "broken", "late", "few"]  # "late": the generator; "few": requests to show it by
 EXIT: dict[Verdict, int] = {"PASS": 0, "FAIL": 1, "NO VERDICT": 3}
 _ACHIEVED = 0.99  # of what was offered must have been answered
 _LAG_MS, _LAG_SHARE = 1.0, 0.05  # the generator's own delay (p99) at most: this, or so much of the tightest limit
@@ -33,6 +34,7 @@ class Judged:
     """A verdict and what speaks for it, a sentence each."""
 
     verdict: Verdict
+    cause: Cause
     reasons: tuple[str, ...]
 
 
@@ -53,12 +55,12 @@ def parse_objective(text: str) -> Objective:
 def judge(objective: Objective, summary: Summary, lag: Histogram, open_loop: bool) -> Judged:
     """FAIL where a limit is broken; NO VERDICT where the test cannot show that it holds, or whose delay broke it."""
     if open_loop and (late := _late(objective, lag)):
-        return Judged("NO VERDICT", (late,))
+        return Judged("NO VERDICT", "late", (late,))
     if broken := _broken(objective, summary):
-        return Judged("FAIL", tuple(broken))
+        return Judged("FAIL", "broken", tuple(broken))
     if doubts := _doubts(objective, summary):
-        return Judged("NO VERDICT", tuple(doubts))
-    return Judged("PASS", tuple(_held(objective, summary)))
+        return Judged("NO VERDICT", "few", tuple(doubts))
+    return Judged("PASS", "held", tuple(_held(objective, summary)))
 
 
 def _late(objective: Objective, lag: Histogram) -> str:

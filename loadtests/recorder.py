@@ -81,6 +81,7 @@ class Recorder:
             "summary": summary.as_json(),
             "lag_p99_ms": self.samples.lag.percentile(99),
             "verdict": None if judged is None else judged.verdict,
+            "cause": None if judged is None else judged.cause,
             "reasons": [] if judged is None else list(judged.reasons),
             "histogram_ms": {f"{bucket / 100:.2f}": n for bucket, n in sorted(summary.latency.counts.items())},
             "seconds": [

@@ -126,7 +126,7 @@ def test_what_cannot_be_sent_is_dropped_and_counts_as_failed(run: Path) -> None:
     server.stop()
     written: dict[str, Any] = json.loads(out.read_text())
     assert code == 1, output
-    assert written["verdict"] == "FAIL"
+    assert (written["verdict"], written["cause"]) == ("FAIL", "broken")
     assert 100 < written["summary"]["dropped"] < written["summary"]["requests"]
     assert server.served == written["summary"]["requests"] - written["summary"]["dropped"]
     assert "never sent: too many requests were under way" in output

@@ -1,0 +1,133 @@
+"""Serve a run's selection, find the highest rate that keeps the objective, and write down how."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.environment import hardware, versions
+from compress.loadtest.generator import Generator, on_cores, split_cores
+from compress.loadtest.search import Found, Kind, Probe, Search
+from compress.report.schema import Report
+from compress.report.write import read_report
+from compress.rundir import write_text
+from serve.errors import UserError
+from serve.launch import start
+
+RESULT = Path("loadtest") / "capacity.json"
+_SCHEMA = 1
+_BODIES = {"text": ("json",), "image": ("json", "multipart", "raw")}
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `limbeck loadtest` was asked for."""
+
+    objective: str  # "p99<20ms,errors<0.1%"
+    at_least: float | None = None  # requests per second that must hold; None: any
+    body: str | None = None  # how an item is sent; None: as text in JSON, as a raw image
+    repeats: int = 3
+    seconds: float | None = None  # of each window; None: as many as a 99th percentile needs
+    lowest: float = 10.0  # requests per second at which a search begins
+    highest: float = 100_000.0
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The result: the lowest of the searches."""
+
+    found: tuple[Found, ...]
+    asked: Asked
+
+    @property
+    def rate(self) -> float | None:
+        """Requests per second; None where in one of the searches no rate held."""
+        rates = [one.rate for one in self.found if one.rate is not None]
+        return min(rates) if len(rates) == len(self.found) else None
+
+    @property
+    def passed(self) -> bool:
+        return self.rate is not None and (self.asked.at_least is None or self.rate >= self.asked.at_least)
+
+    def lines(self) -> list[str]:
+        """The verdict in words."""
+        reached = ", ".join("none" if one.rate is None else f"{one.rate:.0f}" for one in self.found)
+        what = "no rate keeps" if self.rate is None else f"{self.rate:.0f} requests/s keep"
+        wanted = "" if self.asked.at_least is None else f", {self.asked.at_least:g} wanted"
+        verdict = f"{'PASS' if self.passed else 'FAIL'}: {what} {self.asked.objective}{wanted}"
+        lines = [f"{verdict} (the lowest of {reached})" if len(self.found) > 1 else verdict]
+        if any(one.limited_by == "generator" for one in self.found):
+            lines.append("beyond it the generator was late, not the server: the server may take more")
+        return lines
+
+
+def loadtest(folder: Path, asked: Asked, say: Say = print) -> bool:
+    """Find the highest rate at which the package that `folder` selected keeps the objective; True if it is enough.
+
+    Written to loadtest/capacity.json in the run, with every rate that was tried. Raises UserError.
+    """
+    report = read_report(folder)
+    if report.selected is None:
+        raise UserError(f"{folder} has no selection to load: {report.verdict}", "change the recipe and run it again")
+    body = _body(report, asked.body)
+    for_server, for_generator = split_cores()
+    if for_generator is None:
+        say("one core for both: the generator takes a part of what the server could use")
+    found = []
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="limbeck-loadtest-")))
+        with on_cores(for_server):
+            server = stack.enter_context(start(folder / "packages" / report.selected))
+        for repeat in range(asked.repeats):
+            say(f"search {repeat + 1} of {asked.repeats}")
+            generator = Generator(server.url, folder.resolve(), asked.objective, scratch, body, seed=1000 * repeat)
+            generator.seconds, generator.cores = asked.seconds, for_generator
+            found.append(Search(_told(generator, say), asked.lowest, asked.highest).run())
+    capacity = Capacity(tuple(found), asked)
+    content = {**_content(report, body, capacity), "generator_on_its_own_core": for_generator is not None}
+    write_text(folder / RESULT, json.dumps(content, indent=1) + "\n")
+    for line in [*capacity.lines(), f"written to {folder / RESULT}"]:
+        say(line)
+    return capacity.passed
+
+
+def _body(report: Report, body: str | None) -> str:
+    known = _BODIES[report.task]
+    if body is not None and body not in known:
+        raise UserError(f"--body {body}: {report.task}s are sent as {', '.join(known)}", "leave it out")
+    return body or known[-1]
+
+
+def _told(generator: Generator, say: Say) -> Callable[[float, Kind], Probe]:
+    """Tries a rate and says what came of it."""
+
+    def try_rate(rate: float, kind: Kind) -> Probe:
+        probe = generator.try_rate(rate, kind)
+        tail = "" if probe.p99_ms is None else f"  p99 {probe.p99_ms:.2f} ms"
+        why = f"  {probe.reasons[0]}" if not probe.fits and probe.reasons else ""
+        say(f"  {kind:<6} {rate:8.1f}/s  {'holds' if probe.fits else probe.outcome:<6}{tail}{why}")
+        return probe
+
+    return try_rate
+
+
+def _content(report: Report, body: str, capacity: Capacity) -> dict[str, Any]:
+    assert report.selected is not None
+    return {
+        "schema": _SCHEMA,
+        "verdict": "PASS" if capacity.passed else "FAIL",
+        "requests_per_second": capacity.rate,
+        "asked": asdict(capacity.asked),
+        "variant": report.selected,
+        "package_id": report.variant(report.selected).package_id,
+        "body": body,
+        "hardware": hardware(),
+        "versions": versions(),
+        "searches": [asdict(one) for one in capacity.found],
+    }
