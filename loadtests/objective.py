@@ -65,8 +65,11 @@ def judge(objective: Objective, summary: Summary, lag: Histogram, open_loop: boo
 
 def _late(objective: Objective, lag: Histogram) -> str:
     """Why the generator cannot be believed; empty if it can. Its delay is in every latency that it measured."""
-    late, allowed = lag.percentile(99), max(_LAG_MS, _LAG_SHARE * (objective.tightest or 0))
-    if late is None or late <= allowed:
+    late = lag.percentile(99)
+    if late is None or objective.tightest is None:
+        return ""
+    allowed = max(_LAG_MS, _LAG_SHARE * objective.tightest)
+    if late <= allowed:
         return ""
     return (
         f"the generator itself was late by {late:.2f} ms (p99), over {allowed:g}: give it a core of its own, or "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from compress.loadtest.search import Kind, Probe
 from serve.errors import UserError
 
 _LOCUSTFILE = Path(__file__).resolve().parents[2] / "loadtests" / "locustfile.py"
-_EVIDENCE = 10_000  # requests behind a 99th percentile
+_PERCENTILE = re.compile(r"\bp(\d{1,2}(?:\.\d+)?)")
+_SPARE = 1.02  # a Poisson process may bring fewer requests than it should
 _SEARCH_REQUESTS, _LEAST_SECONDS, _MOST_SECONDS = 2_000, 5.0, 900.0
 _OUTPUT_LINES = 8
 
@@ -38,7 +40,7 @@ class Generator:
 
     def try_rate(self, rate: float, kind: Kind) -> Probe:
         """Send at `rate` for a while. Each time the arrivals are others, and the same again in the next search."""
-        wanted = _EVIDENCE * 1.02 if kind == "window" else _SEARCH_REQUESTS
+        wanted = _SPARE * evidence(self.objective) if kind == "window" else _SEARCH_REQUESTS
         seconds = min(max(wanted / rate, _LEAST_SECONDS), _MOST_SECONDS)
         if kind == "window" and self.seconds is not None:
             seconds = self.seconds
@@ -78,6 +80,12 @@ class Generator:
             raise UserError("the load generator ended before it had measured anything", f"its last words:\n{tail}")
         content: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
         return content
+
+
+def evidence(objective: str) -> float:
+    """Requests that an objective needs to be shown: a hundred beyond its highest percentile, 10,000 for a 99th."""
+    highest = max((float(percent) for percent in _PERCENTILE.findall(objective)), default=0.0)
+    return max(_SEARCH_REQUESTS, 100 / (1 - highest / 100))
 
 
 def split_cores() -> tuple[frozenset[int] | None, frozenset[int] | None]:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from compress.cli import data, serving
+from compress.cli.shared import BUG, DONE, NOTHING_MET, STOPPED, USER_ERROR, Debug, RunFolder
 from serve.errors import LimbeckError, UserError
 
 if TYPE_CHECKING:
     from compress.recipe import Recipe
 
-DONE, BUG, USER_ERROR, NOTHING_MET, STOPPED = 0, 1, 2, 3, 130
 _LAUNCHER_SECONDS = 60  # in which a launcher has noticed that a process failed, also on a busy machine
 
 app = typer.Typer(
@@ -29,11 +30,8 @@ app = typer.Typer(
 )
 config = typer.Typer(help="About recipes.", no_args_is_help=True)
 app.add_typer(config, name="config")
-data = typer.Typer(help="About data.", no_args_is_help=True)
-app.add_typer(data, name="data")
-
-RunFolder = Annotated[Path, typer.Argument(help="A run directory, for example runs/digits.", metavar="RUN")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+app.add_typer(data.app, name="data")
+app.add_typer(serving.app)
 
 
 @app.command()
@@ -236,83 +234,12 @@ def report(folder: RunFolder, debug: Debug = False) -> None:
 
 
 @app.command()
-def serve(
-    target: Annotated[
-        Path | None, typer.Argument(help="A run or a model package. [default: the newest run with a selection]")
-    ] = None,
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on.")] = 3000,
-    debug: Debug = False,
-) -> None:
-    """Serve a model package over HTTP, as `bentoml serve` does."""
-    from serve.launch import launch
-
-    launch(target, host, port)
-
-
-@app.command()
-def verify(
-    folder: RunFolder,
-    url: Annotated[str | None, typer.Option(help="A running server. [default: one is started]")] = None,
-    variant: Annotated[str | None, typer.Option(help="Which package. [default: the run's selection]")] = None,
-    debug: Debug = False,
-) -> None:
-    """Replay the whole test split over HTTP: every label equal, every score within 1e-5.
-
-    Goes through every kind of body that the server takes. Exit code 3: something differed.
-    """
-    from compress.verify import verify_run
-
-    if not verify_run(folder, url, variant):
-        raise typer.Exit(NOTHING_MET)
-
-
-@app.command()
 def doctor(debug: Debug = False) -> None:
     """Check this installation for what is known to go wrong."""
     from compress.doctor import examine
 
     if not examine():
         raise typer.Exit(USER_ERROR)
-
-
-@data.command()
-def check(
-    target: Annotated[
-        str, typer.Argument(help="A recipe, a source such as csv:reviews.csv, or a path.", metavar="RECIPE-or-SOURCE")
-    ],
-    debug: Debug = False,
-) -> None:
-    """Show how the data would be split, and each problem with file and row.
-
-    Exit code 0: a run would accept the data; 2: it would refuse it.
-    """
-    from compress.datacheck import check_data
-
-    if not check_data(target):
-        raise typer.Exit(USER_ERROR)
-
-
-@data.command()
-def preview(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, for example compress/recipes/sst2.toml.")],
-    model: Annotated[str | None, typer.Option(help="teacher, or a student's name. [default: all]")] = None,
-    rows: Annotated[int, typer.Option(min=1, max=1000, help="How many rows of the training split.")] = 12,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("preview.html"),
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. --set teacher.fit.augment.swap=0.1."),
-    ] = None,
-    debug: Debug = False,
-) -> None:
-    """Write a page with rows of the training split as they are and as training sees them, augmented."""
-    from compress.preview import write_preview
-    from compress.recipe import load_recipe
-
-    resolved = load_recipe(recipe, changes)
-    page = write_preview(resolved, Path("runs") / resolved.name, out, model, rows)
-    print(page.nothing or f"augmented: {', '.join(name for part in page.sections for name in part.models)}")
-    print(out)
 
 
 @config.command()

@@ -1,0 +1,75 @@
+"""`limbeck serve`, `limbeck verify`, `limbeck loadtest`: a run's package over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compress.cli.shared import NOTHING_MET, Debug, RunFolder
+
+app = typer.Typer()
+
+
+@app.command()
+def serve(
+    target: Annotated[
+        Path | None, typer.Argument(help="A run or a model package. [default: the newest run with a selection]")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 3000,
+    debug: Debug = False,
+) -> None:
+    """Serve a model package over HTTP, as `bentoml serve` does."""
+    from serve.launch import launch
+
+    launch(target, host, port)
+
+
+@app.command()
+def verify(
+    folder: RunFolder,
+    url: Annotated[str | None, typer.Option(help="A running server. [default: one is started]")] = None,
+    variant: Annotated[str | None, typer.Option(help="Which package. [default: the run's selection]")] = None,
+    debug: Debug = False,
+) -> None:
+    """Replay the whole test split over HTTP: every label equal, every score within 1e-5.
+
+    Goes through every kind of body that the server takes. Exit code 3: something differed.
+    """
+    from compress.verify import verify_run
+
+    if not verify_run(folder, url, variant):
+        raise typer.Exit(NOTHING_MET)
+
+
+@app.command()
+def loadtest(
+    folder: RunFolder,
+    slo: Annotated[str, typer.Option(help="What must hold, in words.")] = "p99<20ms,errors<0.1%",
+    at_least: Annotated[
+        float | None, typer.Option(min=0, help="Requests per second that must hold. [default: any rate]")
+    ] = None,
+    body: Annotated[
+        str | None, typer.Option(help="How an item is sent: json, multipart, raw. [default: raw for images]")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="Searches; the lowest result counts.")] = 3,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=1, help="Of each window that must hold. [default: as long as a 99th percentile needs]"),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Find the highest rate of requests at which a run's selection keeps an objective on this machine.
+
+    Serves it on loopback, doubles an open-loop rate until the objective breaks, bisects to 5 %, and asks for three
+    windows that hold. For example: limbeck loadtest runs/digits --slo "p99<20ms,errors<0.1%" --at-least 200
+
+    Exit code 3: no rate keeps the objective, or none that is high enough.
+    """
+    from compress.loadtest import Asked
+    from compress.loadtest import loadtest as find_rate
+
+    if not find_rate(folder, Asked(slo, at_least, body, repeats, seconds)):
+        raise typer.Exit(NOTHING_MET)

@@ -1,0 +1,89 @@
+"""`limbeck loadtest` against real servers, at rates that any machine holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_run import Ran
+from typer.testing import CliRunner
+
+from compress.cli import app
+from compress.loadtest import Asked, loadtest
+from compress.loadtest.generator import evidence, on_cores, split_cores
+from compress.loadtest.measure import Capacity
+from compress.loadtest.search import Found
+from serve.errors import UserError
+
+EASY = "errors<50%"  # holds on any machine, however busy
+
+
+@pytest.fixture
+def copy(tiny: Ran, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny.folder, tmp_path / "run"))
+
+
+def test_a_rate_is_found_and_everything_that_was_tried_is_written(copy: Path) -> None:
+    said: list[str] = []
+    asked = Asked(EASY, repeats=1, seconds=3.0, lowest=20.0, highest=20.0)
+    assert loadtest(copy, asked, said.append)
+    written = json.loads((copy / "loadtest" / "capacity.json").read_text())
+    report = json.loads((copy / "report.json").read_text())
+    assert written["variant"] == report["selected"]
+    assert written["verdict"] == "PASS"
+    assert written["requests_per_second"] == 20.0
+    assert [probe["kind"] for probe in written["searches"][0]["probes"]] == ["search", "window", "window", "window"]
+    assert written["searches"][0]["limited_by"] == "nothing"
+    assert any(line.startswith("PASS: 20 requests/s keep errors<50%") for line in said)
+
+
+def test_an_objective_that_nothing_keeps_ends_with_status_3(copy: Path) -> None:
+    command = ["loadtest", str(copy), "--slo", "p50<0.001ms", "--repeats", "1", "--seconds", "2"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 3, result.output
+    assert "FAIL: no rate keeps p50<0.001ms" in result.output
+    assert json.loads((copy / "loadtest" / "capacity.json").read_text())["requests_per_second"] is None
+
+
+def test_what_cannot_be_loaded_is_told(copy: Path) -> None:
+    with pytest.raises(UserError, match="--body text: images are sent as json, multipart, raw"):
+        loadtest(copy, Asked(EASY, body="text"))
+    with pytest.raises(UserError, match="load generator ended before it had measured") as refused:
+        loadtest(copy, Asked("p99<20", repeats=1))
+    assert "expected as in p99<20ms" in refused.value.hint
+    report = json.loads((copy / "report.json").read_text())
+    (copy / "report.json").write_text(json.dumps({**report, "selected": None}))
+    with pytest.raises(UserError, match="has no selection to load"):
+        loadtest(copy, Asked(EASY))
+
+
+def test_the_lowest_of_the_searches_counts_and_all_must_find_one() -> None:
+    found = [Found(rate, "objective", ()) for rate in (120.0, 100.0, 110.0)]
+    assert Capacity(tuple(found), Asked("p99<20ms")).rate == 100.0
+    assert Capacity(tuple(found), Asked("p99<20ms", at_least=100)).passed
+    assert not Capacity(tuple(found), Asked("p99<20ms", at_least=101)).passed
+    assert Capacity((*found, Found(None, "objective", ())), Asked("p99<20ms")).rate is None
+    assert "(the lowest of 120, 100, 110)" in Capacity(tuple(found), Asked("p99<20ms")).lines()[0]
+    late = Capacity((Found(50.0, "generator", ()),), Asked("p99<20ms"))
+    assert "the generator was late, not the server" in late.lines()[1]
+
+
+def test_evidence_follows_the_highest_percentile() -> None:
+    assert evidence("p99<20ms,errors<1%") == pytest.approx(10_000)
+    assert evidence("p50<2ms,p99.9<20ms") == pytest.approx(100_000)
+    assert evidence("errors<1%") == 2_000
+
+
+def test_what_is_started_inside_runs_on_the_cores_that_were_named() -> None:
+    server, generator = split_cores()
+    if generator is None:
+        pytest.skip("one core")
+    assert server is not None
+    assert not server & generator
+    before = os.sched_getaffinity(0)
+    with on_cores(generator):
+        assert os.sched_getaffinity(0) == generator
+    assert os.sched_getaffinity(0) == before
