@@ -18,6 +18,7 @@ from compress.drops import check_margin, metric_rows
 from compress.environment import git_commit, hardware, versions
 from compress.lineage import with_lineage
 from compress.processes import leading
+from compress.quantize.providers import check_provider
 from compress.recipe import Recipe
 from compress.report.schema import Choice, Report, RunInfo
 from compress.report.write import write_payloads, write_report
@@ -51,7 +52,7 @@ def run(
     if tensorboard:
         check_tensorboard()
     data = with_lineage(recipe, load_data(recipe.data, recipe.seed, recipe.task))
-    for note in data.notes:
+    for note in [*data.notes, *filter(None, [check_provider(recipe.quantize)])]:
         console.say(note)
     check_margin(recipe.accept, int(metric_rows(recipe.accept.metric, data.splits["test"].labels, data.classes).sum()))
     about = describe(recipe, data, command)

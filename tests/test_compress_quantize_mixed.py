@@ -20,7 +20,7 @@ MODEL = graphs.transformer(outlier=60)  # without smoothing, one activation ruin
 
 @pytest.fixture(autouse=True)
 def _same_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mixing._Search, "_milliseconds", lambda self, model: 1.0)
+    monkeypatch.setattr(mixing._Search, "_slowdown", lambda self, model: 1.0)
 
 
 def search(seconds: Iterator[float] | None = None, said: list[str] | None = None, **limits: Any) -> Mixed:
@@ -69,8 +69,7 @@ def test_no_time_at_all_leaves_int8_static() -> None:
 
 
 def test_what_is_too_slow_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([1.0, *[9.0] * 99])
-    monkeypatch.setattr(mixing._Search, "_milliseconds", lambda self, model: next(times))
+    monkeypatch.setattr(mixing._Search, "_slowdown", lambda self, model: 9.0)
     found = search(max_slowdown=1.5)
     assert found.trace[0]["kept"]
     assert not any(row["kept"] for row in found.trace[1:])
@@ -88,3 +87,11 @@ def test_where_nothing_hurts_nothing_is_given_back(monkeypatch: pytest.MonkeyPat
     found = search()
     assert found.trace[0]["kept"]
     assert "nothing worth giving back" in found.notes[0]
+
+
+def test_the_time_of_a_graph_is_told_against_int8_static(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    config = Quantize(precisions=("fp32", "int8-mixed"), smoothing=0)
+    searching = mixing._Search(MODEL.SerializeToString(), Static(MODEL, ITEMS, config, False), ITEMS, lambda: 0.0)
+    assert searching.plain.slowdown == 1.0
+    assert 0.05 < searching.attempt(("make_up_product",)).slowdown < 20

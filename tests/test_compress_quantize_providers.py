@@ -13,6 +13,8 @@ from compress.quantize import providers
 from compress.quantize.config import Quantize
 from compress.quantize.precisions import convert
 from compress.quantize.providers import check_provider, could_saturate, reduced_range, runnable
+from compress.recipe import parse_recipe
+from compress.variants import packaged_variants
 from serve.errors import UserError
 from serve.predictor import OUTPUT
 
@@ -90,6 +92,20 @@ def test_cuda_gets_fp16_in_the_stead_of_int8() -> None:
 
 
 def test_a_provider_that_is_not_installed_is_refused() -> None:
-    check_provider("cuda", ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    config = Quantize(precisions=("fp32", "int8-static"), provider="cuda")
+    said = check_provider(config, ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert said.startswith("CUDAExecutionProvider has no int8 kernels, so fp16 is made in the stead of int8-static;")
     with pytest.raises(UserError, match="has no CUDAExecutionProvider"):
-        check_provider("cuda", ["CPUExecutionProvider"])
+        check_provider(config, ["CPUExecutionProvider"])
+    assert check_provider(static(), []) == ""
+
+
+def test_a_recipe_for_cuda_makes_fp16_packages() -> None:
+    content = {
+        "name": "gpu",
+        "data": {"source": "digits"},
+        "teacher": {"model": "builtin:cnn-8"},
+        "quantize": {"precisions": ["fp32", "int8-static"], "provider": "cuda"},
+        "accept": {"max_drop_points": 5.0},
+    }
+    assert [each.id for each in packaged_variants(parse_recipe(content, "test"))] == ["teacher-fp32", "teacher-fp16"]

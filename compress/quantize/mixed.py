@@ -89,10 +89,8 @@ class _Search:
         self._static, self._inputs = static, calibration
         self._expected = softmax(self._answers(fp32), temperature=1.0)
         self.trials: list[Trial] = []
-        plain = static.without(())
-        self._plain_ms = 1.0
-        self._plain_ms = self._milliseconds(plain)
-        self.plain = self._measure((), plain)
+        self._static_model = static.without(())
+        self.plain = self._measure((), self._static_model)
 
     @property
     def items(self) -> int:
@@ -121,7 +119,7 @@ class _Search:
             given_back,
             divergence(self._expected, answers),
             int((answers.argmax(axis=1) != self._expected.argmax(axis=1)).sum()),
-            self._milliseconds(model) / self._plain_ms,
+            self._slowdown(model) if given_back else 1.0,
             model,
         )
         self.trials.append(trial)
@@ -135,17 +133,22 @@ class _Search:
         rows = [np.arange(start, min(start + _BATCH, len(self._inputs))) for start in starts]
         return np.concatenate([session.run([OUTPUT], {name: self._inputs.gather(some)})[0] for some in rows])
 
-    def _milliseconds(self, model: bytes) -> float:
-        """Median processor time of one item: of this thread alone, so that what else runs here does not count."""
-        session = open_session(model, 1, "a graph of the search")
-        name = session.get_inputs()[0].name
-        items = [self._inputs.gather(np.array([row % len(self._inputs)])) for row in range(_TIMED_CALLS)]
-        taken = []
-        for item in [items[0], *items]:
-            before = time.thread_time()
-            session.run([OUTPUT], {name: item})
-            taken.append(1000 * (time.thread_time() - before))
-        return float(np.median(taken[1:]))
+    def _slowdown(self, model: bytes) -> float:
+        """Median time of one item over that of int8-static, in processor time of this thread: what else runs here
+
+        does not count, and calls in turn let what is left of it fall on both.
+        """
+        sessions = [open_session(content, 1, "a graph of the search") for content in (self._static_model, model)]
+        name = sessions[0].get_inputs()[0].name
+        taken: list[list[float]] = [[], []]
+        for call in range(-1, _TIMED_CALLS):  # the first is to warm up
+            item = self._inputs.gather(np.array([max(call, 0) % len(self._inputs)]))
+            for session, times in zip(sessions, taken, strict=True):
+                before = time.thread_time()
+                session.run([OUTPUT], {name: item})
+                times.append(time.thread_time() - before)
+        ours, theirs = (float(np.median(times[1:])) for times in reversed(taken))
+        return ours / theirs
 
     def row(self, trial: Trial, kept: bool) -> dict[str, Any]:
         """A trial as the report shows it."""

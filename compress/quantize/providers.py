@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from onnx import TensorProto, numpy_helper
 
 from compress.environment import hardware
@@ -58,14 +59,23 @@ def runnable(precisions: Sequence[Precision], provider: Provider) -> tuple[tuple
     return tuple(kept), f"{name} has no int8 kernels, so fp16 is made in the stead of {', '.join(lacking)}"
 
 
-def check_provider(provider: Provider, available: Sequence[str]) -> None:
-    """Raise UserError where this installation of ONNX Runtime has no such provider (`get_available_providers`)."""
-    if NAMES[provider] not in available:
-        known = [short for short, name in NAMES.items() if name in available]
+def check_provider(config: Quantize, available: Sequence[str] | None = None) -> str:
+    """What a run should say of its provider, if anything, before hours go into training.
+
+    Raises UserError where this installation of ONNX Runtime has no such provider; `available` are those that it has.
+    """
+    if config.provider == "cpu":
+        return ""
+    found = ort.get_available_providers() if available is None else available
+    if NAMES[config.provider] not in found:
+        known = [short for short, name in NAMES.items() if name in found]
         raise UserError(
-            f"quantize.provider = '{provider}': this installation of ONNX Runtime has no {NAMES[provider]}",
-            did_you_mean(provider, known),
+            f"quantize.provider = '{config.provider}': this installation of ONNX Runtime has no "
+            f"{NAMES[config.provider]}",
+            did_you_mean(config.provider, known),
         )
+    _, why = runnable(config.precisions, config.provider)
+    return f"{why}; what is timed here is the CPU" if why else ""
 
 
 def could_saturate(content: bytes) -> int:

@@ -6,13 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
-
 from compress.calibrate import Meaning, write_meaning
 from compress.environment import EXPORTING, versions
 from compress.packaging import PackageResult, make_package
 from compress.quantize.config import is_integer
-from compress.quantize.providers import check_provider, reduced_range, runnable
+from compress.quantize.providers import reduced_range
 from compress.stages.context import RunContext, held_out
 from compress.variants import Variant, parents
 from serve.package import read_serving, write_serving
@@ -20,12 +18,6 @@ from serve.package import read_serving, write_serving
 
 def make_packages(run: RunContext, before: dict[str, PackageResult]) -> dict[str, PackageResult]:
     """Export, quantize and check every variant: results by variant id. `before` are the packages before a refit."""
-    config = run.recipe.quantize
-    if config.provider != "cpu":
-        check_provider(config.provider, ort.get_available_providers())
-    _, why = runnable(config.precisions, config.provider)
-    if why:
-        run.console.say(f"{why}; what is timed here is the CPU")
     made = {variant.id: make_one(run, variant, before=before.get(variant.id)) for variant in run.packaged}
     set_serving(run, [run.path / variant.package for variant in run.packaged])
     return made
