@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 from compress.abstain import Abstention
 from compress.export import export_onnx
+from compress.graph.build import rewritten
+from compress.graph.choose import Tried, told
 from compress.quantize.collapse import diagnose, permuted
 from compress.quantize.config import Quantize
 from compress.quantize.inspect import check_changed, describe_graph, transposed_weights
@@ -31,6 +33,7 @@ BATCH_TOLERANCE = 5e-6
 EXPORT_TOLERANCE = 1e-4  # fp32 against torch, in probability; other precisions are judged by their predictions
 CHECKED_BATCHES = (1, 7, 32)
 _CHECKED_ITEMS = 64
+_JUDGED_ITEMS = 200  # on which a rewritten graph is compared with the one before
 
 
 class Parity(BaseModel):
@@ -59,6 +62,7 @@ class PackageResult(BaseModel):
     collapse: str = ""  # why it answers otherwise than its parent; empty where it does not
     temperature: float = 1.0  # of its scores
     abstention: Abstention | None = None  # what it promises of those answers that it gives
+    rewrites: list[Tried] = []  # what was tried on its graph, and what that was worth
 
 
 class LogitRunner(Runner, Protocol):
@@ -78,8 +82,9 @@ def make_package(
     folder: Path,
     config: Quantize | None = None,
     say: Callable[[str], None] = lambda _: None,
+    rewrites: bool = False,
 ) -> PackageResult:
-    """Write the package of `variant` into `folder`.
+    """Write the package of `variant` into `folder`; with `rewrites` its graph keeps those that are measured faster.
 
     fp32 is exported from the classifier; other precisions are made from `fp32_package`. `probe` holds the bytes of
     real items (the validation split) on which the result is compared with what it was made from.
@@ -88,6 +93,10 @@ def make_package(
     parent: LogitRunner = TorchRunner(classifier) if fp32_package is None else Predictor.load(fp32_package)
     fp32 = export_onnx(classifier) if fp32_package is None else load_package(fp32_package).files[MODEL]
     config = config or Quantize()
+    tried: list[Tried] = []
+    if rewrites and not config.exclude:  # which names nodes, and they must stay
+        inputs = [classifier.preparer().prepare([item]) for item in probe[:_JUDGED_ITEMS]]
+        fp32, tried = rewritten(fp32, variant.precision, calibration, config, inputs, classifier.preparer().input)
     quantized = convert(fp32, variant.precision, calibration, config, say)
     model = quantized.model
     check_changed(model, variant.precision, config.least_changed(variant.precision))
@@ -114,11 +123,12 @@ def make_package(
         parity=parity,
         batch_invariant=invariant,
         batch_difference=difference,
-        graph=describe_graph(model),
+        graph=describe_graph(model) | ({"rewrites": told(tried)} if tried else {}),
         preprocessing=final.package.manifest.preprocessing,
         notes=quantized.notes,
         tried=quantized.trace,
         collapse=collapse,
+        rewrites=tried,
     )
 
 

@@ -19,6 +19,7 @@ from pydantic import (
 
 from compress.abstain import AbstainConfig
 from compress.calibrate import CalibrateConfig
+from compress.graph.config import GraphConfig
 from compress.optimize.config import OptimizeConfig
 from compress.quantize.config import Quantize
 from compress.teachers import TEACHER as TEACHER
@@ -119,6 +120,7 @@ class Recipe(_Table):
     teacher: Teacher
     teachers: tuple[NamedTeacher, ...] = ()
     students: tuple[Student, ...] = ()
+    graph: GraphConfig = GraphConfig()
     quantize: Quantize = Quantize()
     evaluate: Evaluate = Evaluate()
     accept: Accept

@@ -12,6 +12,7 @@ from PIL import Image
 
 from compress import packaging
 from compress.export import export_onnx
+from compress.graph.choose import Tried
 from compress.packaging import PackageResult, batch_difference, compare, is_batch_invariant, make_package
 from compress.variants import Variant
 from serve.errors import LimbeckError
@@ -131,3 +132,21 @@ def test_comparison_counts_labels_that_differ(classifier: Classifier, fp32: Path
     ours, theirs = (scores(runner, PROBE).argmax(axis=1) for runner in (TorchRunner(other), Predictor.load(fp32)))
     assert parity.disagreements == (ours != theirs).sum() > 0
     assert parity.n == 64
+
+
+def test_what_was_tried_on_a_graph_is_told(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = [Tried(name="one", what="less", kept=True, why="faster", n=9, before_ms=2.0, after_ms=1.0, rounds=5)]
+    seen: list[np.ndarray] = []
+
+    def rewritten(fp32: bytes, *rest: Any) -> tuple[bytes, list[Tried]]:
+        seen.extend(rest[3])
+        return fp32, tried
+
+    monkeypatch.setattr(packaging, "rewritten", rewritten)
+    variant = Variant("small", "student", "fp32")
+    result = make_package(variant, classifier, None, image_inputs(IMAGES), PROBE, {}, tmp_path / "p", rewrites=True)
+    assert result.rewrites == tried
+    assert result.graph["rewrites"] == {"one": "kept, 0.50 of the time"}
+    assert [item.shape for item in seen] == [(1, 8, 8, 1)] * len(PROBE)

@@ -61,6 +61,7 @@ def make_one(
         "exporters": versions(EXPORTING),
         **quantize_settings(run, variant),
         **meaning_settings(run, before),
+        "graph": run.recipe.graph,
     }
 
     def work(folder: Path) -> PackageResult:
@@ -75,6 +76,7 @@ def make_one(
             folder,
             run.recipe.quantize,
             run.console.detail,
+            rewrites=run.recipe.graph.rewrites == "measured",
         )
         return with_meaning(run, folder, made, before)
 

@@ -1,0 +1,56 @@
+"""The fp32 graph from which a variant is made, with the rewrites that this variant keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+
+from compress.graph.choose import Chooser, Tried
+from compress.graph.timing import time_in_turn
+from compress.quantize.config import Quantize
+from compress.quantize.precisions import quantize
+from serve.manifest import Precision
+from train.inputs import Inputs
+
+_SMALLEST = 1_000_000  # bytes; a smaller graph answers in microseconds, and a hundredth of that cannot be measured
+_CALIBRATION = 32  # items while rewrites are tried: how long a static graph takes does not depend on its ranges
+
+
+def rewritten(
+    fp32: bytes,
+    precision: Precision,
+    calibration: Inputs,
+    config: Quantize,
+    items: Sequence[np.ndarray],
+    name: str,
+) -> tuple[bytes, list[Tried]]:
+    """The graph to be quantized to `precision`, and what was tried on it; nothing is on graphs below a megabyte.
+
+    `items` are real ones of batch 1 as the input `name` takes them, on which graphs are compared and timed.
+    """
+    if len(fp32) < _SMALLEST:
+        return fp32, []
+    few = cast(Inputs, _First(calibration, _CALIBRATION))
+    # a search for what to leave in floating point, for each rewrite anew, would take as long as all else together
+    kind: Precision = "int8-static" if precision == "int8-mixed" else precision
+    chooser = Chooser(fp32, lambda model: quantize(model, kind, few, config), items, name, time_in_turn(items, name))
+    chosen = chooser.choose()
+    return (chosen if any(one.kept for one in chooser.tried) else fp32), chooser.tried
+
+
+class _First:
+    """The first items of a split, for the quantizer to read."""
+
+    def __init__(self, inputs: Inputs, count: int) -> None:
+        self._inputs, self._count = inputs, min(count, len(inputs))
+        self.labels = inputs.labels[: self._count]
+        self.lengths = None if inputs.lengths is None else inputs.lengths[: self._count]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Model input of some rows."""
+        return self._inputs.gather(rows)

@@ -1,0 +1,78 @@
+"""Which of two graphs is faster here, for certain: both opened several times, timed in turn on the same real items.
+
+The very same graph opened twice differs by up to 3 % for as long as its sessions live (where its weights and buffers
+came to lie in memory), so a difference between two sessions proves nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+
+from serve.predictor import OUTPUT, open_session
+
+_OPENED = 3  # sessions of each graph; all of one faster than all of the other by chance: once in 20 times
+_GAIN = 0.99  # a hundredth less time, or it is not worth another graph
+_ROUNDS = (12, 40)  # at least, at most
+_SECONDS = 1.0  # of timing, where the rounds allow it
+_WARMUP = 3
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Medians of two graphs in milliseconds of a call, batch 1, 1 thread, and whether the second is surely faster."""
+
+    before_ms: float
+    after_ms: float
+    rounds: int
+    faster: bool
+
+
+Timer = Callable[[bytes, bytes], Timed]
+
+
+def time_in_turn(items: Sequence[np.ndarray], name: str, seed: int = 0) -> Timer:
+    """A timer of graphs whose input is called `name`, on prepared `items` of batch 1."""
+
+    def timed(before: bytes, after: bytes) -> Timed:
+        sessions = [open_session(model, 1, "a graph to be timed") for model in (before, after) for _ in range(_OPENED)]
+        return judge(_medians(sessions, items, name, seed))
+
+    return timed
+
+
+def judge(times: np.ndarray) -> Timed:
+    """Seconds [2, sessions, rounds]: faster are those of which even the slowest session is faster than any other."""
+    medians = np.median(times, axis=2)
+    before, after = (float(np.median(medians[which])) for which in (0, 1))
+    faster = bool(medians[1].max() < medians[0].min() and after < _GAIN * before)
+    return Timed(before * 1e3, after * 1e3, times.shape[2], faster)
+
+
+def _medians(sessions: list[ort.InferenceSession], items: Sequence[np.ndarray], name: str, seed: int) -> np.ndarray:
+    clock, random = _clock(), np.random.default_rng(seed)
+    once = max(_seconds(session, items[0], name, clock) for session in sessions for _ in range(_WARMUP))
+    rounds = int(np.clip(_SECONDS / (once * len(sessions)), *_ROUNDS))
+    times = np.empty((len(sessions), rounds))
+    for round_ in range(rounds):
+        item = items[int(random.integers(len(items)))]
+        for at in random.permutation(len(sessions)):
+            times[at, round_] = _seconds(sessions[at], item, name, clock)
+    return times.reshape(2, _OPENED, rounds)
+
+
+def _seconds(session: ort.InferenceSession, item: np.ndarray, name: str, clock: Callable[[], float]) -> float:
+    started = clock()
+    session.run([OUTPUT], {name: item})
+    return clock() - started
+
+
+def _clock() -> Callable[[], float]:
+    """Processor time of this thread, in which all of a session with one thread runs: what else the machine does then
+    counts for neither. The wall clock where a system counts it too coarsely."""
+    fine = hasattr(time, "thread_time") and time.get_clock_info("thread_time").resolution < 1e-5
+    return time.thread_time if fine else time.perf_counter
