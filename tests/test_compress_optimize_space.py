@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from compress.drops import Drop, share_drop
+from compress.optimize.assurance import assurance_problems, chance_to_hold
 from compress.optimize.config import OptimizeConfig, StudentSpace, seconds_of
 from compress.optimize.halving import Standing, promoted, ranked, rungs
 from compress.optimize.space import Proposals, check_space, design, designs_of
-from compress.recipe import Student
+from compress.recipe import Accept, Student
+from compress.statistics import drop_interval
 from serve.errors import UserError
 
 LAYERS = StudentSpace(
@@ -107,3 +111,32 @@ def test_the_better_go_on_and_of_equals_the_faster() -> None:
     begun = Standing("pruned", 0.94, aim=2.0, group="the teacher's weights")
     assert promoted([begun, *standings], 400, 4) == ["pruned", "fast"]  # it is ahead, but not of its like
     assert next(one.name for one in ranked(standings, 40_000)) == "slow"
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0, 0), (3, 2), (8, 1)])
+def test_the_chance_to_hold_on_test_is_that_of_test_splits_drawn_anew(lost: int, gained: int) -> None:
+    """Against a simulation of its own: true rates from the prior, kept where they give these counts on validation."""
+    generator, n, test, margin = np.random.default_rng(7), 200, 400, 2.0
+    held = []
+    while len(held) < 150:
+        rates = generator.dirichlet([0.5, 0.5, 0.5], 200_000)
+        rates = rates[(rates[:, 0] < 0.15) & (rates[:, 1] < 0.15)]
+        seen = np.array([generator.multinomial(n, rate) for rate in rates])
+        for rate in rates[(seen[:, 0] == lost) & (seen[:, 1] == gained)]:
+            drawn = generator.multinomial(test, rate)
+            held.append(100 * drop_interval(drawn[0], drawn[1], test)[1] <= margin)
+    right, wrong = np.zeros(n, bool), np.zeros(n, bool)
+    right[: n - lost] = True
+    wrong[gained:] = True
+    chance = chance_to_hold(Accept(max_drop_points=margin), share_drop(right, wrong), test)
+    assert chance == pytest.approx(np.mean(held), abs=0.12)
+
+
+def test_of_a_target_too_and_what_cannot_be_counted_has_no_chance() -> None:
+    accept = Accept(max_drop_points=2.0, target_percent=90.0)
+    sure, unsure = (Drop(0, 0, 0, n=500, right=right, target=90.0) for right in (490, 452))
+    assert chance_to_hold(accept, sure, 1000) == 1.0
+    assert 0.05 < (chance_to_hold(accept, unsure, 1000) or 0) < 0.9
+    assert chance_to_hold(accept, Drop(1.0, 0.0, 2.0, n=500), 1000) is None
+    assert assurance_problems(None, 0.9, 500) == assurance_problems(0.95, 0.9, 500) == []
+    assert "with a chance of 50%, under 90%" in assurance_problems(0.5, 0.9, 500)[0]

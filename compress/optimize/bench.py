@@ -11,6 +11,7 @@ from compress.abstain import promise_problems
 from compress.console import Console
 from compress.drops import Drop, judged_drop
 from compress.environment import hardware
+from compress.optimize.assurance import assurance_problems, chance_to_hold
 from compress.optimize.config import OptimizeConfig
 from compress.optimize.ledger import Ledger
 from compress.optimize.shapes import Shape, measure_shape
@@ -57,6 +58,7 @@ class Measurement:
     drop: Drop
     seconds: dict[str, float]
     problems: tuple[str, ...] = ()  # what else validation has against it: a promise of [abstain] that cannot be given
+    chance: float | None = None  # that the margin holds on test too, 0..1; None where it cannot be told
     collapse: str = ""  # why it answers otherwise than the model that it was made from
 
     def with_timing(self, timed: Timed) -> Measurement:
@@ -162,18 +164,23 @@ class Bench:
         set_serving(run, [run.path / variant.package])
         predict_variant(run, variant, "validation")
         scores = run.scores(variant, "validation")
+        drop = self._drop(scores)
+        chance = chance_to_hold(self.recipe.accept, drop, round(drop.n * self._share))
+        over = self.upper(drop) > self.recipe.accept.max_drop_points  # which says more
+        doubts = [] if over else assurance_problems(chance, self.config.assurance, drop.n)
         return Measurement(
             variant,
             timed,
             package.size_bytes,
             scores,
-            self._drop(scores),
+            drop,
             {
                 "package": self._took(variant.package),
                 "timing": self._took(f"timing/{variant.id}"),
                 "validation": self._took(f"validation/{variant.id}"),
             },
-            tuple(promise_problems(package.abstention)),
+            tuple(promise_problems(package.abstention) + doubts),
+            chance,
             package.collapse,
         )
 
@@ -233,7 +240,12 @@ class Bench:
 
     def upper(self, drop: Drop) -> float:
         """The upper 97.5 % limit of a drop, as a test split of its size will have it."""
-        return drop.projected_upper(len(self.data.splits["test"]) / len(self.data.splits["validation"]))
+        return drop.projected_upper(self._share)
+
+    @property
+    def _share(self) -> float:
+        """How many times as many items test has as validation."""
+        return len(self.data.splits["test"]) / len(self.data.splits["validation"])
 
     def _package(self, run: RunContext, variant: Variant) -> PackageResult:
         return make_one(run, variant)

@@ -40,6 +40,7 @@ class Trial(BaseModel):
     drop_low: float | None = None
     drop_high: float | None = None
     drop_upper: float | None = None  # upper 97.5 % limit as a test split of its size will have it: what is judged
+    chance: float | None = None  # that the margin holds on test too, by the counts on validation, 0..1
     p50_ms: float | None = None  # from bytes to label, batch 1, with `threads`
     p95_ms: float | None = None
     relative: float | None = None  # p50 over that of the teacher's fp32 package at 1 thread, timed in the same minute

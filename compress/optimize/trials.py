@@ -65,6 +65,7 @@ class Trials:
             drop_low=drop.low,
             drop_high=drop.high,
             drop_upper=upper,
+            chance=found.chance,
             p50_ms=timed.latency.total_p50,
             p95_ms=timed.latency.total_p95,
             relative=timed.relative,

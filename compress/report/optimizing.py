@@ -141,6 +141,7 @@ def _trial_row(record: Record, trial: Trial) -> Row:
     if trial.drop_low is not None and trial.drop_high is not None:
         interval = wording.interval(trial.drop_low, trial.drop_high)
         upper = f"; on test up to {wording.fixed(trial.drop_upper)}"
+        upper += "" if trial.chance is None else f", within the margin at {wording.percent(trial.chance, 0)}"
     setting = [wording.plural(trial.threads, "thread")] if trial.threads > 1 else []
     setting += [f"graph {trial.graph_level}"] if trial.graph_level != "all" else []
     setting += ["before training"] if trial.measured_untrained else []
