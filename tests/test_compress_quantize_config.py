@@ -22,6 +22,7 @@ def config(*precisions: str, **settings: Any) -> Quantize:
         (["int8-static"], {"mixed": {"max_nodes": 2}}, "mixed is a setting of 'int8-mixed'"),
         (["int8-static"], {"percentile": 99.0}, "percentile is a setting of calibration = 'percentile'"),
         (["int8-static"], {"symmetric_weights": False}, "needs per_channel = false"),
+        (["int8-static"], {"form": "operator", "provider": "tensorrt"}, "runs on the CPU alone"),
         (["int8-static"], {"smoothing": 1.5}, "less than or equal to 1"),
     ],
 )
@@ -54,3 +55,11 @@ def test_a_setting_decides_only_what_heeds_it() -> None:
 def test_what_stays_in_floating_point_by_request_is_not_missed() -> None:
     assert config("int8-static").least_changed("int8-static") == 0.9
     assert config("int8-static", exclude=["a"]).least_changed("int8-static") == 0.0
+
+
+def test_providers_other_than_the_cpu_get_the_form_that_they_can_read() -> None:
+    elsewhere = config("int8-static", "int8-dynamic", provider="openvino")
+    assert not elsewhere.operators
+    assert elsewhere.deciding("int8-static") == {"form": "qdq"}
+    assert elsewhere.deciding("int8-dynamic") == {}
+    assert config("int8-static").operators

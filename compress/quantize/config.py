@@ -37,7 +37,7 @@ _DECIDES: dict[str, tuple[str, ...]] = {
 }
 
 
-def is_integer(precision: Precision) -> bool:
+def is_integer(precision: str) -> bool:
     """Whether it multiplies in int8; weight-only precisions are floats again once they are loaded."""
     return precision in ("int8-static", "int8-dynamic", "int8-mixed")
 
@@ -89,6 +89,8 @@ class Quantize(_Table):
             raise ValueError(f"{name} is a setting of {', '.join(users)}, and precisions names none of them")
         if "percentile" in self._changed() and self.calibration != "percentile":
             raise ValueError("percentile is a setting of calibration = 'percentile'")
+        if self.form == "operator" and self.provider != "cpu":
+            raise ValueError(f"form = 'operator' runs on the CPU alone, and provider is '{self.provider}'")
         if self.per_channel and not self.symmetric_weights:
             raise ValueError(
                 "symmetric_weights = false needs per_channel = false: products take one zero point for all channels"
@@ -105,7 +107,15 @@ class Quantize(_Table):
         """The settings that decide what `precision` is and do not stand at their defaults, as plain JSON."""
         changed = self._changed()
         content = self.model_dump(mode="json")
-        return {name: content[name] for name in _DECIDES[precision] if name in changed}
+        settings = {name: content[name] for name in _DECIDES[precision] if name in changed}
+        if "form" in _DECIDES[precision] and self.form == "auto" and not self.operators:
+            settings["form"] = "qdq"
+        return settings
+
+    @property
+    def operators(self) -> bool:
+        """Whether static int8 of a transformer takes ONNX Runtime's own operators, which its CPU provider alone has."""
+        return self.form == "operator" or (self.form == "auto" and self.provider == "cpu")
 
     def least_changed(self, precision: Precision) -> float:
         """The share of a graph's weights that must not be float32 any longer: 0.9, or what the recipe leaves of it."""

@@ -93,7 +93,7 @@ class Static:
         quantized = onnx.load_from_string(content)
         if config.embeddings != "none":
             quantized = quantize_embeddings(quantized, config.embeddings)
-        if config.form != "qdq":
+        if config.operators:
             quantized = to_operators(quantized)
         result: bytes = quantized.SerializeToString()
         return result

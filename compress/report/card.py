@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from compress.quantize.config import is_integer
 from compress.report import facts, provenance, wording
 from compress.report.reference import reference
 from compress.report.refits import refit_note
@@ -92,7 +93,7 @@ def _own_limitations(variant: Variant) -> list[str]:
     few = sum(score.n < _FEW_ITEMS for score in variant.per_class)
     if few:
         found.append(f"{few} of {len(variant.per_class)} classes have fewer than {_FEW_ITEMS} test items.")
-    if variant.precision.startswith("int8"):
+    if is_integer(variant.precision):
         found.append("8-bit arithmetic may give other answers, and be slower, on a processor without VNNI.")
     if not variant.batch_invariant:
         found.append("Its answers depend on what shares the batch, so it is served one item at a time.")
