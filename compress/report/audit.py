@@ -7,6 +7,7 @@ from compress.report.schema import Abstention, Audit, Flips, GroupChange, Report
 from compress.report.tables import Cell, Column, Row, Table, Tone, row, table
 
 _GROUPS_SHOWN = 20
+_FEW = 30  # items, below which a share is not worth a colour
 SURE = 0.05  # a corrected p-value below it is no chance
 
 
@@ -84,12 +85,12 @@ def reliability_table(report: Report) -> Table | None:
             row(
                 wording.percent(bin_.score, unit=False),
                 wording.percent(bin_.accuracy, unit=False),
-                Cell(wording.signed(excess), tone="bad" if excess > 5 else ""),
+                Cell(wording.signed(excess), tone="bad" if excess > 5 and bin_.n >= _FEW else ""),
                 wording.whole(bin_.n),
             )
         )
     columns: list[str | Column] = [
-        Column("Mean score, %", numeric=True),
+        "Mean score, %",
         "Right, %",
         "Too sure by, points",
         "Test items",

@@ -97,6 +97,20 @@ def _own_limitations(variant: Variant) -> list[str]:
         found.append("8-bit arithmetic may give other answers, and be slower, on a processor without VNNI.")
     if not variant.batch_invariant:
         found.append("Its answers depend on what shares the batch, so it is served one item at a time.")
+    promise = variant.abstention
+    if promise is not None and promise.below and promise.coverage is not None:
+        right = wording.percent(promise.test_precision)
+        found.append(
+            f"A prediction that scores below {wording.fixed(promise.below, 4)} says `abstained`; of the test items "
+            f"{wording.percent(promise.coverage)} score more, and {right} of these are right."
+        )
+    groups = [one for one in variant.audit.groups if one.judged] if variant.audit else []
+    if groups and groups[0].drop_points > 0:
+        worst = groups[0]
+        found.append(
+            f"The group that loses most is “{wording.short(worst.group, 40)}”: {wording.points(worst.drop_points)} "
+            f"(95 % interval {wording.interval(*worst.drop_points_ci95)}, {wording.plural(worst.n, 'test item')})."
+        )
     if math.isfinite(variant.ece):
         found.append(f"Its scores are off by {wording.percent(variant.ece)} on average (calibration error, 15 bins).")
     return found
