@@ -160,11 +160,11 @@ def group_table(report: Report) -> Table | None:
         "Choice, %",
         "Flips −/+",
         "Drop, points",
-        Column("", numeric=False),
+        Column("Judged", numeric=False),
     ]
     caption = f"{choice.id} by group, the greatest drop first. 95 % intervals beneath, each for its own group."
     if margin is not None:
-        caption += f" A group that can be judged may drop by {wording.points(margin)}, surely."
+        caption += f" Each that can be judged must be shown to lose at most {wording.points(margin)}."
     if len(choice.audit.groups) > _GROUPS_SHOWN:
         caption += f" {_GROUPS_SHOWN} of {wording.whole(len(choice.audit.groups))}; all are in report.json."
     return table(caption, columns, rows)
@@ -173,7 +173,7 @@ def group_table(report: Report) -> Table | None:
 def _group_row(one: GroupChange, margin: float | None) -> Row:
     low, high = one.drop_points_ci95
     over = one.judged and margin is not None and high > margin
-    verdict = Cell("over the margin", tone="bad") if over else Cell("")
+    verdict = Cell("over the margin", tone="bad") if over else Cell("" if margin is None else "within the margin")
     return row(
         classes.label(one.group),
         wording.whole(one.n),
