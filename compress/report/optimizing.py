@@ -99,8 +99,9 @@ def _nearest(record: Record) -> str:
     found = next((trial for trial in record.trials if trial.id == record.nearest), None)
     if found is None:
         return "Every trial that was trained to its end is feasible."
-    beyond = f"{100 * (found.excess or 0):.0f} % beyond the limit that it breaks most"
-    return f"{found.id} came nearest of those that are not feasible, {beyond}: {found.why}."
+    over = found.excess or 0.0
+    beyond = f", {100 * over:.0f} % beyond the limit that it breaks most" if over > 0 else ""
+    return f"{found.id} came nearest of those that are not feasible{beyond}: {found.why}."
 
 
 def _point(record: Record, trial: Trial, across: float | None) -> Point:
