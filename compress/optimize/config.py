@@ -62,8 +62,8 @@ class OptimizeConfig(_Table):
     graph_levels: tuple[GraphLevel, ...] | None = Field(default=None, min_length=1)  # None: as [serving], else all
     together: int = Field(default=6, ge=1)  # students that compete: trained a little, the better ones further
     keep_one_of: int = Field(default=3, ge=2)  # at each step of successive halving
-    # How likely a trial must be, by its validation items, to hold on test. Epochs are chosen on these items too, so they
-    # flatter: more than the 0.8 that trials are usually planned for.
+    # How likely a trial must be, by its validation items, to hold on test. Epochs are chosen on these items too, which
+    # then flatter: more than the 0.8 that trials are usually planned for.
     assurance: float = Field(default=0.9, ge=0, lt=1)
     latency_samples: int = Field(default=200, ge=20)  # in the search; those that remain are timed again
     seed: int | None = Field(default=None, ge=0, lt=2**32)  # of what is tried in which order; None: the recipe's
