@@ -80,3 +80,10 @@ def test_all_zeros_and_nan() -> None:
     assert histogram.entropy_range() == (0, 0)
     with pytest.raises(ValueError, match="no finite number"):
         histogram.add(np.array([np.nan], np.float32))
+
+
+def test_the_zeros_of_a_relu_do_not_pull_the_threshold_down() -> None:
+    values = np.maximum(RANDOM.normal(size=200_000), 0).astype(np.float32)
+    low, high = gathered(values).entropy_range()
+    assert low == 0
+    assert high > 0.6 * values.max()

@@ -69,6 +69,9 @@ class Histogram:
         """
         half = BINS // 2
         sizes = self.counts[half:] + self.counts[:half][::-1]  # of |x|, [BINS / 2]
+        # Zeros, which a ReLU makes of half of all values, are a level of their own at any threshold: not to be
+        # spread over the bins beside them, or the smallest threshold always wins. (TensorRT leaves their bin out.)
+        sizes[0] = min(sizes[0], sizes[1])
         used = int(np.flatnonzero(sizes).max(initial=0)) + 1
         if used <= _LEVELS:
             return self.low, self.high
