@@ -11,7 +11,7 @@ SEEDS ?= 0,1,2
 # The machine's own certificates, so that it works behind a company's proxy too.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help setup demo test check serve bench bench-training prove prove-tables lock clean
+.PHONY: help setup demo test check serve bench bench-training bench-int8 prove prove-tables lock clean
 
 help:
 	@echo "make setup   install everything into $(VENV)"
@@ -21,6 +21,7 @@ help:
 	@echo "make serve   serve the newest run's selection on http://127.0.0.1:3000"
 	@echo "make bench   load a served digits run with locust, every answer checked"
 	@echo "make bench-training   training against a bare PyTorch loop, and bf16 against fp32, in turn"
+	@echo "make bench-int8   int8 MiniLM of runs/sst2 beside quantize_dynamic and OpenVINO"
 	@echo "make prove   the slow proofs on full data (PROOFS=\"$(PROOFS)\", in DATA=$(DATA))"
 	@echo "make prove-tables   distillation tables over several seeds (TABLES, SEEDS); many hours on two cores"
 	@echo "make clean   delete runs and caches"
@@ -59,6 +60,10 @@ bench: setup
 bench-training: setup
 	LIMBECK_DATA=$(DATA) $(BIN)/python -m benchmarks.training
 	LIMBECK_DATA=$(DATA) $(BIN)/python -m benchmarks.precision
+
+# After `make prove`: needs its runs/sst2. OpenVINO gets an environment of its own.
+bench-int8: setup
+	LIMBECK_DATA=$(DATA) $(BIN)/python -m benchmarks.int8_export runs/sst2 --out benchmarks/results/int8-export.json
 
 prove: setup
 	@for name in $(PROOFS); do \
