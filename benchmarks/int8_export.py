@@ -27,7 +27,7 @@ import torch
 from benchmarks.int8_ways import OURS, Way, make_ways
 from benchmarks.openvino_peer import OpenVino, environment
 from compress.environment import hardware, versions
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from compress.rundir import read_about
 from compress.statistics import drop_interval
 from serve.errors import UserError

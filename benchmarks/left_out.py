@@ -21,7 +21,8 @@ import numpy as np
 from pydantic import BaseModel
 
 from compress.predictions import score_items
-from compress.recipe import Recipe, Student, parse_recipe
+from compress.recipe import Recipe, Student
+from compress.recipe_file import parse_recipe
 from compress.rundir import read_about
 from serve.errors import UserError, did_you_mean
 from serve.images import ImagePreparer

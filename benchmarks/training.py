@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from compress.recipe import load_recipe
+from compress.recipe_file import load_recipe
 from serve.errors import UserError
 from serve.images import ImagePreparer
 from train.augment import AugmentConfig

@@ -41,7 +41,7 @@ def what_to_check(target: str) -> tuple[DataConfig, int, Task | None]:
     """The [data], seed and task of a recipe; or of a source, as "csv:FILE", or a path, with all else by default."""
     path = Path(target)
     if path.suffix == ".toml":
-        from compress.recipe import load_recipe  # heavy: it knows every model
+        from compress.recipe_file import load_recipe  # heavy: it knows every model
 
         recipe = load_recipe(path)
         return recipe.data, recipe.seed, recipe.task

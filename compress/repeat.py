@@ -7,7 +7,7 @@ from pathlib import Path
 
 from compress.console import Console
 from compress.pipeline import run
-from compress.recipe import load_recipe
+from compress.recipe_file import load_recipe
 from compress.rundir import write_text
 from compress.seeds import Difference, Row, Seeds, gather
 from serve.errors import UserError

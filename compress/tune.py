@@ -11,7 +11,8 @@ import optuna
 
 from compress.fingerprint import fingerprint
 from compress.lineage import with_lineage
-from compress.recipe import TEACHER, Recipe, read_content
+from compress.recipe import TEACHER, Recipe
+from compress.recipe_file import read_content
 from compress.report.tuning import write_page
 from compress.tunecheck import check_teacher, check_tune
 from compress.tuneobjective import PARTIAL, RecipeObjective, model_of

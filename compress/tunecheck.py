@@ -8,7 +8,8 @@ from typing import Any
 
 import tomlkit
 
-from compress.recipe import TEACHER, Recipe, apply_change, parse_recipe
+from compress.recipe import TEACHER, Recipe
+from compress.recipe_file import apply_change, parse_recipe
 from compress.variants import HELD_OUT
 from serve.errors import UserError, did_you_mean
 from train.classifier import read_spec

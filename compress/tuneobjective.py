@@ -19,7 +19,8 @@ from filelock import FileLock
 
 from compress.fingerprint import fingerprint
 from compress.predictions import score_items
-from compress.recipe import TEACHER, Recipe, Student, Teacher, apply_change, parse_recipe
+from compress.recipe import TEACHER, Recipe, Student, Teacher
+from compress.recipe_file import apply_change, parse_recipe
 from compress.rundir import move_into_place
 from compress.teachers import all_teachers, seed_of, teachers_of
 from compress.tunecheck import as_change

@@ -14,7 +14,7 @@ from typing import Any
 import tomli_w
 import tomlkit
 
-from compress.recipe import apply_change
+from compress.recipe_file import apply_change
 from compress.rundir import RUN_JSON, write_text
 from compress.tunecheck import as_change
 from serve.errors import UserError

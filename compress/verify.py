@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from compress.predictions import read_scores
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from compress.replay import ReplayResult, replay
 from compress.report.schema import Report, Variant
 from compress.report.write import read_report

@@ -9,7 +9,7 @@ import pytest
 from text_models import text_classifier, tiny_folder
 from tiny_run import PRECISIONS, content, run_content
 
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from serve.errors import UserError
 from serve.predictor import Predictor
 from serve.runner import scores

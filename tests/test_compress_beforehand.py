@@ -12,7 +12,7 @@ from text_models import text_classifier, tiny_folder
 from tiny_run import content
 
 from compress.beforehand import check_models
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from serve.errors import UserError
 from train.classifier import Classifier, ModelConfig
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny_run import content, run_content
 
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from compress.stages import training
 from serve.errors import UserError
 from train.fit_result import FitResult

@@ -15,7 +15,7 @@ from filelock import FileLock
 from tiny_run import RECIPE, Ran
 
 from compress import cli, pipeline
-from compress.recipe import load_recipe, parse_recipe
+from compress.recipe_file import load_recipe, parse_recipe
 from serve.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent

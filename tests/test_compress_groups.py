@@ -11,7 +11,7 @@ from tiny_run import content
 
 from compress.drops import smallest_margin_points
 from compress.groups import LEAST, group_changes, group_problems
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from serve.errors import UserError
 from train.data import DataConfig, load_data
 

@@ -15,7 +15,8 @@ from compress.drops import smallest_margin_points
 from compress.init.look import look, script
 from compress.init.plan import MINILM, plan
 from compress.init.write import summary
-from compress.recipe import Recipe, load_recipe
+from compress.recipe import Recipe
+from compress.recipe_file import load_recipe
 from serve.errors import UserError
 from train.data import Data, load_data
 

@@ -11,7 +11,7 @@ import pytest
 from tiny_run import content, run_content
 
 from compress.lineage import with_lineage
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from serve.errors import UserError
 from train.data import load_data
 

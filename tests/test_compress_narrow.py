@@ -11,7 +11,7 @@ from test_compress_as_it_is import recipe_of
 from text_models import tiny_folder
 from tiny_run import run_content
 
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from serve.errors import UserError
 
 NARROW = {"heads": 1, "ffn_width": 24, "importance_items": 30}

@@ -17,7 +17,7 @@ from compress import cli
 from compress.optimize.command import Asked, Outcome, optimize
 from compress.optimize.direct import direct_content
 from compress.optimize.records import read_record
-from compress.recipe import load_recipe
+from compress.recipe_file import load_recipe
 from compress.stages import fitting, measuring
 from serve.errors import UserError
 from serve.locate import find_package

@@ -17,7 +17,8 @@ from tiny_run import content
 
 from compress.optimize.defaults import default_students
 from compress.optimize.space import check_space, designs_of
-from compress.recipe import Recipe, parse_recipe
+from compress.recipe import Recipe
+from compress.recipe_file import parse_recipe
 from train.classifier import Classifier, ModelConfig, new_classifier
 from train.draft import Wanted
 from train.sources import Items

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from tiny_run import Recorder, made_up_memory, run_content
 
 from compress.optimize.command import Asked, Outcome, optimize
-from compress.recipe import load_recipe
+from compress.recipe_file import load_recipe
 from compress.stages import measuring
 from serve.errors import UserError
 from serve.locate import find_package

@@ -25,7 +25,7 @@ from tiny_run import (
 )
 
 from compress.pipeline import run
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from compress.report.schema import Choice, Report
 from compress.rundir import open_run
 from compress.stages import choosing, fitting, measuring

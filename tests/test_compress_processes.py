@@ -17,7 +17,7 @@ from tiny_run import RECIPE
 from two_trainings import free_port, in_two_processes
 
 from compress.processes import check_together
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from compress.stages.context import held_out
 from serve.errors import UserError
 
@@ -31,7 +31,7 @@ from pathlib import Path
 from compress.console import Console
 from compress.pipeline import describe
 from compress.processes import follow, leading
-from compress.recipe import load_recipe
+from compress.recipe_file import load_recipe
 from compress.rundir import open_run
 from compress.stages.context import RunContext
 from compress.stages.training import train_models

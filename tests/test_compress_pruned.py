@@ -10,7 +10,7 @@ from text_models import tiny_folder
 from tiny_run import content, run_content
 from tokenizers import Tokenizer
 
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from serve.errors import UserError
 
 

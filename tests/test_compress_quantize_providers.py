@@ -13,7 +13,7 @@ from compress.quantize import providers
 from compress.quantize.config import Quantize
 from compress.quantize.precisions import convert
 from compress.quantize.providers import check_provider, could_saturate, reduced_range, runnable
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from compress.variants import packaged_variants
 from serve.errors import UserError
 from serve.predictor import OUTPUT

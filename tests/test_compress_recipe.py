@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from tiny_run import content
 
-from compress.recipe import Recipe, load_recipe, parse_recipe
+from compress.recipe import Recipe
+from compress.recipe_file import load_recipe, parse_recipe
 from compress.variants import baseline, packaged_variants, parents
 from serve.errors import UserError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from serve.errors import UserError
 
 RECIPE = """

@@ -6,7 +6,7 @@ import pytest
 from tiny_run import Recorder
 
 from compress.pipeline import run
-from compress.recipe import load_recipe
+from compress.recipe_file import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"

@@ -16,7 +16,7 @@ from tiny_run import Ran, Recorder, content, package_ids, run_content, scores, w
 from tokenizers import Tokenizer
 
 from compress.pipeline import run
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from compress.report.schema import Report
 from compress.rundir import open_run
 from compress.stages.context import RunContext

@@ -13,7 +13,7 @@ from PIL import Image
 from tiny_run import Recorder, content, weights
 
 from compress.pipeline import describe
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from compress.rundir import open_run
 from compress.stages.context import RunContext
 from compress.stages.training import train_models

@@ -13,7 +13,8 @@ from test_compress_stages_training import FIT, tiny, train
 from text_models import text_classifier, tiny_folder, wanted
 from tiny_run import run_content, weights
 
-from compress.recipe import Recipe, parse_recipe
+from compress.recipe import Recipe
+from compress.recipe_file import parse_recipe
 from compress.teachers import in_order
 from compress.variants import baseline, further_teachers, packaged_variants, parents
 from serve.errors import UserError

@@ -20,7 +20,7 @@ import torch
 
 from compress import cli
 from compress import tune as tuning
-from compress.recipe import load_recipe, parse_recipe
+from compress.recipe_file import load_recipe, parse_recipe
 from compress.tune import tune
 from compress.tunecheck import as_change
 from compress.tuneobjective import RecipeObjective

@@ -11,7 +11,7 @@ from test_compress_as_it_is import recipe_of
 from text_models import tiny_folder
 
 from compress import tuneobjective
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from compress.tunecheck import check_tune
 from compress.tuneobjective import RecipeObjective
 from serve.errors import UserError

@@ -11,7 +11,7 @@ import torch
 from image_models import image_model, tiny_folder
 from tiny_run import content, run_content
 
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from serve.errors import UserError
 from train.classifier import Classifier, load_classifier, save_classifier
 from train.distill.stages import find_stages

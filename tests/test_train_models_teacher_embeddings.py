@@ -11,7 +11,7 @@ import torch
 from text_models import FAMILIES, TEXTS, text_classifier, tiny_folder
 from tiny_run import content, run_content
 
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from serve.errors import UserError
 from serve.runner import scores
 from train.classifier import Classifier, load_classifier, save_classifier

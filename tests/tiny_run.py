@@ -16,7 +16,7 @@ import pytest
 from compress.console import Console
 from compress.memory import MemoryResult
 from compress.pipeline import run
-from compress.recipe import parse_recipe
+from compress.recipe_file import parse_recipe
 from compress.report.schema import Report
 from compress.stages import measuring
 

@@ -56,7 +56,7 @@ def run(
     Exit code 3: everything was done, but the choice does not meet the constraints.
     """
     from compress.processes import check_together
-    from compress.recipe import load_recipe
+    from compress.recipe_file import load_recipe
 
     with _told_once():
         resolved = load_recipe(recipe, changes)

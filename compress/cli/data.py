@@ -43,7 +43,7 @@ def preview(
 ) -> None:
     """Write a page with rows of the training split as they are and as training sees them, augmented."""
     from compress.preview import write_preview
-    from compress.recipe import load_recipe
+    from compress.recipe_file import load_recipe
 
     resolved = load_recipe(recipe, changes)
     page = write_preview(resolved, Path("runs") / resolved.name, out, model, rows)

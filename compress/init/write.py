@@ -12,7 +12,7 @@ import tomli_w
 
 from compress.init.look import Findings, look
 from compress.init.plan import Plan, plan
-from compress.recipe import load_recipe
+from compress.recipe_file import load_recipe
 from serve.errors import UserError
 
 

@@ -28,7 +28,8 @@ from compress.optimize.space import Proposals, check_space
 from compress.optimize.trials import Trials
 from compress.optimize.wording import space_lines, trial_line
 from compress.pipeline import describe, run
-from compress.recipe import TEACHER, Recipe, Student, apply_change, parse_recipe, read_content
+from compress.recipe import TEACHER, Recipe, Student
+from compress.recipe_file import apply_change, parse_recipe, read_content
 from compress.report.optimizing import write_page
 from compress.report.schema import Choice, Report
 from compress.rundir import RUN_JSON, RunDir, adopt_stages, open_run, write_text
