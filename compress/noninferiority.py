@@ -30,14 +30,15 @@ def paired_p(lost: int, gained: int, n: int, margin: float) -> float:
     observed = float(score_z(np.array(lost), np.array(gained), n, margin))
     low = float(beta.ppf(_UNLIKELY / 2, gained, n - gained + 1)) if gained else 0.0
     high = float(beta.ppf(1 - _UNLIKELY / 2, gained + 1, n - gained))
-    shares = np.linspace(low, min(high, (1 - margin) / 2), _GRID)
-    worst = max(_chance(observed, n, margin, float(share)) for share in shares)
+    most = (1 - margin) / 2  # with more gains, there are not items enough for such a drop
+    shares = np.linspace(low, min(high, most), _GRID) if low <= most else []
+    worst = max(_chance(observed, n, margin, float(share)) for share in shares) if len(shares) else 0.0
     return min(1.0, worst + _UNLIKELY + _TAIL)
 
 
 def _chance(observed: float, n: int, margin: float, gain: float) -> float:
     """Of a score statistic at most `observed`, where the true shares of lost and gained are margin + gain and gain."""
-    loss = margin + gain
+    loss = min(1.0, margin + gain)
     first, last = binom.ppf(_TAIL / 4, n, loss), binom.ppf(1 - _TAIL / 4, n, loss)
     lost = np.arange(int(first), int(last) + 1)[:, None]
     share = min(1.0, gain / (1 - loss)) if loss < 1 else 0.0

@@ -107,3 +107,10 @@ def test_a_verdict_tells_when_only_the_exact_test_refuses() -> None:
     assert p > binomtest(lost, n, margin / 100, "less").pvalue > LEVEL
     shortfall = Drop(1.0, 0.5, 1.5, n, right=19, target=96.0)
     assert margin_p(accept, shortfall) is None
+
+
+def test_margins_that_leave_no_room_for_gains_are_judged_too() -> None:
+    for margin in (0.6, 0.99, 1.0):
+        assert paired_p(5, 20, 60, margin) < LEVEL  # a drop of so much is out of reach with twenty gains
+    assert paired_p(60, 0, 60, 1.0) == 1.0
+    assert paired_p(59, 0, 60, 1.0) < LEVEL
