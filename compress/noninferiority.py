@@ -31,7 +31,7 @@ def paired_p(lost: int, gained: int, n: int, margin: float) -> float:
     low = float(beta.ppf(_UNLIKELY / 2, gained, n - gained + 1)) if gained else 0.0
     high = float(beta.ppf(1 - _UNLIKELY / 2, gained + 1, n - gained))
     most = (1 - margin) / 2  # with more gains, there are not items enough for such a drop
-    shares = np.linspace(low, min(high, most), _GRID) if low <= most else []
+    shares = np.linspace(low, min(high, most), _GRID if low <= most else 0)
     worst = max(_chance(observed, n, margin, float(share)) for share in shares) if len(shares) else 0.0
     return min(1.0, worst + _UNLIKELY + _TAIL)
 
