@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from serve.manifest import ServingConfig
 from train.augment import AugmentConfig
 from train.distill import DistillConfig
 from train.fit_config import FitConfig
@@ -25,14 +26,15 @@ _ALWAYS: dict[type[BaseModel], frozenset[str]] = {
     ),
     DistillConfig: frozenset(("method", "temperature", "alpha")),
     AugmentConfig: frozenset(("shift", "flip")),
+    ServingConfig: frozenset(("threads", "workers", "graph_level")),
 }
 
 
 def fingerprint(content: Mapping[str, Any]) -> str:
     """sha256 of the canonical JSON of `content`; pydantic models count by their fields.
 
-    Those of [*.fit], [*.fit.augment] and [students.distill] that came later count only where they are not at their
-    default. Raises TypeError for what is neither JSON nor a model.
+    Those of [*.fit], [*.fit.augment], [students.distill] and [serving] that came later count only where they are not
+    at their default. Raises TypeError for what is neither JSON nor a model.
     """
 
     def plain(value: Any) -> Any:

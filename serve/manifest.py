@@ -124,3 +124,16 @@ class ServingConfig(BaseModel):
     threads: int = Field(default=1, ge=1, le=256)
     workers: int = Field(default=1, ge=1, le=256)
     graph_level: GraphLevel = "all"
+    # Dynamic batching (serve/batching.py): inputs in one run of the model, and how long an idle one waits for more.
+    max_batch: int = Field(default=1, ge=1, le=1024)
+    max_wait_ms: float = Field(default=0, ge=0, le=1000, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _waiting_has_a_point(self) -> ServingConfig:
+        if self.max_wait_ms > 0 and self.max_batch == 1:
+            raise ValueError(f"max_wait_ms = {self.max_wait_ms:g}, but a batch of one waits for nobody: set max_batch")
+        return self
+
+    def unbatched(self) -> ServingConfig:
+        """The same without batching, as a package needs it whose answers depend on the batch."""
+        return self.model_copy(update={"max_batch": 1, "max_wait_ms": 0.0})

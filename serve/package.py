@@ -44,7 +44,7 @@ def load_package(path: Path) -> Package:
     path = Path(path)
     if not path.is_dir():
         raise PackageError(f"no model package at {path}", "expected a folder with manifest.json in it")
-    manifest = _read_manifest(path / MANIFEST)
+    manifest = read_manifest(path)
     contents = {name: _read_verified(path, name, digest) for name, digest in manifest.files.items()}
     if MODEL not in contents:
         raise PackageError(f"{path / MANIFEST} lists no {MODEL}", "write the package again")
@@ -93,7 +93,9 @@ def write_serving(path: Path, serving: ServingConfig) -> None:
     partial.replace(path / SERVING)
 
 
-def _read_manifest(file: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the package at `path`, its id checked; its files are not read. Raises PackageError."""
+    file = path / MANIFEST
     try:
         manifest = Manifest.model_validate(_read_json(file))
     except ValidationError as error:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from compress import fingerprint as fingerprints
 from compress.fingerprint import fingerprint
+from serve.manifest import ServingConfig
 from train.augment import AugmentConfig
 from train.distill import DistillConfig
 from train.fit_config import FitConfig
@@ -78,6 +79,12 @@ def test_every_field_of_training_that_came_later_counts_once_it_is_set(monkeypat
     assert fingerprint({"augment": Later()}) == fingerprint({"augment": Later(first=1, second=())}) == bare
     others = [fingerprint({"augment": other}) for other in (Later(first=2), Later(second=(1,)))]
     assert len({bare, *others}) == 3
+
+
+def test_settings_of_serving_that_came_later_count_once_they_are_set() -> None:
+    before = {"threads": 2, "workers": 1, "graph_level": "all"}
+    assert fingerprint({"serving": ServingConfig(threads=2)}) == plainly({"serving": before})
+    assert fingerprint({"serving": ServingConfig(threads=2, max_batch=8)}) != plainly({"serving": before})
 
 
 def test_fields_that_always_count_are_there() -> None:

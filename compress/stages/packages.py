@@ -13,7 +13,7 @@ from compress.quantize.config import is_integer
 from compress.quantize.providers import reduced_range
 from compress.stages.context import RunContext, held_out
 from compress.variants import Variant, parents
-from serve.package import read_serving, write_serving
+from serve.package import read_manifest, read_serving, write_serving
 
 
 def make_packages(run: RunContext, before: dict[str, PackageResult]) -> dict[str, PackageResult]:
@@ -24,10 +24,16 @@ def make_packages(run: RunContext, before: dict[str, PackageResult]) -> dict[str
 
 
 def set_serving(run: RunContext, packages: list[Path]) -> None:
-    """Have packages run as the recipe says. Where it says nothing, what a user wrote into serving.json stays."""
+    """Have packages run as the recipe says. Where it says nothing, what a user wrote into serving.json stays.
+
+    Packages whose answers depend on the batch are never batched, whatever the recipe says.
+    """
+    if (wanted := run.recipe.serving) is None:
+        return
     for package in packages:
-        if run.recipe.serving is not None and read_serving(package) != run.recipe.serving:
-            write_serving(package, run.recipe.serving)
+        own = wanted if wanted.max_batch == 1 or read_manifest(package).batch_invariant else wanted.unbatched()
+        if read_serving(package) != own:
+            write_serving(package, own)
 
 
 def make_held_out_packages(run: RunContext) -> dict[str, PackageResult]:
