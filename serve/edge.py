@@ -8,13 +8,13 @@ Only what never reaches Python is out of its reach: to bytes that are not HTTP, 
 from __future__ import annotations
 
 import json
-import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from serve.errors import RequestError, did_you_mean
+from serve.logs import log
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,7 +24,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 EXCHANGE = "limbeck.exchange"  # where an inner layer finds the request's Exchange in the scope
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
-_log = logging.getLogger("bentoml.limbeck")  # below BentoML's logger, so that its handlers and level hold
 
 # BentoML answers these in its own words, or without any.
 _FOREIGN = {
@@ -62,9 +61,9 @@ class Edge:
             if not exchange.started:  # BentoML's time limit swallows what is raised within it
                 raise RuntimeError("the application sent no answer")
         except RequestError as error:
-            await exchange.fail(exchange.relay, error)
+            await exchange.fail(error)
         except Exception:
-            await exchange.fail_internally(exchange.relay)
+            await exchange.fail_internally()
 
     def _misrouted(self, scope: Scope) -> RequestError | None:
         methods = self._routes.get(scope["path"])
@@ -92,49 +91,49 @@ class Exchange:
         self._path = scope["path"]
         self._send = send
         self.started = False
-        self._ours = False
+        self.status = 0  # of the answer that was sent
         self._foreign_status: int | None = None  # of an error that is not in our form and is being swallowed
 
     async def relay(self, message: Message) -> None:
-        """Pass on what the application sends; an error that did not come through `fail` is replaced."""
+        """Pass on what BentoML sends; an error of its own is replaced."""
         if message["type"] == "http.response.start":
-            if message["status"] >= 400 and not self._ours:
+            if message["status"] >= 400:
                 self._foreign_status = message["status"]
                 return
-            self.started = True
+            self.started, self.status = True, message["status"]
             message = {**message, "headers": [*message.get("headers", ()), *self._headers()]}
         elif self._foreign_status is not None:
             if not message.get("more_body", False):
                 status, self._foreign_status = self._foreign_status, None
-                await self.fail(self.relay, _foreign_error(status))
+                await self.fail(_foreign_error(status))
             return
         await self._send(message)
 
-    async def answer(
-        self, send: Send, body: bytes, status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()
-    ) -> None:
-        """Send a whole JSON answer through `send`, which is `relay` as the layers in between have wrapped it."""
-        self._ours = True
+    async def answer(self, body: bytes, status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """Send a whole JSON answer."""
+        self.started, self.status = True, status
         own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
-        await send({"type": "http.response.body", "body": body})
+        all_headers = [*own, *headers, *self._headers()]
+        await self._send({"type": "http.response.start", "status": status, "headers": all_headers})
+        await self._send({"type": "http.response.body", "body": body})
 
-    async def fail(self, send: Send, error: RequestError) -> None:
+    async def fail(self, error: RequestError) -> None:
         """Send an error in the one form."""
-        content = {"code": error.code, "message": error.message, "hint": error.hint, "request_id": self._id_text()}
-        await self.answer(send, json.dumps({"error": content}).encode(), error.status, error.headers)
+        content = {"code": error.code, "message": error.message, "hint": error.hint, "request_id": self.id_text}
+        await self.answer(json.dumps({"error": content}).encode(), error.status, error.headers)
 
-    async def fail_internally(self, send: Send) -> None:
+    async def fail_internally(self) -> None:
         """Log the exception being handled, and send a 500 that says nothing of it."""
-        _log.exception("request %s failed", self._id_text())
+        log.exception("request %s failed", self.id_text, extra={"fields": {"request_id": self.id_text}})
         if not self.started:
-            await self.fail(send, _foreign_error(500))
+            await self.fail(_foreign_error(500))
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         headers = [(b"x-request-id", self.request_id), (b"x-content-type-options", b"nosniff")]
         return [*headers, (b"content-security-policy", _PAGE_POLICY)] if self._path == "/" else headers
 
-    def _id_text(self) -> str:
+    @property
+    def id_text(self) -> str:
         return self.request_id.decode("ascii")
 
 

@@ -22,7 +22,9 @@ from serve.errors import InputError, RequestError
 from serve.images import MAX_PIXELS
 from serve.limits import Limits
 from serve.manifest import ServingConfig
+from serve.metrics import ModelMetrics
 from serve.predictor import Predictor
+from serve.stopwatch import Stopwatch
 
 DEFAULT_TOP_K = 3
 _TOO_LARGE = ("too_many_pixels", "text_too_long")
@@ -36,7 +38,9 @@ class Engine:
         self.labels = predictor.labels
         self.task = predictor.package.manifest.task
         self._predictor = predictor
-        self._model = {"id": predictor.package.manifest.id, "name": predictor.package.name}
+        self.model_id = predictor.package.manifest.id
+        self.metrics = ModelMetrics(self.model_id, predictor.labels, predictor.package.card.get("expected", {}))
+        self._model = {"id": self.model_id, "name": predictor.package.name}
         self._abstain_below = predictor.package.manifest.abstain_below
         self._pool = ThreadPoolExecutor(pool_size(predictor.package.serving), thread_name_prefix="classify")
 
@@ -79,24 +83,31 @@ class Engine:
     def _default_top_k(self) -> int:
         return min(DEFAULT_TOP_K, len(self.labels))
 
-    async def respond(self, headers: Mapping[bytes, bytes], query_string: bytes, body: bytes) -> bytes:
-        """The JSON answer to a request. Parsing, decoding and the model run in a thread, so health checks are answered.
+    async def respond(self, headers: Mapping[bytes, bytes], query_string: bytes, body: bytes) -> Answer:
+        """The answer to a request. Parsing, decoding and the model run in a thread, so health checks are answered.
 
         Raises RequestError. If the caller gives up waiting, the work ends at its next input.
         """
         abandoned = threading.Event()
+        stopwatch = Stopwatch()
 
-        def work() -> bytes:
+        def work() -> Answer:
+            stopwatch.lap("queue")
             query = parse_query(headers, query_string, body, self.limits, self.task)
-            return json.dumps(self.answer(query, abandoned), separators=(",", ":"), allow_nan=False).encode()
+            content = self.answer(query, abandoned, stopwatch)
+            text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+            return Answer(text, content["predictions"], stopwatch)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         finally:
             abandoned.set()
 
-    def answer(self, query: Query, abandoned: threading.Event | None = None) -> dict[str, Any]:
+    def answer(
+        self, query: Query, abandoned: threading.Event | None = None, stopwatch: Stopwatch | None = None
+    ) -> dict[str, Any]:
         """The answer to a query, as JSON's types. Raises RequestError if not one of its inputs could be read."""
+        stopwatch = stopwatch or Stopwatch()
         top_k = self._default_top_k if query.top_k is None else query.top_k
         if not 1 <= top_k <= len(self.labels):
             raise RequestError(422, "bad_top_k", f"top_k is {top_k}", f"ask for 1 to {len(self.labels)}, all labels")
@@ -104,7 +115,10 @@ class Engine:
         rows = [outcome.inputs for outcome in prepared if isinstance(outcome, _Prepared)]
         if not rows:
             raise _refusal(prepared)
-        named = iter(self._name(self._compute(rows, abandoned), top_k))
+        stopwatch.lap("preprocess")
+        scores = self._compute(rows, abandoned)
+        stopwatch.lap("compute")
+        named = iter(self._name(scores, top_k))
         predictions = [
             _error_item(outcome) if isinstance(outcome, InputError) else {**next(named), **outcome.notes}
             for outcome in prepared
@@ -152,6 +166,20 @@ def pool_size(serving: ServingConfig) -> int:
     """Threads that classify: as many as fill the cores, given the workers and the threads of each model run."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // (serving.threads * serving.workers))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request gets, and what is counted of it."""
+
+    body: bytes
+    predictions: list[dict[str, Any]]
+    stopwatch: Stopwatch
+
+    @property
+    def best(self) -> list[tuple[str, float]]:
+        """Label and score of each input that could be read."""
+        return [(each["label"], each["score"]) for each in self.predictions if "label" in each]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Importing this module loads no model; that happens when the server starts.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from typing import Any, NoReturn
@@ -18,16 +19,16 @@ from serve.bodies import query_from
 from serve.edge import App, Edge
 from serve.engine import Engine
 from serve.errors import UserError
+from serve.gate import Gate
 from serve.limits import Limits, positive
 from serve.locate import ENV, find_package
+from serve.logs import log_format, set_up
+from serve.metrics import instruments
 from serve.package import read_serving
 from serve.predictor import Predictor
 from serve.routes import ROUTES, Routes
 
 do_not_track.cache_clear()  # the `bentoml serve` command asked before it imported this module, and remembers
-
-# Of the latency histogram. BentoML's start at 5 ms, by when a small model has long answered.
-_BUCKETS_S = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]
 
 
 def _settings() -> dict[str, Any]:
@@ -36,11 +37,9 @@ def _settings() -> dict[str, Any]:
     return {
         "workers": _workers(),
         "http": {"host": "0.0.0.0" if contained else "127.0.0.1", "port": 3000},
-        "traffic": {"timeout": LIMITS.request_seconds, "max_concurrency": LIMITS.max_concurrency},
-        "metrics": {"duration": {"buckets": _BUCKETS_S}},
-        # Tracing and a line for each request cost as much time as a small model; the metrics count requests anyway.
+        "traffic": {"timeout": LIMITS.request_seconds},
         "tracing": {"excluded_urls": ".*"},
-        "logging": {"access": {"enabled": bool(os.environ.get("LIMBECK_ACCESS_LOG"))}},
+        "logging": {"access": {"enabled": False}},  # what passes BentoML are health checks and the page
     }
 
 
@@ -63,16 +62,18 @@ class _EdgedService(bentoml.Service):
     """A service whose application is wrapped by the Edge, outside of BentoML's own layers."""
 
     def to_asgi(self, is_main: bool = True) -> App:
-        return Edge(super().to_asgi(is_main), ROUTES)
+        routes = Routes(super().to_asgi(is_main), _STATE, bool(os.environ.get("LIMBECK_ACCESS_LOG")))
+        return Edge(routes, ROUTES)
 
 
 try:
     LIMITS = Limits.from_env()
+    LOG_FORMAT = log_format()
     _SETTINGS = _settings()
 except UserError as error:
     _exit(error)
 
-_STATE: dict[str, Any] = {}  # what the instance tells the middleware: "engine", once the model is loaded
+_STATE: dict[str, Any] = {}  # what the instance tells the routes: "engine" and "gate", once the model is loaded
 
 
 @bentoml.service(service_class=_EdgedService, **_SETTINGS)
@@ -82,7 +83,9 @@ class Classifier:
     def __init__(self) -> None:
         self.engine = Engine(Predictor.load(find_package()), LIMITS)
         self.engine.warm_up()
-        _STATE["engine"] = self.engine
+        set_up(LOG_FORMAT, self.engine.model_id)
+        capacity = math.ceil(LIMITS.max_concurrency / _workers())
+        _STATE.update(engine=self.engine, gate=Gate(capacity, LIMITS.request_seconds, instruments().inside.inc))
 
     @bentoml.on_deployment
     @staticmethod
@@ -104,7 +107,3 @@ class Classifier:
         """Classify texts, or images as base64, whichever the model takes (GET /model says it)."""
         # Describes /predict to BentoML's clients; over HTTP, Routes answers it.
         return self.engine.answer(query_from({"inputs": inputs, "top_k": top_k}, LIMITS, self.engine.task))
-
-
-_service: Any = Classifier  # to a type checker, the decorated class is still the class
-_service.add_asgi_middleware(Routes, state=_STATE)

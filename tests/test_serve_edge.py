@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from serve.edge import Edge
 from serve.engine import Engine
+from serve.gate import Gate
 from serve.limits import Limits
 from serve.predictor import Predictor
 from serve.routes import ROUTES, Routes
@@ -36,7 +38,7 @@ def _client(answer: Callable[[Request], Response], engine: Engine | None = None)
     async def bentoml(scope: Any, receive: Any, send: Any) -> None:
         await answer(Request(scope, receive))(scope, receive, send)
 
-    return TestClient(Edge(Routes(bentoml, {"engine": engine}), ROUTES))
+    return TestClient(Edge(Routes(bentoml, {"engine": engine, "gate": Gate(8, 30)}), ROUTES))
 
 
 def _fine(request: Request) -> Response:
@@ -166,6 +168,58 @@ def test_our_own_errors_keep_their_words(engine: Engine) -> None:
     assert response.status_code == 422
     assert _error(response)["code"] == "not_an_image"
     assert "PNG" in _error(response)["hint"]
+
+
+def test_an_answer_says_where_its_time_went(engine: Engine) -> None:
+    timing = _client(_fine, engine).post("/classify", content=colored(1, 2, 3), headers=PNG).headers["server-timing"]
+    assert [part.split(";dur=")[0] for part in timing.split(", ")] == ["queue", "preprocess", "compute"]
+    assert all(float(part.split("=")[1]) >= 0 for part in timing.split(", "))
+
+
+def test_the_access_log_has_a_line_for_each_request_and_nothing_of_what_was_sent(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    routes = Routes(_nothing, {"engine": engine, "gate": Gate(8, 30)}, access_log=True)
+    client = TestClient(Edge(routes, ROUTES))
+    with caplog.at_level(logging.INFO, logger="bentoml.limbeck"):
+        client.post("/classify", content=colored(1, 2, 3), headers={**PNG, "X-Request-ID": "first"})
+        client.post("/classify?secret=1", content=b"secret", headers={**PNG, "X-Request-ID": "second"})
+    good, bad = (record for record in caplog.records if record.message.startswith("classify"))
+    assert (
+        good.__dict__["fields"] | {"model": engine.model_id, "request_id": "first", "status": 200, "inputs": 1}
+        == (good.__dict__["fields"])
+    )
+    assert bad.__dict__["fields"] == {
+        "model": engine.model_id,
+        "request_id": "second",
+        "status": 422,
+        "inputs": None,
+    }
+    assert "secret" not in caplog.text
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("it was passed on")
+
+
+def test_a_request_too_many_is_refused_with_retry_after(engine: Engine) -> None:
+    client = TestClient(Edge(Routes(_nothing, {"engine": engine, "gate": Gate(0, 30)}), ROUTES))
+    response = client.post("/classify", content=colored(1, 2, 3), headers=PNG)
+    assert (response.status_code, response.headers["retry-after"]) == (429, "1")
+    assert _error(response)["code"] == "too_many_requests"
+
+
+def test_a_request_that_takes_too_long_is_a_504(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute = engine._predictor.compute
+
+    def slow(inputs: Any) -> Any:
+        time.sleep(0.1)
+        return compute(inputs)
+
+    monkeypatch.setattr(engine._predictor, "compute", slow)
+    client = TestClient(Edge(Routes(_nothing, {"engine": engine, "gate": Gate(1, 0.05)}), ROUTES))
+    response = client.post("/classify", content=colored(1, 2, 3), headers=PNG)
+    assert (response.status_code, _error(response)["code"]) == (504, "timeout")
 
 
 def test_a_head_request_is_a_get_without_its_body(engine: Engine) -> None:

@@ -68,7 +68,7 @@ def test_top_k_has_a_default_and_bounds(engine: Engine) -> None:
 def test_scores_survive_json_to_the_last_bit(engine: Engine) -> None:
     item = colored(201, 99, 51)
     expected = scores(engine._predictor, [item])[0]
-    text = asyncio.run(engine.respond(RAW, b"top_k=4", item))
+    text = asyncio.run(engine.respond(RAW, b"top_k=4", item)).body
     named = json.loads(text)["predictions"][0]["top_k"]
     got = {entry["label"]: np.float32(entry["score"]) for entry in named}
     assert [got[label] for label in LABELS] == expected.tolist()
@@ -131,7 +131,7 @@ def test_the_event_loop_is_free_while_the_model_runs(engine: Engine, monkeypatch
         release.set()
         return await task
 
-    assert json.loads(asyncio.run(scenario()))["predictions"][0]["label"] == "red"
+    assert json.loads(asyncio.run(scenario()).body)["predictions"][0]["label"] == "red"
 
 
 def test_work_that_nobody_waits_for_ends_at_the_next_input(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,14 +218,15 @@ def test_the_model_and_its_limits(client: httpx.Client, served: Served) -> None:
     assert (model["limits"]["max_items"], model["limits"]["max_body_bytes"]) == (MAX_ITEMS, MAX_BODY)
 
 
-def test_health_metrics_and_the_page(client: httpx.Client) -> None:
+def test_health_metrics_and_the_page(client: httpx.Client, served: Served) -> None:
     for path in ("/livez", "/readyz", "/healthz", "/schema.json", "/docs.json", "/", "/static_content/index.css"):
         assert client.get(path).status_code == 200, path
     client.get("/some/random/address")
     client.post("/classify", json={"inputs": [_text(RED)]})
     metrics = client.get("/metrics").text
-    assert 'bentoml_service_request_total{endpoint="/classify",http_response_code="200"' in metrics
-    assert 'le="0.002"' in metrics
+    assert f'limbeck_requests_total{{model="{served.model_id}",status="200"}}' in metrics
+    assert 'phase="compute"' in metrics
+    assert 'le="0.0001"' in metrics
     assert "random" not in metrics
 
 

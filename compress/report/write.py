@@ -9,16 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from compress.predictions import read_scores
+from compress.report.cards import write_cards
 from compress.report.render import render_html, render_markdown, render_model_card
 from compress.report.schema import Report
 from compress.rundir import write_text
 from serve.errors import UserError
-from serve.package import CARD
 from train.data import Data
 
 REPORT_JSON = "report.json"
 _PAYLOADS = 256
-_JUDGED = {"metric", "target_percent", "max_drop_points"}
 
 
 def write_report(report: Report, folder: Path) -> None:
@@ -26,7 +25,7 @@ def write_report(report: Report, folder: Path) -> None:
     write_text(folder / "report.html", render_html(report))
     write_text(folder / "report.md", render_markdown(report))
     write_text(folder / "MODEL_CARD.md", render_model_card(report))
-    _write_cards(report, folder)
+    write_cards(report, folder)
     write_text(folder / REPORT_JSON, report.model_dump_json(indent=2) + "\n")
 
 
@@ -65,26 +64,3 @@ def write_payloads(report: Report, data: Data, folder: Path) -> None:
 
 def _as_json(item: bytes, task: str) -> str:
     return item.decode("utf-8") if task == "text" else base64.b64encode(item).decode("ascii")
-
-
-def _write_cards(report: Report, folder: Path) -> None:
-    """Each package's card.json gets what was measured of it: the card may change, the package's id does not."""
-    for variant in report.variants:
-        file = folder / "packages" / variant.id / CARD
-        if not file.exists():
-            continue
-        card = json.loads(file.read_text(encoding="utf-8"))
-        card["metrics"] = {
-            "split": "test",
-            "n": variant.n,
-            "accuracy": variant.accuracy,
-            "accuracy_ci95": variant.accuracy_ci95,
-            "macro_f1": variant.macro_f1,
-            "ece": variant.ece,
-            "accuracy_drop_points": variant.accuracy_drop_points,
-            "accuracy_drop_points_ci95": variant.accuracy_drop_points_ci95,
-            "verdict": variant.verdict,
-        }
-        if report.constraints.target_percent is not None:  # else the verdict would seem to rest on the drop
-            card["metrics"]["judged"] = report.constraints.model_dump(include=_JUDGED)
-        write_text(file, json.dumps(card, indent=2) + "\n")

@@ -1,0 +1,63 @@
+"""How many requests are in the server at once, and for how long each may stay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+
+from serve.errors import RequestError
+
+
+class Gate:
+    """Lets at most `capacity` requests in at once; each has `seconds` from there to its answer.
+
+    One gate for each worker process, used from its event loop alone.
+    """
+
+    def __init__(self, capacity: int, seconds: float, tell: Callable[[int], None] = lambda change: None) -> None:
+        """`tell` hears of each request that enters (1) and leaves (-1)."""
+        self._inside = 0
+        self._capacity = capacity
+        self._seconds = seconds
+        self._tell = tell
+
+    def enter(self) -> _Visit:
+        """To be used as `async with`. Raises RequestError: 429 at once when full, 504 when the time is up."""
+        if self._inside >= self._capacity:
+            raise RequestError(
+                429,
+                "too_many_requests",
+                "the server has as many requests as it takes at once",
+                "try again in a moment",
+                [(b"retry-after", b"1")],
+            )
+        return _Visit(self, self._seconds)
+
+    def moved(self, change: int) -> None:
+        """`change` more requests are inside."""
+        self._inside += change
+        self._tell(change)
+
+
+class _Visit:
+    """One request's stay. What runs inside is cancelled when its time is up."""
+
+    def __init__(self, gate: Gate, seconds: float) -> None:
+        self._gate = gate
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._gate.moved(1)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._gate.moved(-1)
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise RequestError(
+                504, "timeout", "the answer was not ready in time", "send fewer or smaller inputs in one request"
+            ) from None

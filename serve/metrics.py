@@ -1,0 +1,97 @@
+"""What GET /metrics says of the classifier, summed over the worker processes.
+
+BentoML's folder for them is known only once a worker starts, so prometheus_client is imported no earlier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from serve.stopwatch import PHASES
+
+if TYPE_CHECKING:
+    from prometheus_client import Counter, Gauge, Histogram
+
+    from serve.engine import Answer
+
+# Seconds. A small model answers within the first few; most libraries' buckets begin where its slowest requests end.
+_STEPS = (1, 1.5, 2, 3, 5, 7)
+_SECONDS = (*(scale * step for scale in (1e-4, 1e-3, 1e-2, 1e-1, 1.0) for step in _STEPS), 10.0, 30.0)
+SCORES = tuple(step / 20 for step in range(1, 21))
+_MOST_LABELS = 100  # of one model; the rest are counted as one, so that ImageNet does not make 1,000 series
+OTHERS = "(others)"
+
+
+class Instruments:
+    """The series of this process. One set for a process: a name can be registered once."""
+
+    def __init__(self) -> None:
+        from prometheus_client import Counter, Gauge, Histogram
+
+        self.seconds: Histogram = Histogram(
+            "limbeck_phase_seconds", "Time of a request by phase.", ("model", "phase"), buckets=_SECONDS
+        )
+        self.total: Histogram = Histogram(
+            "limbeck_request_seconds", "From a request's whole body to its answer.", ("model",), buckets=_SECONDS
+        )
+        self.requests: Counter = Counter("limbeck_requests", "Requests to classify.", ("model", "status"))
+        self.predictions: Counter = Counter("limbeck_predictions", "Inputs by the label given.", ("model", "label"))
+        self.confidence: Histogram = Histogram(
+            "limbeck_confidence", "The best score of each input.", ("model",), buckets=SCORES
+        )
+        self.expected: Gauge = Gauge(
+            "limbeck_expected_share",
+            "Share of the test split's inputs that the model gives a label.",
+            ("model", "label"),
+            multiprocess_mode="mostrecent",
+        )
+        self.expected_confidence: Gauge = Gauge(
+            "limbeck_expected_confidence_share",
+            "Share of the test split's inputs whose best score is at most le.",
+            ("model", "le"),
+            multiprocess_mode="mostrecent",
+        )
+        self.inside: Gauge = Gauge(
+            "limbeck_in_flight", "Requests to classify in the server.", multiprocess_mode="livesum"
+        )
+
+
+instruments = lru_cache(maxsize=1)(Instruments)
+
+
+class ModelMetrics:
+    """The series of one model. `expected` is its card's: what it answered on the test split."""
+
+    def __init__(self, model: str, labels: Sequence[str], expected: Mapping[str, Mapping[str, float]]) -> None:
+        series = instruments()
+        self._series = series
+        self._model = model
+        self._seconds = {phase: series.seconds.labels(model, phase) for phase in PHASES}
+        self._total = series.total.labels(model)
+        self._confidence = series.confidence.labels(model)
+        self._label = {label: label for label in labels[:_MOST_LABELS]}
+        self._show_expected(expected)
+
+    def _show_expected(self, expected: Mapping[str, Mapping[str, float]]) -> None:
+        shares: dict[str, float] = {}
+        for label, share in expected.get("labels", {}).items():
+            name = self._label.get(label, OTHERS)
+            shares[name] = shares.get(name, 0.0) + share
+        for label, share in shares.items():
+            self._series.expected.labels(self._model, label).set(share)
+        for bound, share in expected.get("confidence", {}).items():
+            self._series.expected_confidence.labels(self._model, bound).set(share)
+
+    def count(self, status: int, answer: Answer | None) -> None:
+        """Count a request by the status of its answer; where it was classified, also its time and its predictions."""
+        self._series.requests.labels(self._model, str(status)).inc()
+        if answer is None:
+            return
+        self._total.observe(answer.stopwatch.stop())
+        for phase, seconds in answer.stopwatch.laps.items():
+            self._seconds[phase].observe(seconds)
+        for label, score in answer.best:
+            self._series.predictions.labels(self._model, self._label.get(label, OTHERS)).inc()
+            self._confidence.observe(score)

@@ -1,0 +1,37 @@
+"""Where the time of one request goes."""
+
+from __future__ import annotations
+
+import time
+
+PHASES = ("queue", "preprocess", "compute", "overhead")
+
+
+class Stopwatch:
+    """Runs from when a request's body is whole.
+
+    "queue" is the wait for a thread, or for a batch; "preprocess" parsing, decoding and tokenizing; "compute" the
+    model; "overhead" all the rest, up to the moment at which the answer was handed to the web server.
+    """
+
+    __slots__ = ("_last", "_started", "laps")
+
+    def __init__(self) -> None:
+        self._started = self._last = time.perf_counter()
+        self.laps: dict[str, float] = {}  # phase -> seconds
+
+    def lap(self, phase: str) -> None:
+        """The time since the last lap was spent on `phase`."""
+        now = time.perf_counter()
+        self.laps[phase] = self.laps.get(phase, 0.0) + now - self._last
+        self._last = now
+
+    def stop(self) -> float:
+        """Seconds in all; what no lap claimed is overhead."""
+        total = time.perf_counter() - self._started
+        self.laps["overhead"] = total - sum(self.laps.values())
+        return total
+
+    def header(self) -> bytes:
+        """The laps so far as a Server-Timing header, in ms."""
+        return ", ".join(f"{phase};dur={1000 * seconds:.3f}" for phase, seconds in self.laps.items()).encode()
