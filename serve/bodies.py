@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 _DISCARD_FACTOR, _DISCARD_SECONDS = 8, 3
 _CLOSE = ((b"connection", b"close"),)  # what was not read would be taken for the next request
 _SHOWN = 40  # characters of a request that an error quotes
+# Values that a JSON body may hold before it is read as JSON: 16 MB of `[],[],...` become 385 MB of empty lists.
+_VALUES_PER_INPUT, _VALUES_BESIDE = 16, 1000
+_OPENERS = (b",", b"[", b"{")  # each value but the first stands behind one of these
+_STRING_OR_OPENER = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|([,\[{])', re.DOTALL)
 
 
 # How each task's inputs are sent: the Content-Type, and what the body then is. GET /model says it too.
@@ -111,7 +116,7 @@ def parse_query(headers: Mapping[bytes, bytes], query_string: bytes, body: bytes
     if raw:
         return Query([body], _integer(parameters.get("top_k")))
     if kind == b"application/json":
-        return query_from(_json_object(body, task), limits, task)
+        return query_from(_json_object(body, task, limits), limits, task)
     return _multipart_query(options.get(b"boundary", b""), body, limits)
 
 
@@ -159,8 +164,22 @@ def _expected(task: Task) -> str:
     return f"expected {BODIES[task]['application/json']}"
 
 
-def _json_object(body: bytes, task: Task) -> dict[str, Any]:
+def _check_values(body: bytes, limits: Limits) -> None:
+    """Refuse JSON with far more values than inputs are allowed. A text may hold any number of commas and brackets."""
+    most = _VALUES_PER_INPUT * limits.max_items + _VALUES_BESIDE
+    if sum(map(body.count, _OPENERS)) <= most:  # so it is for nearly every request, and as fast as memory is read
+        return
+    values = 0
+    for match in _STRING_OR_OPENER.finditer(body):
+        values += match.lastindex is not None
+        if values > most:
+            message = f"the JSON has more than {most} values, for at most {limits.max_items} inputs"
+            raise RequestError(413, "too_many_inputs", message, "see /openapi.json for what to send")
+
+
+def _json_object(body: bytes, task: Task, limits: Limits) -> dict[str, Any]:
     expected = _expected(task)
+    _check_values(body, limits)
     try:
         content = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
     except RecursionError:

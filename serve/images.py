@@ -17,7 +17,15 @@ from serve.manifest import ImagePreprocessing
 
 # Formats that a request may carry. Others in Pillow are rare, old or have parsers with a history.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+_JPEGS = ("JPEG", "MPO")  # MPO: a JPEG with further pictures behind it, as telephones write
 MAX_PIXELS = 32 * 1024 * 1024
+# Work that a file can ask for beside its pixels. Pillow walks over segments, chunks and blocks in Python: 16 MB of such
+# ones took 4 to 7 s and up to 500 MB; a PNG of that size in pieces of 8 KiB, as encoders write them, takes 8,000 reads.
+# Each scan of a progressive JPEG goes over all its pixels: 200 scans of 53 bytes over 32 megapixels took 4.6 s
+# (2.5 GHz). Encoders write about 10.
+_MAX_READS = 20_000
+_MAX_SCANS = 100
+_SCAN = b"\xff\xda"  # JPEG's start of a scan; within one, a byte of 255 is followed by 0
 
 _Transpose = Image.Transpose
 _UPRIGHT = {  # EXIF orientation -> what makes the picture upright
@@ -98,7 +106,7 @@ def measure_image(item: bytes, spec: ImagePreprocessing) -> tuple[bool, tuple[in
     """Whether an image is grey, and its height and width as `spec` turns it, from its header alone."""
     image = _open(item)
     # Only formats of cameras are turned here: to look for EXIF data, Pillow decodes a PNG as a whole.
-    turns = spec.exif_orientation and image.format in ("JPEG", "MPO") and _orientation(image) in _SIDEWAYS
+    turns = spec.exif_orientation and image.format in _JPEGS and _orientation(image) in _SIDEWAYS
     size = (image.width, image.height) if turns else (image.height, image.width)
     return image.mode in ("1", "L", "LA") or image.mode.startswith("I;16"), size
 
@@ -108,7 +116,9 @@ def _open(item: bytes) -> Image.Image:
     if not item:
         raise InputError("empty_input", "the image is empty", "send the bytes of an image file")
     try:
-        image = Image.open(io.BytesIO(item), formats=FORMATS)
+        image = Image.open(_Pieces(item), formats=FORMATS)
+    except _TooManyPiecesError:
+        raise _too_many_pieces() from None
     except Image.DecompressionBombError:  # Pillow's own, much higher limit
         raise _too_many_pixels("the image is far too large") from None
     except Exception:  # Pillow's parsers raise many kinds; all mean the same to the sender
@@ -122,11 +132,36 @@ def _open(item: bytes) -> Image.Image:
 
 def _decode(item: bytes) -> Image.Image:
     image = _open(item)
+    if image.format in _JPEGS and item.count(_SCAN) > _MAX_SCANS:
+        raise _too_many_pieces()
     try:
         image.load()
+    except _TooManyPiecesError:
+        raise _too_many_pieces() from None
     except Exception:
         raise InputError("broken_image", "the image breaks off or is damaged", "send the whole file") from None
     return image
+
+
+class _TooManyPiecesError(Exception):
+    pass
+
+
+class _Pieces(io.BytesIO):
+    """The bytes of an image, which may be read so many times and no more."""
+
+    _reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._reads += 1
+        if self._reads > _MAX_READS:
+            raise _TooManyPiecesError
+        return super().read(size)
+
+
+def _too_many_pieces() -> InputError:
+    message = "the image is cut into far more pieces than any encoder makes"
+    return InputError("too_many_pieces", message, "open it in an image editor and save it again")
 
 
 def _too_many_pixels(what: str) -> InputError:

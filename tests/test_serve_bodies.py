@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import time
+import tracemalloc
 from collections.abc import Iterable
 from typing import Any
 
@@ -160,9 +161,34 @@ def test_json_that_is_not_a_query(body: bytes, expected: tuple[int, str] | None)
 
 def test_deep_nesting_and_endless_numbers_are_refused() -> None:
     big = Limits()
-    for body in (b"[" * 200_000 + b"]" * 200_000, b'{"inputs": ' * 100_000):
+    for body in (b"[" * 1_500 + b"]" * 1_500, b'{"inputs": ' * 1_500):
         assert _refusal("application/json", body, limits=big) == (422, "bad_json")
     assert _refusal("application/json", b'{"top_k": ' + b"9" * 10**6 + b"}", limits=big) == (400, "bad_json")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 3_000_000,
+        b'{"inputs": [' + b"[]," * 3_000_000 + b"[]]}",
+        b'{"inputs": [' + b'"a",' * 3_000_000 + b'"a"]}',
+        b'{"inputs": [' + b'{"a":{}},' * 1_000_000 + b'"a"]}',
+        b'{"a": "' + b'\\"[' * 1_000_000 + b'", "b": [' + b"1," * 3_000_000 + b"1]}",
+    ],
+)
+def test_far_too_many_values_are_refused_before_they_fill_the_memory(body: bytes) -> None:
+    tracemalloc.start()
+    try:
+        assert _refusal("application/json", body, limits=Limits(), task="text") == (413, "too_many_inputs")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_stands_in_a_text_is_no_value() -> None:
+    for text in (",[{" * 30_000, '\\"[,' * 20_000, "\\" * 99_999 + '"', '",[{\\u0022' * 10_000):
+        body = json.dumps({"inputs": [text] * 2}).encode()
+        assert _parse("application/json", body, limits=Limits(), task="text").items == [text.encode()] * 2
 
 
 def test_an_unknown_key_is_met_with_the_known_one_however_long_it_is() -> None:

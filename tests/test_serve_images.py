@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -25,14 +26,15 @@ def picture() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
 
 
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
 def _png(width: int, height: int) -> bytes:
     """A PNG that claims a size and holds next to nothing."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(100))), chunk(b"IEND", b"")
+    parts = _chunk(b"IHDR", header), _chunk(b"IDAT", zlib.compress(bytes(100))), _chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
@@ -126,15 +128,12 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
 def _sixteen_bit_png(color_type: int, levels: np.ndarray, transparent: int | None = None) -> bytes:
     """A PNG of uint16 [H, W, C], written by hand, since Pillow writes 16 bits for grey alone."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     height, width, _ = levels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
     header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
-    clear = b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent))
+    clear = b"" if transparent is None else _chunk(b"tRNS", struct.pack(">H", transparent))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        [chunk(b"IHDR", header), clear, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+        [_chunk(b"IHDR", header), clear, _chunk(b"IDAT", zlib.compress(rows)), _chunk(b"IEND", b"")]
     )
 
 
@@ -177,6 +176,46 @@ def test_a_line_of_pixels_may_not_grow_into_a_band() -> None:
     spec = ImagePreprocessing(color="RGB", size=(224, 224), resize="shorter-side", resize_to=256, crop="center")
     assert _refusal(encoded(Image.new("L", (60000, 1))), spec) == "too_many_pixels"
     assert _refusal(encoded(Image.new("L", (1, 60000))), spec) == "too_many_pixels"
+
+
+def test_an_image_in_a_million_pieces_is_refused_early(picture: Image.Image) -> None:
+    png, jpeg, gif = (encoded(picture, format) for format in ("PNG", "JPEG", "GIF"))
+    screen = 13 + 3 * 2 ** ((gif[10] & 7) + 1)  # its header and its palette
+    many = 300_000
+    for item in (
+        png[:33] + _chunk(b"teSt", b"") * many + png[33:],
+        png[:33] + _chunk(b"IDAT", b"") * many + png[33:],
+        jpeg[:2] + b"\xff\xfe\0\2" * many + jpeg[2:],
+        jpeg[:2] + b"\xff\xe1\0\x08Exif\0\0" * many + jpeg[2:],
+        jpeg[:2] + b"\xff" * many + jpeg[2:],
+        gif[:screen] + b"\x21\xfe" + b"\1a" * many + b"\0" + gif[screen:],
+        gif[:screen] + b"x" * many + gif[screen:],
+    ):
+        tracemalloc.start()
+        try:
+            assert _refusal(item) == "too_many_pieces"
+            assert tracemalloc.get_traced_memory()[1] < 10_000_000
+        finally:
+            tracemalloc.stop()
+
+
+def test_a_jpeg_of_many_scans_is_refused_and_one_of_the_usual_number_is_not(picture: Image.Image) -> None:
+    jpeg = encoded(picture, "JPEG", progressive=True)
+    scan = jpeg[jpeg.rfind(b"\xff\xda") : -2]
+    assert prepare_image(jpeg[:-2] + scan * 80 + jpeg[-2:], RGB).shape == RGB.shape
+    assert _refusal(jpeg[:-2] + scan * 200 + jpeg[-2:]) == "too_many_pieces"
+
+
+def test_a_large_photograph_in_the_pieces_that_encoders_make_is_read() -> None:
+    noise = Image.fromarray(np.random.default_rng(3).integers(0, 256, (1000, 1000, 3), dtype=np.uint8))
+    for format, options in (("PNG", {}), ("JPEG", {"progressive": True, "quality": 95}), ("BMP", {}), ("WEBP", {})):
+        assert prepare_image(encoded(noise, format, **options), RGB).shape == RGB.shape
+
+
+def test_a_frame_larger_than_its_screen_counts_as_it_is() -> None:
+    screen = b"GIF89a" + struct.pack("<HH", 1, 1) + b"\x80\0\0" + bytes(6)
+    frame = b"," + struct.pack("<HHHH", 0, 0, 65535, 2700) + b"\0\x02\x02\x4c\x01\0;"
+    assert _refusal(screen + frame) == "too_many_pixels"
 
 
 def test_what_cannot_be_read_is_refused_with_a_stable_code(picture: Image.Image) -> None:
@@ -265,4 +304,4 @@ def test_a_mutated_image_is_read_or_refused(
         assert prepare_image(bytes(item), spec).shape == spec.shape
     except InputError as error:
         outcome = error.code
-    assert outcome in {"read", "not_an_image", "broken_image", "too_many_pixels"}
+    assert outcome in {"read", "not_an_image", "broken_image", "too_many_pixels", "too_many_pieces"}
