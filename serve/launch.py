@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from serve.errors import UserError
+from serve.limits import DRAIN_SECONDS
 from serve.locate import ENV, find_package
 from serve.predictor import Predictor
 
@@ -69,7 +70,7 @@ def start(target: Path | None = None, port: int = 0, timeout_s: float = 60) -> I
         with log.open("wb") as output:
             process = subprocess.Popen(
                 _command(_LOOPBACK, port),
-                env={**_environ(package), "BENTOML_HOME": home},
+                env={DRAIN_SECONDS: "0", **_environ(package), "BENTOML_HOME": home},  # nobody balances load to it
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

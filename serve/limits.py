@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from serve.errors import UserError
 
 _PREFIX = "LIMBECK_"
+DRAIN_SECONDS = "LIMBECK_DRAIN_SECONDS"
+_DEFAULT_DRAIN_S = 2.0  # behind a load balancer: longer than it takes to look at /readyz until it believes it
 
 
 @dataclass(frozen=True)
@@ -36,3 +38,18 @@ def positive(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise UserError(f"{name} is {text!r}, expected a whole number above 0", f"unset {name} for its default")
     return int(text)
+
+
+def drain_seconds(environ: Mapping[str, str] = os.environ) -> float:
+    """For how long the listener stays open after SIGTERM, in seconds. Raises UserError for what is no such number."""
+    text = environ.get(DRAIN_SECONDS, "")
+    if not text:
+        return _DEFAULT_DRAIN_S
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= 3600:
+        hint = f"unset {DRAIN_SECONDS} for {_DEFAULT_DRAIN_S:g} seconds"
+        raise UserError(f"{DRAIN_SECONDS} is {text!r}, expected seconds from 0 to 3600", hint)
+    return seconds

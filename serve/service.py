@@ -20,13 +20,14 @@ from serve.edge import App, Edge
 from serve.engine import Engine
 from serve.errors import UserError
 from serve.gate import Gate
-from serve.limits import Limits, positive
+from serve.limits import Limits, drain_seconds, positive
 from serve.locate import ENV, find_package
 from serve.logs import log_format, set_up
 from serve.metrics import instruments
 from serve.package import read_serving
 from serve.predictor import Predictor
 from serve.routes import ROUTES, Routes
+from serve.worker import Worker
 
 do_not_track.cache_clear()  # the `bentoml serve` command asked before it imported this module, and remembers
 
@@ -63,13 +64,14 @@ class _EdgedService(bentoml.Service):
 
     def to_asgi(self, is_main: bool = True) -> App:
         routes = Routes(super().to_asgi(is_main), _STATE, bool(os.environ.get("LIMBECK_ACCESS_LOG")))
-        return Edge(routes, ROUTES)
+        return Worker(Edge(routes, ROUTES), _DRAIN_S)
 
 
 try:
     LIMITS = Limits.from_env()
     LOG_FORMAT = log_format()
     _SETTINGS = _settings()
+    _DRAIN_S = drain_seconds()
 except UserError as error:
     _exit(error)
 
@@ -97,6 +99,9 @@ class Classifier:
         except UserError as error:
             _exit(error)
         os.environ[ENV] = str(package)
+        from serve.supervise import supervise  # the process manager, which no worker needs
+
+        supervise()
 
     @bentoml.on_shutdown
     def close(self) -> None:
