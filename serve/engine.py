@@ -7,33 +7,40 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from serve.answers import Answer, Namer, Prepared, error_item, refusal, to_json
+from serve.batching import Batcher, Outcome, check_batching, compute_each
 from serve.bodies import BODIES, Query, parse_query
 from serve.errors import InputError, RequestError
 from serve.images import MAX_PIXELS
 from serve.limits import Limits
+from serve.logs import log
 from serve.manifest import ServingConfig
 from serve.metrics import ModelMetrics
 from serve.predictor import Predictor
 from serve.stopwatch import Stopwatch
 
 DEFAULT_TOP_K = 3
-_TOO_LARGE = ("too_many_pixels", "text_too_long")
+_SHORT = 1000  # labels to name, in all of a request's predictions: some 0.5 ms of the event loop
+_FAILED = error_item(
+    InputError("internal", "the model failed on this input", "the server's log has the details under the request id")
+)
 
 
 class Engine:
     """One loaded model and the threads that work for it."""
 
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
+        """Raises UserError for a package that asks for batching, and must not be batched."""
         self.limits = limits
         self.labels = predictor.labels
         self.task = predictor.package.manifest.task
@@ -41,8 +48,16 @@ class Engine:
         self.model_id = predictor.package.manifest.id
         self.metrics = ModelMetrics(self.model_id, predictor.labels, predictor.package.card.get("expected", {}))
         self._model = {"id": self.model_id, "name": predictor.package.name}
-        self._abstain_below = predictor.package.manifest.abstain_below
-        self._pool = ThreadPoolExecutor(pool_size(predictor.package.serving), thread_name_prefix="classify")
+        self._namer = Namer(predictor.labels, predictor.package.manifest.abstain_below)
+        serving = predictor.package.serving
+        check_batching(predictor.package)
+        threads = pool_size(serving)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="classify")
+        self._batcher: Batcher | None = None
+        if serving.max_batch > 1:
+            self._batcher = Batcher(
+                predictor.compute, serving.max_batch, serving.max_wait_ms, limits.max_queue, threads
+            )
 
     def warm_up(self) -> None:
         """Answer once, so that no request pays for first times; then exempt what is loaded from garbage collection."""
@@ -51,7 +66,10 @@ class Engine:
         gc.freeze()
 
     def close(self) -> None:
+        """Free the threads. Nobody may wait for an answer any more."""
         self._pool.shutdown(cancel_futures=True)
+        if self._batcher is not None:
+            self._batcher.close()
 
     def describe(self) -> dict[str, Any]:
         """What GET /model says."""
@@ -74,6 +92,8 @@ class Engine:
 
     def _limits(self) -> dict[str, int]:
         limits = {**vars(self.limits), "max_top_k": len(self.labels)}
+        if self._batcher is None:
+            del limits["max_queue"]
         if self.task == "image":
             del limits["max_text_chars"]
             limits["max_pixels"] = MAX_PIXELS
@@ -90,76 +110,95 @@ class Engine:
         """
         abandoned = threading.Event()
         stopwatch = Stopwatch()
+        run = partial(asyncio.get_running_loop().run_in_executor, self._pool)
 
-        def work() -> Answer:
+        def ask() -> _Question:
             stopwatch.lap("queue")
             query = parse_query(headers, query_string, body, self.limits, self.task)
-            content = self.answer(query, abandoned, stopwatch)
-            text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
-            return Answer(text, content["predictions"], stopwatch)
+            return self._ask(query, abandoned, stopwatch)
+
+        def whole() -> Answer:
+            question = ask()
+            return self._reply(question, self._compute(question, abandoned))
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            if self._batcher is None:
+                return await run(whole)
+            question = await run(ask)
+            batched = await asyncio.wrap_future(self._batcher.submit(question.rows))
+            stopwatch.lap("compute", batched.computed_s, rest="queue")
+            # Behind the inputs of others that wait for a thread, a short answer would wait longer than it takes.
+            if len(question.rows) * question.top_k <= _SHORT:
+                return self._reply(question, batched.outcomes)
+            return await run(self._reply, question, batched.outcomes)
         finally:
             abandoned.set()
 
-    def answer(
-        self, query: Query, abandoned: threading.Event | None = None, stopwatch: Stopwatch | None = None
-    ) -> dict[str, Any]:
+    def answer(self, query: Query) -> dict[str, Any]:
         """The answer to a query, as JSON's types. Raises RequestError if not one of its inputs could be read."""
-        stopwatch = stopwatch or Stopwatch()
+        question = self._ask(query, threading.Event(), Stopwatch())
+        return self._content(question, self._compute(question, threading.Event()))
+
+    def _ask(self, query: Query, abandoned: threading.Event, stopwatch: Stopwatch) -> _Question:
         top_k = self._default_top_k if query.top_k is None else query.top_k
         if not 1 <= top_k <= len(self.labels):
             raise RequestError(422, "bad_top_k", f"top_k is {top_k}", f"ask for 1 to {len(self.labels)}, all labels")
-        prepared = [self._prepare(item, abandoned) for item in query.items]
-        rows = [outcome.inputs for outcome in prepared if isinstance(outcome, _Prepared)]
-        if not rows:
-            raise _refusal(prepared)
+        question = _Question([self._prepare(item, abandoned) for item in query.items], top_k, stopwatch)
+        if not question.rows:
+            raise refusal(question.prepared)
         stopwatch.lap("preprocess")
-        scores = self._compute(rows, abandoned)
-        stopwatch.lap("compute")
-        named = iter(self._name(scores, top_k))
-        predictions = [
-            _error_item(outcome) if isinstance(outcome, InputError) else {**next(named), **outcome.notes}
-            for outcome in prepared
-        ]
-        return {"model": self._model, "predictions": predictions}
+        return question
 
-    def _prepare(self, item: bytes | InputError, abandoned: threading.Event | None) -> _Prepared | InputError:
+    def _prepare(self, item: bytes | InputError, abandoned: threading.Event) -> Prepared | InputError:
         _check_wanted(abandoned)
         try:
-            return item if isinstance(item, InputError) else _Prepared(*self._predictor.preparer.prepare_one(item))
+            return item if isinstance(item, InputError) else Prepared(*self._predictor.preparer.prepare_one(item))
         except InputError as error:
             return error
 
-    def _compute(self, rows: Sequence[np.ndarray], abandoned: threading.Event | None) -> np.ndarray:
-        """Scores [N, K] of N prepared items. Those of one shape run together, so no text is filled up with padding.
+    def _compute(self, question: _Question, abandoned: threading.Event) -> list[Outcome]:
+        """What the model says of each row. Those of one shape run together, so no text is filled up with padding.
 
         3 layers of MiniLM, 1 thread, 32 texts of SST-2: 5.2 ms a text, padded to the longest 9.3 ms; where every tenth
         text has 128 tokens 4.9 and 25.5 ms.
         """
+        rows = question.rows
         alike: dict[tuple[int, ...], list[int]] = {}
         for at, row in enumerate(rows):
             alike.setdefault(row.shape, []).append(at)
-        scores = np.empty((len(rows), len(self.labels)), np.float32)
+        outcomes: dict[int, Outcome] = {}
         for places in alike.values():
             _check_wanted(abandoned)
-            scores[places] = self._predictor.compute(np.concatenate([rows[at] for at in places]))
-        return scores
+            outcomes.update(
+                zip(places, compute_each(self._predictor.compute, [rows[at] for at in places]), strict=True)
+            )
+        question.stopwatch.lap("compute")
+        return [outcomes[at] for at in range(len(rows))]
 
-    def _name(self, scores: np.ndarray, top_k: int) -> list[dict[str, Any]]:
-        """Scores [N, K] as predictions. A float32 is written as the double it equals, so it reads back exactly."""
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]  # stable: of equal scores, the first class wins
-        ranked = np.take_along_axis(scores, best, axis=1).tolist()
-        predictions = []
-        for classes, values in zip(best.tolist(), ranked, strict=True):
-            top = [{"label": self.labels[k], "score": score} for k, score in zip(classes, values, strict=True)]
-            predictions.append({**top[0], "top_k": top, **self._doubt(values[0])})
-        return predictions
+    def _reply(self, question: _Question, outcomes: Sequence[Outcome]) -> Answer:
+        content = self._content(question, outcomes)
+        return Answer(to_json(content), content["predictions"], question.stopwatch)
 
-    def _doubt(self, score: float) -> dict[str, bool]:
-        """The mark of a prediction whose best score is below the package's threshold."""
-        return {"abstained": True} if self._abstain_below is not None and score < self._abstain_below else {}
+    def _content(self, question: _Question, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """Raises what the model raised if it failed on every row."""
+        scored = [scores for scores in outcomes if isinstance(scores, np.ndarray)]
+        failed = [error for error in outcomes if isinstance(error, Exception)]
+        if not scored:
+            raise failed[0]
+        if failed:
+            log.error("the model failed on %s of %s inputs", len(failed), len(outcomes), exc_info=failed[0])
+        named = iter(self._namer.name(np.stack(scored), question.top_k))
+        results = iter([_FAILED if isinstance(outcome, Exception) else next(named) for outcome in outcomes])
+        predictions = [
+            error_item(each) if isinstance(each, InputError) else _noted(next(results), each)
+            for each in question.prepared
+        ]
+        return {"model": self._model, "predictions": predictions}
+
+
+def check_servable(path: Path) -> None:
+    """Raise UserError for a package that cannot be served."""
+    check_batching(Predictor.load(path).package)
 
 
 def pool_size(serving: ServingConfig) -> int:
@@ -168,44 +207,20 @@ def pool_size(serving: ServingConfig) -> int:
     return max(1, cores // (serving.threads * serving.workers))
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a request gets, and what is counted of it."""
+class _Question:
+    """A request whose inputs are ready for the model, or have an error in their place."""
 
-    body: bytes
-    predictions: list[dict[str, Any]]
-    stopwatch: Stopwatch
-
-    @property
-    def best(self) -> list[tuple[str, float]]:
-        """Label and score of each input that could be read."""
-        return [(each["label"], each["score"]) for each in self.predictions if "label" in each]
+    def __init__(self, prepared: list[Prepared | InputError], top_k: int, stopwatch: Stopwatch) -> None:
+        self.prepared = prepared
+        self.top_k = top_k
+        self.stopwatch = stopwatch
+        self.rows = [each.inputs for each in prepared if isinstance(each, Prepared)]
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """One item ready for the model: a batch of one."""
-
-    inputs: np.ndarray
-    truncated: bool
-
-    @property
-    def notes(self) -> dict[str, bool]:
-        """What its prediction says beside the labels."""
-        return {"truncated": True} if self.truncated else {}
+def _noted(result: dict[str, Any], prepared: Prepared) -> dict[str, Any]:
+    return result if "error" in result else {**result, **prepared.notes}
 
 
-def _check_wanted(abandoned: threading.Event | None) -> None:
-    if abandoned is not None and abandoned.is_set():
+def _check_wanted(abandoned: threading.Event) -> None:
+    if abandoned.is_set():
         raise RequestError(503, "abandoned", "nobody waits for this answer any more")
-
-
-def _refusal(outcomes: Sequence[InputError | _Prepared]) -> RequestError:
-    first = outcomes[0]
-    assert isinstance(first, InputError)
-    message = first.message if len(outcomes) == 1 else f"none of {len(outcomes)} inputs can be read: {first.message}"
-    return RequestError(413 if first.code in _TOO_LARGE else 422, first.code, message, first.hint)
-
-
-def _error_item(error: InputError) -> dict[str, Any]:
-    return {"error": {"code": error.code, "message": error.message, "hint": error.hint}}

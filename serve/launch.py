@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from serve.engine import check_servable
 from serve.errors import UserError
 from serve.limits import DRAIN_SECONDS
 from serve.locate import ENV, find_package
-from serve.predictor import Predictor
 
 SERVICE = "serve.service:Classifier"
 _LOOPBACK = "127.0.0.1"
@@ -86,7 +86,7 @@ def start(target: Path | None = None, port: int = 0, timeout_s: float = 60) -> I
 
 def _checked(target: Path | None) -> Path:
     package = find_package(target)
-    Predictor.load(package)
+    check_servable(package)
     return package
 
 

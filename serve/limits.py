@@ -25,6 +25,7 @@ class Limits:
     # From the first byte of a request to the first of its answer. BentoML keeps a timer for each request so long, also
     # when it is answered: at 700 requests a second, 30 s are 20 MB (2 cores).
     request_seconds: int = 30
+    max_queue: int = 1024  # inputs that wait to be batched, in one worker; a request with more of them gets 429
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Limits:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from serve.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from serve.answers import Answer
     from serve.edge import Exchange
-    from serve.engine import Answer
 
 log = logging.getLogger("bentoml.limbeck")  # below BentoML's logger, so that its handlers and level hold
 _FORMATS = ("text", "json")

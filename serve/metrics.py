@@ -14,7 +14,7 @@ from serve.stopwatch import PHASES
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
 
-    from serve.engine import Answer
+    from serve.answers import Answer
 
 # Seconds. A small model answers within the first few; most libraries' buckets begin where its slowest requests end.
 _STEPS = (1, 1.5, 2, 3, 5, 7)

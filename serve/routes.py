@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from serve.answers import Answer
 from serve.bodies import read_body
 from serve.edge import EXCHANGE, App, Exchange, Receive, Scope, Send
-from serve.engine import Answer, Engine
+from serve.engine import Engine
 from serve.errors import RequestError
 from serve.gate import Gate
 from serve.logs import log_request

@@ -17,7 +17,7 @@ from bentoml._internal.utils.analytics.usage_stats import do_not_track
 
 from serve.bodies import query_from
 from serve.edge import App, Edge
-from serve.engine import Engine
+from serve.engine import Engine, check_servable
 from serve.errors import UserError
 from serve.gate import Gate
 from serve.limits import Limits, drain_seconds, positive
@@ -95,7 +95,7 @@ class Classifier:
         """Once, before the first worker: refuse what cannot be served, and have all workers serve the same package."""
         try:
             package = find_package()
-            Predictor.load(package)
+            check_servable(package)
         except UserError as error:
             _exit(error)
         os.environ[ENV] = str(package)

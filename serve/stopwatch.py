@@ -20,10 +20,14 @@ class Stopwatch:
         self._started = self._last = time.perf_counter()
         self.laps: dict[str, float] = {}  # phase -> seconds
 
-    def lap(self, phase: str) -> None:
-        """The time since the last lap was spent on `phase`."""
+    def lap(self, phase: str, seconds: float | None = None, rest: str = "queue") -> None:
+        """The time since the last lap was spent on `phase`, or `seconds` of it, and the others on `rest`."""
         now = time.perf_counter()
-        self.laps[phase] = self.laps.get(phase, 0.0) + now - self._last
+        passed = now - self._last
+        own = passed if seconds is None else min(seconds, passed)
+        self.laps[phase] = self.laps.get(phase, 0.0) + own
+        if own < passed:
+            self.laps[rest] = self.laps.get(rest, 0.0) + passed - own
         self._last = now
 
     def stop(self) -> float:

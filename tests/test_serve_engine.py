@@ -5,6 +5,7 @@ import base64
 import gc
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from PIL import Image
 
 from serve.bodies import Query
 from serve.engine import Engine, pool_size
-from serve.errors import InputError, RequestError
+from serve.errors import InputError, RequestError, UserError
 from serve.limits import Limits
 from serve.manifest import ServingConfig
+from serve.package import load_package
 from serve.predictor import Predictor
 from serve.runner import scores
 
@@ -75,7 +77,7 @@ def test_scores_survive_json_to_the_last_bit(engine: Engine) -> None:
 
 
 def test_of_equal_scores_the_first_class_is_named_first(engine: Engine) -> None:
-    named = engine._name(np.full((1, 4), 0.25, np.float32), 4)[0]["top_k"]
+    named = engine._namer.name(np.full((1, 4), 0.25, np.float32), 4)[0]["top_k"]
     assert [entry["label"] for entry in named] == list(LABELS)
 
 
@@ -137,11 +139,11 @@ def test_the_event_loop_is_free_while_the_model_runs(engine: Engine, monkeypatch
 def test_work_that_nobody_waits_for_ends_at_the_next_input(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared: list[bytes] = []
     first, release, ended = threading.Event(), threading.Event(), threading.Event()
-    answer, prepare = engine.answer, engine._predictor.preparer.prepare_one
+    ask, prepare = engine._ask, engine._predictor.preparer.prepare_one
 
-    def watched(*args: Any) -> dict[str, Any]:
+    def watched(*args: Any) -> Any:
         try:
-            return answer(*args)
+            return ask(*args)
         finally:
             ended.set()
 
@@ -151,7 +153,7 @@ def test_work_that_nobody_waits_for_ends_at_the_next_input(engine: Engine, monke
         assert release.wait(10)
         return prepare(item)
 
-    monkeypatch.setattr(engine, "answer", watched)
+    monkeypatch.setattr(engine, "_ask", watched)
     monkeypatch.setattr(engine._predictor.preparer, "prepare_one", slow)
     body = json.dumps({"inputs": [base64.b64encode(RED).decode()] * 20}).encode()
 
@@ -236,6 +238,121 @@ def test_a_text_model_says_how_to_send(text_engine: Engine) -> None:
     assert model["limits"]["max_text_chars"] == 100_000
     assert "max_pixels" not in model["limits"]
     json.dumps(model)
+
+
+@pytest.fixture
+def batching(package: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("serve.engine.pool_size", lambda serving: 1)
+    loaded = load_package(package)
+    engine = Engine(Predictor(replace(loaded, serving=ServingConfig(max_batch=4))), Limits(max_queue=30))
+    yield engine
+    engine.close()
+
+
+async def _all(engine: Engine, bodies: list[bytes]) -> list[Any]:
+    headers = {b"content-type": b"application/json"}
+    return await asyncio.gather(*(engine.respond(headers, b"", body) for body in bodies), return_exceptions=True)
+
+
+def _json(*items: bytes) -> bytes:
+    return json.dumps({"inputs": [base64.b64encode(item).decode() for item in items], "top_k": 4}).encode()
+
+
+def test_batched_requests_are_answered_as_they_are_alone(
+    engine: Engine, batching: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, compute = [], batching._predictor.compute
+
+    def watched(inputs: np.ndarray) -> np.ndarray:
+        sizes.append(len(inputs))
+        return compute(inputs)
+
+    monkeypatch.setattr(batching._batcher, "_compute", watched)
+    monkeypatch.setattr(batching._batcher, "_max_queue", 1000)
+    rng = np.random.default_rng(0)
+    colours = [colored(*rgb) for rgb in rng.integers(0, 256, (40, 3)).tolist()]
+    bodies = [_json(*colours[at : at + 1 + at % 3]) for at in range(30)] + [_json(RED, b"nonsense", BLUE)]
+    got, expected = asyncio.run(_all(batching, bodies)), asyncio.run(_all(engine, bodies))
+    for answer, other in zip(got, expected, strict=True):
+        assert _labels({"predictions": answer.predictions}) == _labels({"predictions": other.predictions})
+        assert [score for _, score in answer.best] == pytest.approx([score for _, score in other.best], abs=1e-6)
+    assert max(sizes) > 1
+    assert batching._batcher is not None
+    assert batching._batcher.waiting == 0
+    assert sorted(got[0].stopwatch.laps) == ["compute", "preprocess", "queue"]
+
+
+def _with_poison(compute: Any) -> Any:
+    """A model that fails on anything red."""
+
+    def poisoned(inputs: np.ndarray) -> np.ndarray:
+        if (inputs[..., 0] == 255).any():
+            raise RuntimeError("the model failed")
+        return compute(inputs)
+
+    return poisoned
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_an_input_that_the_model_fails_on_fails_alone(
+    engine: Engine, batching: Engine, monkeypatch: pytest.MonkeyPatch, batched: bool
+) -> None:
+    tried = batching if batched else engine
+    owner, name = (tried._batcher, "_compute") if batched else (tried._predictor, "compute")
+    monkeypatch.setattr(owner, name, _with_poison(engine._predictor.compute))
+    alone, mixed, good = asyncio.run(_all(tried, [_json(RED), _json(GREEN, RED, BLUE), _json(GREEN)]))
+    assert isinstance(alone, RuntimeError)
+    assert _labels({"predictions": mixed.predictions}) == ["green", "internal", "blue"]
+    assert _labels({"predictions": good.predictions}) == ["green"]
+
+
+def test_what_is_abandoned_leaves_the_queue_and_what_is_too_much_is_refused(batching: Engine) -> None:
+    running, release, compute = threading.Event(), threading.Event(), batching._predictor.compute
+
+    def slow(inputs: np.ndarray) -> np.ndarray:
+        running.set()
+        assert release.wait(10)
+        return compute(inputs)
+
+    batcher: Any = batching._batcher
+    batcher._compute = slow
+
+    async def until(waiting: int) -> None:
+        while batcher.waiting != waiting:
+            await asyncio.sleep(0.001)
+
+    async def scenario() -> None:
+        headers = {b"content-type": b"application/json"}
+        ask = lambda *items: asyncio.create_task(batching.respond(headers, b"", _json(*items)))
+        busy = ask(RED)
+        while not running.is_set():
+            await asyncio.sleep(0.001)
+        await until(0)
+        waiting = ask(*[GREEN] * 20)
+        await until(20)
+        with pytest.raises(RequestError) as caught:
+            await ask(*[BLUE] * 20)
+        assert caught.value.status == 429
+        waiting.cancel()
+        await until(0)
+        fits = ask(*[BLUE] * 20)
+        await until(20)
+        release.set()
+        assert _labels({"predictions": (await fits).predictions}) == ["blue"] * 20
+        await busy
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+def test_a_package_that_must_not_be_batched_is_refused_before_anything_is_served(tmp_path: Path) -> None:
+    moving = tiny_package(tmp_path / "package", batch_invariant=False)
+    with pytest.raises(UserError, match="max_batch = 2"):
+        Engine(Predictor(replace(moving, serving=ServingConfig(max_batch=2))), Limits())
+
+
+def test_the_queue_is_a_limit_only_where_there_is_one(engine: Engine, batching: Engine) -> None:
+    assert batching.describe()["limits"]["max_queue"] == 30
+    assert "max_queue" not in engine.describe()["limits"]
 
 
 def test_warming_up_leaves_nothing_for_the_first_collection(engine: Engine) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client import REGISTRY
 
-from serve.engine import Answer
+from serve.answers import Answer
 from serve.metrics import OTHERS, ModelMetrics
 from serve.stopwatch import PHASES, Stopwatch
 
