@@ -11,7 +11,7 @@ SEEDS ?= 0,1,2
 # The machine's own certificates, so that it works behind a company's proxy too.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help setup demo test check serve bench bench-training bench-int8 prove prove-tables lock clean
+.PHONY: help setup demo test check serve bench bench-training bench-int8 bench-overload prove prove-tables lock clean
 
 help:
 	@echo "make setup   install everything into $(VENV)"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench   load a served digits run with locust, every answer checked"
 	@echo "make bench-training   training against a bare PyTorch loop, and bf16 against fp32, in turn"
 	@echo "make bench-int8   int8 MiniLM of runs/sst2 beside quantize_dynamic and OpenVINO"
+	@echo "make bench-overload   runs/sst2 under three times its capacity for ten minutes"
 	@echo "make prove   the slow proofs on full data (PROOFS=\"$(PROOFS)\", in DATA=$(DATA))"
 	@echo "make prove-tables   distillation tables over several seeds (TABLES, SEEDS); many hours on two cores"
 	@echo "make clean   delete runs and caches"
@@ -64,6 +65,10 @@ bench-training: setup
 # After `make prove`: needs its runs/sst2. OpenVINO gets an environment of its own.
 bench-int8: setup
 	LIMBECK_DATA=$(DATA) $(BIN)/python -m benchmarks.int8_export runs/sst2 --out benchmarks/results/int8-export.json
+
+# After `make prove`: ten minutes of three times the load that its runs/sst2 can answer.
+bench-overload: setup
+	$(BIN)/python -m benchmarks.overload runs/sst2 --out benchmarks/results/overload.json
 
 prove: setup
 	@for name in $(PROOFS); do \

@@ -34,6 +34,7 @@ from train.epochs import EpochRecord
 from train.fit import fit
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
+from train.following import Following
 from train.inputs import PreparedSplits
 from train.metrics import macro_f1
 from train.prune import prune
@@ -208,7 +209,7 @@ class RecipeObjective:
             return fit(network, between, seen, checked, seed, place, teaching, guide=guide)
 
         classifier, _ = recovered(classifier, config, wanted, model.fit, folder, recover)
-        fit(classifier, model.fit, seen, checked, seed, folder, teaching, on_epoch, guide=guide)
+        fit(classifier, model.fit, seen, checked, seed, folder, teaching, Following(on_epoch), guide)
         forget_steps(folder)
         trained = load_classifier(folder)
         if isinstance(model, Student) and model.prune.is_active:

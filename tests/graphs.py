@@ -36,11 +36,7 @@ def ids(count: int = 96, length: int = 12, seed: int = 0) -> Ids:
     return Ids(np.random.default_rng(seed).integers(0, TOKENS, (count, length)))
 
 
-def transformer(outlier: float = 1.0, seed: int = 0) -> onnx.ModelProto:
-    """`ids` int64 [N, L] to `logits` float32 [N, 3]: embeddings, attention, a feed-forward part, norms, a head.
-
-    `outlier` is how many times larger than the others two columns of the first norm are, as in trained transformers.
-    """
+def _tensors(outlier: float, seed: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
     gamma = np.ones(HIDDEN)
     gamma[[3, 17]] = outlier
@@ -62,11 +58,14 @@ def transformer(outlier: float = 1.0, seed: int = 0) -> onnx.ModelProto:
     tensors["table"][0] = 0  # a token that says nothing
     for name in ("query", "value"):  # rows that read the large columns are small, as training makes them
         tensors[name][[3, 17]] /= outlier
+    return tensors
 
+
+def _nodes() -> list[onnx.NodeProto]:
     def node(operator: str, inputs: str, output: str, **attributes: object) -> onnx.NodeProto:
         return helper.make_node(operator, inputs.split(), [output], name=f"make_{output}", **attributes)
 
-    nodes = [
+    return [
         node("Gather", "table ids", "embedded"),
         node("LayerNormalization", "embedded gamma beta", "normed", axis=-1),
         node("MatMul", "normed query", "queries"),
@@ -86,6 +85,14 @@ def transformer(outlier: float = 1.0, seed: int = 0) -> onnx.ModelProto:
         node("ReduceMean", "summed axis", "pooled", keepdims=0),
         node("Gemm", "pooled head head_bias", OUTPUT),
     ]
+
+
+def transformer(outlier: float = 1.0, seed: int = 0) -> onnx.ModelProto:
+    """`ids` int64 [N, L] to `logits` float32 [N, 3]: embeddings, attention, a feed-forward part, norms, a head.
+
+    `outlier` is how many times larger than the others two columns of the first norm are, as in trained transformers.
+    """
+    tensors, nodes = _tensors(outlier, seed), _nodes()
     constants = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in tensors.items()]
     constants.append(numpy_helper.from_array(np.array([1]), "axis"))
     graph = helper.make_graph(

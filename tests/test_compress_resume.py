@@ -25,6 +25,7 @@ from train.data import DataConfig, load_data
 from train.epochs import EpochRecord
 from train.fit import fit
 from train.fit_config import FitConfig
+from train.following import Following
 from train.inputs import ImageInputs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -149,7 +150,7 @@ def interrupted(splits: tuple[ImageInputs, ImageInputs], folder: Path, after: in
             raise StopError
 
     with pytest.raises(StopError):
-        fit(new(splits[0]), CONFIG, *splits, seed=1, folder=folder, on_epoch=stop)
+        fit(new(splits[0]), CONFIG, *splits, seed=1, folder=folder, following=Following(stop))
     return folder / fitting.CHECKPOINTS
 
 
@@ -173,7 +174,7 @@ def test_training_goes_on_from_the_last_whole_checkpoint(
         *splits,
         seed=1,
         folder=tmp_path / "cut",
-        on_epoch=lambda record, _: resumed.append(record.epoch),
+        following=Following(lambda record, _: resumed.append(record.epoch)),
     )
     assert resumed[0] == {"none": 3, "everything": 1}.get(damage, 2)
     assert [record.epoch for record in result.epochs] == [1, 2, 3, 4]
@@ -193,7 +194,7 @@ def test_training_goes_on_in_a_folder_that_was_moved(
         *splits,
         seed=1,
         folder=tmp_path / "moved",
-        on_epoch=lambda record, _: resumed.append(record.epoch),
+        following=Following(lambda record, _: resumed.append(record.epoch)),
     )
     assert resumed[0] == 3
     assert weights(tmp_path / "moved") == whole
@@ -212,7 +213,7 @@ def test_patience_is_not_forgotten_by_a_stop(
             raise StopError
 
     with pytest.raises(StopError):
-        fit(new(splits[0]), PATIENT, *splits, seed=1, folder=tmp_path, on_epoch=stop)
+        fit(new(splits[0]), PATIENT, *splits, seed=1, folder=tmp_path, following=Following(stop))
     resumed = fit(new(splits[0]), PATIENT, *splits, seed=1, folder=tmp_path)
     assert [record.epoch for record in resumed.epochs] == [1, 2, 3]
     assert resumed.best_epoch == 1
@@ -237,7 +238,7 @@ def test_training_that_had_ended_trains_no_further(
         *splits,
         seed=1,
         folder=tmp_path / "cut",
-        on_epoch=lambda record, _: told.append(record.epoch),
+        following=Following(lambda record, _: told.append(record.epoch)),
     )
     assert told == []
     timeless = [[(epoch.epoch, epoch.loss, epoch.accuracy) for epoch in result.epochs] for result in (whole, resumed)]

@@ -17,6 +17,7 @@ from train.compiled import check_compiler
 from train.epochs import EpochRecord
 from train.fit import fit
 from train.fit_config import FitConfig
+from train.following import Following
 
 GENERATOR = np.random.default_rng(0)
 IMAGES, TARGETS = GENERATOR.integers(0, 256, (40, 8, 8, 1), dtype=np.uint8), GENERATOR.integers(0, 4, 40)
@@ -31,7 +32,7 @@ def trained(folder: Path, on: bool, stop_after: int | None = None) -> dict[str, 
 
     classifier = image_classifier(IMAGES, tuple("abcd"), model="builtin:mlp-8")
     config = FitConfig(epochs=2, batch_size=20, compile=on, precision="fp32")
-    fit(classifier, config, SPLIT, SPLIT, 5, folder, on_epoch=stop)
+    fit(classifier, config, SPLIT, SPLIT, 5, folder, following=Following(stop))
     return classifier.state_dict()
 
 

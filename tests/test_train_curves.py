@@ -16,6 +16,7 @@ from train.epochs import EpochRecord
 from train.fit import fit
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
+from train.following import Following
 
 GENERATOR = np.random.default_rng(0)
 IMAGES, TARGETS = GENERATOR.integers(0, 256, (72, 8, 8, 1), dtype=np.uint8), GENERATOR.integers(0, 4, 72)
@@ -34,7 +35,7 @@ def trained(folder: Path, curves: Path | None, stop_after: int | None = None) ->
 
     model = image_classifier(IMAGES, tuple("abcd"), model="builtin:mlp-16", dropout=0.3)
     config = FitConfig(epochs=4, batch_size=16, schedule="linear", warmup=0.0)
-    result = fit(model, config, TRAIN, VALIDATION, 5, folder, on_epoch=stop, curves=curves)
+    result = fit(model, config, TRAIN, VALIDATION, 5, folder, following=Following(stop, curves=curves))
     return model.network.layers[2].weight.detach(), result
 
 

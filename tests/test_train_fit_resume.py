@@ -14,6 +14,7 @@ from train.epochs import EpochRecord, Paused
 from train.fit import fit
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
+from train.following import Following
 
 GENERATOR = np.random.default_rng(0)
 LABELS = tuple("abcd")
@@ -48,7 +49,7 @@ def trained(
             raise StopError
 
     model = image_classifier(IMAGES, LABELS, model="builtin:mlp-16x12", dropout=0.3)
-    result = fit(model, config, TRAIN, VALIDATION, 5, folder, on_epoch=stop)
+    result = fit(model, config, TRAIN, VALIDATION, 5, folder, following=Following(stop))
     return model.state_dict(), result
 
 
@@ -79,7 +80,7 @@ def test_a_paused_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
                 VALIDATION,
                 5,
                 tmp_path / "cut",
-                pause=lambda record, after=after: record.epoch == after,  # type: ignore[misc]
+                following=Following(pause=lambda record, after=after: record.epoch == after),  # type: ignore[misc]
             )
         seen.append([record.epoch for record in left.value.records])
     found, result = trained(tmp_path / "cut", config)
@@ -91,5 +92,5 @@ def test_a_paused_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
 def test_the_last_epoch_is_no_pause(tmp_path: Path) -> None:
     model = image_classifier(IMAGES, LABELS, model="builtin:mlp-16x12", dropout=0.3)
     config = FitConfig(epochs=1, batch_size=16)
-    result = fit(model, config, TRAIN, VALIDATION, 5, tmp_path / "model", pause=lambda _: True)
+    result = fit(model, config, TRAIN, VALIDATION, 5, tmp_path / "model", following=Following(pause=lambda _: True))
     assert len(result.epochs) == 1

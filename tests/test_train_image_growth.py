@@ -20,6 +20,7 @@ from train.epochs import EpochRecord
 from train.fit import fit
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
+from train.following import Following
 from train.image_growth import ImageGrowth, check_growth, resized
 from train.teaching import Teaching
 from train.views import View
@@ -80,7 +81,16 @@ def trained(folder: Path, config: FitConfig, seen: list[Any], stop_after: int | 
         network.network.register_forward_pre_hook(
             lambda module, inputs, name=name: seen.append((name, module.training, tuple(inputs[0].shape[2:])))
         )
-    result = fit(student, config, INPUTS, INPUTS, 5, folder, Teaching(teacher, DistillConfig(), INPUTS), on_epoch=stop)
+    result = fit(
+        student,
+        config,
+        INPUTS,
+        INPUTS,
+        5,
+        folder,
+        Teaching(teacher, DistillConfig(), INPUTS),
+        following=Following(stop),
+    )
     return student.state_dict(), result
 
 

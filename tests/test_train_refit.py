@@ -18,6 +18,7 @@ from train.data import DataConfig, load_data
 from train.epochs import EpochRecord
 from train.fit import fit
 from train.fit_config import FitConfig
+from train.following import Following
 from train.inputs import ImageInputs
 
 LABELS = tuple("0123456789")
@@ -63,7 +64,7 @@ def test_it_walks_the_way_of_a_whole_training_and_stops(
     def remember(record: EpochRecord, epochs: int) -> None:
         passed[record.epoch] = {name: value.clone() for name, value in whole.state_dict().items()}
 
-    fit(whole, config, *splits, seed=1, folder=tmp_path / "whole", on_epoch=remember)
+    fit(whole, config, *splits, seed=1, folder=tmp_path / "whole", following=Following(remember))
     stopped = new(splits[0])
     result = fit(stopped, config, splits[0], None, seed=1, folder=tmp_path / "stopped", until=2)
     assert (result.best_epoch, result.epochs) == (2, [])
@@ -98,10 +99,28 @@ def test_after_a_stop_it_goes_on_to_the_same_weights(
     if cut == "saving":
         monkeypatch.setattr(fitting, "save_classifier", no_saving)
     with pytest.raises(StopError):
-        fit(new(splits[0], 0.3), config, splits[0], None, seed=1, folder=tmp_path / "cut", say=say, until=3)
+        fit(
+            new(splits[0], 0.3),
+            config,
+            splits[0],
+            None,
+            seed=1,
+            folder=tmp_path / "cut",
+            following=Following(say=say),
+            until=3,
+        )
     monkeypatch.undo()
     told: list[str] = []
-    fit(new(splits[0], 0.3), config, splits[0], None, seed=1, folder=tmp_path / "cut", say=told.append, until=3)
+    fit(
+        new(splits[0], 0.3),
+        config,
+        splits[0],
+        None,
+        seed=1,
+        folder=tmp_path / "cut",
+        following=Following(say=told.append),
+        until=3,
+    )
     # what was told before its checkpoint was written is trained again
     first = {"refit, epoch 1/3": 1, "refit, epoch 2/3": 2, "refit, epoch 3/3": 3, "saving": 4}[cut]
     assert [text.split("  ")[0] for text in told[1:]] == [f"refit, epoch {epoch}/3" for epoch in range(first, 4)]

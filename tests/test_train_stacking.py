@@ -21,6 +21,7 @@ from train.epochs import EpochRecord, patience_is_over
 from train.fit import fit
 from train.fit_config import FitConfig, StackConfig
 from train.fit_result import FitResult
+from train.following import Following
 from train.inputs import prepare_inputs
 from train.sources import Items
 from train.stacking import Stacking, stackable_layers
@@ -116,7 +117,7 @@ def trained(
         teacher, model = model, text_classifier(f"teacher-layers:{layers}", teacher=model)
         teaching = Teaching(teacher, DistillConfig(), prepare_inputs(SPLIT, teacher.preparer()))
     inputs = prepare_inputs(SPLIT, model.preparer())
-    result = fit(model, config, inputs, inputs, 5, path / folder, teaching, on_epoch=stop)
+    result = fit(model, config, inputs, inputs, 5, path / folder, teaching, following=Following(stop))
     return model, result
 
 

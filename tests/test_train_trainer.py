@@ -17,6 +17,7 @@ from train.distill import DistillConfig
 from train.fit import fit
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
+from train.following import Following
 from train.teaching import Teaching
 from train.views import View
 
@@ -231,7 +232,16 @@ def test_bf16_multiplies_in_bf16_teacher_too_and_leaves_plain_fp32_behind(tmp_pa
         first.register_forward_hook(lambda module, _, output, name=name: seen[name, module.training].add(output.dtype))
     config = FitConfig(epochs=2, batch_size=32, precision="bf16", augment=AugmentConfig(shift=1))
     said: list[str] = []
-    result = fit(student, config, TRAIN, VALIDATION, 5, tmp_path, Teaching(teacher, DISTILL, TRAIN), say=said.append)
+    result = fit(
+        student,
+        config,
+        TRAIN,
+        VALIDATION,
+        5,
+        tmp_path,
+        Teaching(teacher, DISTILL, TRAIN),
+        following=Following(say=said.append),
+    )
     assert seen["teacher", False] == seen["student", True] == {torch.bfloat16}
     assert (result.precision, said) == ("bf16", ["training in bf16: as the recipe says"])
     assert all(parameter.dtype == torch.float32 for parameter in student.parameters())

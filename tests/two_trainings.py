@@ -31,6 +31,7 @@ from train.distill.config import FeatureConfig
 from train.epochs import EpochRecord
 from train.fit import fit
 from train.fit_config import FitConfig
+from train.following import Following
 from train.inputs import Inputs, TextInputs
 from train.processes import join, world
 from train.shard import sharded_copy
@@ -71,7 +72,17 @@ def images(folder: Path, taught: bool = False, stop_after: int | None = None, **
             raise StopError
 
     teaching = Teaching(mlp("24", seed=9), SOFT, TRAIN) if taught else None
-    return fit(mlp("16x12"), config, TRAIN, VALIDATION, 5, folder, teaching, on_epoch=stop, shard=split_here(folder))
+    return fit(
+        mlp("16x12"),
+        config,
+        TRAIN,
+        VALIDATION,
+        5,
+        folder,
+        teaching,
+        following=Following(stop),
+        shard=split_here(folder),
+    )
 
 
 def resumed(folder: Path, **settings: Any) -> Any:

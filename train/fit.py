@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from serve.errors import UserError
 from train.arguments import training_device
 from train.classifier import Classifier, save_classifier
 from train.distill.lesson import check_labels
-from train.epochs import OnEpoch, Pause
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
+from train.following import FOLLOWED_BY_NOBODY, Following
 from train.inputs import Inputs
 from train.layers import freeze
 from train.lone_items import check_lone_items
@@ -32,57 +32,31 @@ def fit(
     seed: int,
     folder: Path,
     teaching: Teaching | None = None,
-    on_epoch: OnEpoch | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    following: Following = FOLLOWED_BY_NOBODY,
     guide: Classifier | None = None,
     origins: Sequence[str] | None = None,
-    curves: Path | None = None,
     until: int | None = None,
     shard: bool = False,
-    pause: Pause | None = None,
 ) -> FitResult:
     """Train `classifier`, keep its best epoch on validation, and save it into `folder`.
 
     Checkpoints lie in `folder`/checkpoints after each epoch; a call that finds some there goes on from the last
     and ends with the same weights as one that was never interrupted. They are deleted at the end.
     `guide` is the teacher where text augmentation alone asks it: a control sees the views that its student sees.
-    `origins` say where each training item came from; TensorBoard's curves are written into `curves`.
+    `origins` say where each training item came from.
     With `until`, then without `validation`, the weights after that epoch are kept; the learning rates on the way are
     those of all `config.epochs`. `shard` splits the model over all processes while it is trained.
-    Where `pause` says so after an epoch, Paused is raised, and the next call goes on from there.
-    Raises UserError when the loss stops being a number, when memory runs out, and where
-    nothing is to be trained that should be.
+    Raises Paused where `following` wants to go on later, and UserError when the loss stops being a number, when memory
+    runs out, and where nothing is to be trained that should be.
     """
     assert (validation is None) == (until is not None), "without validation the epoch to keep must be known"
     if config.epochs == 0:
         return _as_it_is(classifier, folder)
-    if config.batch_size == world().size:
-        check_lone_items(classifier, min(config.grow_images, default=1.0))
-    if teaching is None:
-        check_progressive(config, classifier)
-    else:
-        for teacher, _ in teaching.teachers:
-            check_progressive(config, classifier, teacher, features=bool(teaching.config.features))
-            check_labels(classifier, teacher)
-        teaching.config.check_accumulation(config.accumulation)
+    _check(classifier, config, teaching)
     arithmetic = choose_arithmetic(config.precision, classifier, classifier.macs(), training_device())
-    say(f"training in {arithmetic.precision}: {arithmetic.why}")
+    following.say(f"training in {arithmetic.precision}: {arithmetic.why}")
     job = Job(
-        classifier,
-        arithmetic,
-        train,
-        validation,
-        seed,
-        folder,
-        teaching,
-        on_epoch,
-        say,
-        guide,
-        origins,
-        curves,
-        until,
-        shard,
-        pause,
+        classifier, arithmetic, train, validation, seed, folder, teaching, following, guide, origins, until, shard
     )
     start = {name: value.clone() for name, value in classifier.state_dict().items()} if config.shrink_on_oom else {}
 
@@ -92,9 +66,22 @@ def fit(
         freeze(config, classifier.requires_grad_(True))
         return train_with(job, config)
 
-    result = within_memory(config, attempt, say)
+    result = within_memory(config, attempt, following.say)
     classifier.requires_grad_(True)
     return result
+
+
+def _check(classifier: Classifier, config: FitConfig, teaching: Teaching | None) -> None:
+    """Raises UserError for settings that the classifier or its teachers cannot follow."""
+    if config.batch_size == world().size:
+        check_lone_items(classifier, min(config.grow_images, default=1.0))
+    if teaching is None:
+        check_progressive(config, classifier)
+        return
+    for teacher, _ in teaching.teachers:
+        check_progressive(config, classifier, teacher, features=bool(teaching.config.features))
+        check_labels(classifier, teacher)
+    teaching.config.check_accumulation(config.accumulation)
 
 
 def _as_it_is(classifier: Classifier, folder: Path) -> FitResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,6 @@ from train.compiled import compiled
 from train.curves import Curves
 from train.epochs import (
     EpochRecord,
-    OnEpoch,
-    Pause,
     Paused,
     PauseWhenSaved,
     Until,
@@ -32,6 +30,7 @@ from train.epochs import (
 )
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
+from train.following import Following
 from train.image_growth import growth_of
 from train.inputs import Inputs
 from train.layers import Unfreeze
@@ -58,57 +57,28 @@ class Job:
     seed: int
     folder: Path
     teaching: Teaching | None
-    on_epoch: OnEpoch | None
-    say: Callable[[str], None]
+    following: Following
     guide: Classifier | None
     origins: Sequence[str] | None
-    curves: Path | None
     until: int | None
     shard: bool
-    pause: Pause | None = None
 
 
 def train(job: Job, config: FitConfig) -> FitResult:
     """Train with these settings, keep the best epoch, or the one that was asked for, and save it."""
-    teaching = job.teaching
     classifier = sharded_copy(job.classifier, training_device()) if job.shard else job.classifier
     checkpoints = job.folder / CHECKPOINTS
     last = _last(checkpoints)
     _stay_paused(job, config, last)
-    fixed = teaching is not None and teaching.is_fixed(config)
-    view = _view(job, config, teaching.answers() if teaching is not None and fixed else None)
-    lesson = None if teaching is None else teaching.lesson(classifier, fixed)
-    curves = None if job.curves is None else Curves(job.curves)
-    stacking = None if config.stack is None else Stacking(classifier, config.stack)
-    try:
-        trainer = ClassifierTrainer(
-            model=classifier,
-            args=training_arguments(config, job.arithmetic, job.train, job.seed, checkpoints, last, job.until),
-            train_dataset=view,
-            eval_dataset=None if job.validation is None else View(job.validation, AugmentConfig(), job.seed),
-            callbacks=[*([] if stacking is None else [stacking]), *_callbacks(job, config)],
-            config=config,
-            label_loss=LabelLoss(config, classifier.spec.labels, job.train.labels),
-            lesson=lesson,
-            origins=job.origins,
-            curves=curves,
-        )
-        trainer.remove_callback(PrinterCallback)  # it prints each log; `on_epoch` tells them better
+    with ExitStack() as ending:
+        trainer = _trainer(job, config, classifier, last, ending)
         try:
             with _switches(config, classifier):
                 trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        except WorkerError as error:
+            raise error.told() from None
         finally:  # off with autocast: it is exported next
             trainer.accelerator.unwrap_model(classifier, keep_fp32_wrapper=False)
-    except WorkerError as error:
-        raise error.told() from None
-    finally:
-        if lesson is not None:
-            lesson.end()
-        if curves is not None:
-            curves.close()
-        if stacking is not None:
-            stacking.close()
-    records = epoch_records(trainer.state)
     if job.until is not None or config.keep == "last":
         trainer.take_average()
     if job.shard:
@@ -119,6 +89,38 @@ def train(job: Job, config: FitConfig) -> FitResult:
     if world().leads:
         save_classifier(classifier, job.folder)
         shutil.rmtree(checkpoints)
+    return _result(job, config, classifier, epoch_records(trainer.state))
+
+
+def _trainer(
+    job: Job, config: FitConfig, classifier: Classifier, last: Path | None, ending: ExitStack
+) -> ClassifierTrainer:
+    """The trainer of `classifier`; what has to be closed after it is left to `ending`."""
+    teaching = job.teaching
+    fixed = teaching is not None and teaching.is_fixed(config)
+    view = _view(job, config, teaching.answers() if teaching is not None and fixed else None)
+    lesson = None if teaching is None else teaching.lesson(classifier, fixed)
+    curves = None if job.following.curves is None else Curves(job.following.curves)
+    stacking = None if config.stack is None else Stacking(classifier, config.stack)
+    for end in (stacking and stacking.close, curves and curves.close, lesson and lesson.end):  # the last ends first
+        ending.callback(end or (lambda: None))
+    trainer = ClassifierTrainer(
+        model=classifier,
+        args=training_arguments(config, job.arithmetic, job.train, job.seed, job.folder / CHECKPOINTS, last, job.until),
+        train_dataset=view,
+        eval_dataset=None if job.validation is None else View(job.validation, AugmentConfig(), job.seed),
+        callbacks=[*([] if stacking is None else [stacking]), *_callbacks(job, config)],
+        config=config,
+        label_loss=LabelLoss(config, classifier.spec.labels, job.train.labels),
+        lesson=lesson,
+        origins=job.origins,
+        curves=curves,
+    )
+    trainer.remove_callback(PrinterCallback)  # it prints each log; `on_epoch` tells them better
+    return trainer
+
+
+def _result(job: Job, config: FitConfig, classifier: Classifier, records: list[EpochRecord]) -> FitResult:
     return FitResult(
         epochs=records,
         best_epoch=_kept(config, records) if job.until is None else job.until,
@@ -136,12 +138,12 @@ def train(job: Job, config: FitConfig) -> FitResult:
 
 def _stay_paused(job: Job, config: FitConfig, last: Path | None) -> None:
     """Raise Paused where training stands at a checkpoint after which it is to be paused."""
-    if job.pause is None or last is None:
+    if job.following.pause is None or last is None:
         return
     state = state_of(last)
     records = epoch_records(state)
     ends = patience_is_over(config, state) or len(records) >= config.epochs
-    if records and not ends and job.pause(records[-1]):
+    if records and not ends and job.following.pause(records[-1]):
         raise Paused(records)
 
 
@@ -161,7 +163,7 @@ def _view(job: Job, config: FitConfig, taught: np.ndarray | None) -> TracedView:
         job.seed,
         taught,
         [] if teaching is None else teaching.as_seen(job.train),
-        text_augmenter(config.augment, job.train, guide, classifier, job.seed, job.say, teachers),
+        text_augmenter(config.augment, job.train, guide, classifier, job.seed, job.following.say, teachers),
         len(classifier.spec.labels),
         growth_of(config),
     )
@@ -183,9 +185,9 @@ def _callbacks(job: Job, config: FitConfig) -> list[TrainerCallback]:
     if config.unfreeze is not None:
         own.append(Unfreeze(job.classifier, config.unfreeze))
     if job.until is not None:
-        return [*own, Until(job.until, job.say)]
-    own += [] if job.pause is None else [PauseWhenSaved(config, job.pause)]
-    return [*own, *epoch_callbacks(config, job.on_epoch)]
+        return [*own, Until(job.until, job.following.say)]
+    own += [] if job.following.pause is None else [PauseWhenSaved(config, job.following.pause)]
+    return [*own, *epoch_callbacks(config, job.following.on_epoch)]
 
 
 def _last(checkpoints: Path) -> Path | None:

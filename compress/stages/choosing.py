@@ -48,31 +48,30 @@ def choose_variant(
     }
     if refits:
         inputs["refits"] = {name: [refit.before, refit.after] for name, refit in refits.items()}
-
     promises = {variant.id: packages[variant.id].abstention for variant in candidates}
     if run.recipe.abstain is not None:
         inputs["promises"] = promises
-
     if frozen is not None:
         inputs["frozen"] = frozen
 
+    def measured(variant: Variant) -> Measured:
+        return Measured(
+            variant,
+            run.scores(variant, "validation"),
+            reference_point(latency.variants[variant.id], run.threads),
+            packages[variant.id].size_bytes,
+            refits.get(variant.id),
+            tuple(promise_problems(promises[variant.id])),
+        )
+
     def work(_: Path) -> Choice:
         seen = run.rundir.has(f"test/{run.variants[0].id}")  # the baseline
+        reference, labels = run.scores(baseline(), "validation"), run.data.splits["validation"].labels
         choice = frozen or choose(
             accept,
-            [
-                Measured(
-                    variant,
-                    run.scores(variant, "validation"),
-                    reference_point(latency.variants[variant.id], run.threads),
-                    packages[variant.id].size_bytes,
-                    refits.get(variant.id),
-                    tuple(promise_problems(promises[variant.id])),
-                )
-                for variant in candidates
-            ],
-            run.scores(baseline(), "validation"),
-            run.data.splits["validation"].labels,
+            [measured(variant) for variant in candidates],
+            reference,
+            labels,
             run.data.classes,
             test_size,
             run.recipe.seed,

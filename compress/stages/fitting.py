@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from compress.rundir import remove
@@ -15,6 +16,7 @@ from train.draft import Wanted
 from train.fit import fit
 from train.fit_config import FitConfig
 from train.fit_result import FitResult, Refit
+from train.following import Following
 from train.processes import world
 from train.prune import PruneConfig, cut_otherwise, prune
 from train.teaching import Teaching
@@ -86,36 +88,22 @@ def train(
 ) -> FitResult:
     """`fit` on what the training is about; a refit ends with the first training's best epoch, and says so."""
     items, origins = run.inputs(training.items, classifier), run.items(training.items).origins
-    seed, say, first = training.seed, run.console.detail, training.first
+    first = training.first
     folder_of_curves = run.path / "tensorboard" / training.curves
     if not run.tensorboard and world().leads:
         remove(folder_of_curves)  # they show another training
-    curves = folder_of_curves if run.tensorboard else None
+    fit_with = partial(
+        fit, seed=training.seed, folder=folder, teaching=teaching, guide=guide, origins=origins, shard=run.shard
+    )
+    following = Following(say=run.console.detail, curves=folder_of_curves if run.tensorboard else None)
     if first is not None:
-        until = first.best_epoch
-        result = fit(
-            classifier, config, items, None, seed, folder, teaching, None, say, guide, origins, curves, until, run.shard
-        )
-        refit = Refit(epochs=until, items=len(items), items_before=len(run.data.splits["train"]))
+        result = fit_with(classifier, config, items, None, until=first.best_epoch, following=following)
+        refit = Refit(epochs=first.best_epoch, items=len(items), items_before=len(run.data.splits["train"]))
         return result.model_copy(update={"epochs": first.epochs, "refit": refit})
     validation = run.inputs("validation", classifier)
     with run.console.epochs() as on_epoch:
-        return fit(
-            classifier,
-            config,
-            items,
-            validation,
-            seed,
-            folder,
-            teaching,
-            on_epoch,
-            say,
-            guide,
-            origins,
-            curves,
-            shard=run.shard,
-            pause=None if training.between else run.pause,
-        )
+        following = replace(following, on_epoch=on_epoch, pause=None if training.between else run.pause)
+        return fit_with(classifier, config, items, validation, following=following)
 
 
 def prune_student(
