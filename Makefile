@@ -8,10 +8,11 @@ DATA ?= ../shared/data
 PROOFS ?= digits mnist sst2 trec
 TABLES ?= hinton trec-methods sst2-methods cifar10
 SEEDS ?= 0,1,2
+SERVED ?= runs/sst2/packages/teacher-int8-dynamic runs/cifar10
 # The machine's own certificates, so that it works behind a company's proxy too.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help setup demo test check serve bench bench-training bench-int8 bench-overload prove prove-tables lock clean
+.PHONY: help setup demo test check serve bench bench-training bench-int8 bench-overload bench-serve prove prove-tables lock clean
 
 help:
 	@echo "make setup   install everything into $(VENV)"
@@ -23,6 +24,7 @@ help:
 	@echo "make bench-training   training against a bare PyTorch loop, and bf16 against fp32, in turn"
 	@echo "make bench-int8   int8 MiniLM of runs/sst2 beside quantize_dynamic and OpenVINO"
 	@echo "make bench-overload   runs/sst2 under three times its capacity for ten minutes"
+	@echo "make bench-serve   our server beside bare Starlette, BentoML and LitServe, with runs/sst2 and runs/cifar10"
 	@echo "make prove   the slow proofs on full data (PROOFS=\"$(PROOFS)\", in DATA=$(DATA))"
 	@echo "make prove-tables   distillation tables over several seeds (TABLES, SEEDS); many hours on two cores"
 	@echo "make clean   delete runs and caches"
@@ -69,6 +71,10 @@ bench-int8: setup
 # After `make prove`: ten minutes of three times the load that its runs/sst2 can answer.
 bench-overload: setup
 	$(BIN)/python -m benchmarks.overload runs/sst2 --out benchmarks/results/overload.json
+
+# After `make prove PROOFS="sst2 cifar10"`. LitServe gets an environment of its own.
+bench-serve: setup
+	$(BIN)/python -m loadtests.peers.bench $(SERVED) --out benchmarks/results/bench-serve.json
 
 prove: setup
 	@for name in $(PROOFS); do \
