@@ -50,7 +50,7 @@ def server(answer: bytes) -> Iterator[tuple[int, list[int]]]:
         loop.close()
 
 
-def tested(tmp_path: Path, port: int, **changes: Any) -> dict[str, Any]:
+def send_all(tmp_path: Path, port: int, **changes: Any) -> dict[str, Any]:
     file = tmp_path / "requests.json"
     request = base64.b64encode(b"POST /classify HTTP/1.1\r\nContent-Length: 1\r\n\r\nx").decode()
     file.write_text(json.dumps([{"request": request, "predictions": RIGHT}]))
@@ -60,7 +60,7 @@ def tested(tmp_path: Path, port: int, **changes: Any) -> dict[str, Any]:
 
 def test_each_request_is_timed_and_its_answer_compared(tmp_path: Path) -> None:
     with server(response({"predictions": RIGHT})) as (port, seen):
-        result = tested(tmp_path, port)
+        result = send_all(tmp_path, port)
     assert len(result["latencies_ms"]) == 40
     assert all(latency > 0 for latency in result["latencies_ms"])
     assert (result["wrong"], result["warmed_up"]) == (0, 5)
@@ -82,7 +82,7 @@ def test_each_request_is_timed_and_its_answer_compared(tmp_path: Path) -> None:
 )
 def test_wrong_answers_are_counted(tmp_path: Path, content: Any, status: int, problem: str) -> None:
     with server(response(content, status)) as (port, _):
-        result = tested(tmp_path, port)
+        result = send_all(tmp_path, port)
     assert result["wrong"] == 40
     assert problem in result["first_problem"]
 
@@ -103,4 +103,4 @@ def test_a_response_is_whole_only_with_all_of_its_body() -> None:
 
 def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"refused|Connect"):
-        tested(tmp_path, 1)
+        send_all(tmp_path, 1)
