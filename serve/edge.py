@@ -2,18 +2,17 @@
 
     {"error": {"code", "message", "hint", "request_id"}}
 
-Only what never reaches Python is out of its reach: to bytes that are not HTTP, the web server answers a bare 400.
+What never becomes a request is out of its reach: `serve.protocol` refuses it, in the same form.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from serve.errors import RequestError, did_you_mean
+from serve.headers import Headers, request_id_of, security_headers
 from serve.logs import log
 
 Scope = MutableMapping[str, Any]
@@ -23,7 +22,6 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 EXCHANGE = "limbeck.exchange"  # where an inner layer finds the request's Exchange in the scope
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 
 # BentoML answers these in its own words, or without any.
 _FOREIGN = {
@@ -31,8 +29,6 @@ _FOREIGN = {
     503: ("not_ready", "the server is not ready", "try again in a moment"),
     504: ("timeout", "the answer was not ready in time", "send fewer or smaller inputs in one request"),
 }
-# BentoML's page would load a tracker from elsewhere; what is not ours is not loaded.
-_PAGE_POLICY = b"default-src 'self' 'unsafe-inline' data:"
 
 
 class Edge:
@@ -86,8 +82,7 @@ class Exchange:
     """One request and its answer, which carries the request's id and, if it is an error, has the one form."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
-        given = dict(scope["headers"]).get(b"x-request-id", b"")
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8).encode()
+        self.request_id = request_id_of(scope["headers"])
         self._path = scope["path"]
         self._send = send
         self.started = False
@@ -128,9 +123,8 @@ class Exchange:
         if not self.started:
             await self.fail(_foreign_error(500))
 
-    def _headers(self) -> list[tuple[bytes, bytes]]:
-        headers = [(b"x-request-id", self.request_id), (b"x-content-type-options", b"nosniff")]
-        return [*headers, (b"content-security-policy", _PAGE_POLICY)] if self._path == "/" else headers
+    def _headers(self) -> Headers:
+        return [(b"x-request-id", self.request_id), *security_headers(self._path)]
 
     @property
     def id_text(self) -> str:

@@ -26,6 +26,8 @@ class Limits:
     # when it is answered: at 700 requests a second, 30 s are 20 MB (2 cores).
     request_seconds: int = 30
     max_queue: int = 1024  # inputs that wait to be batched, in one worker; a request with more of them gets 429
+    max_connections: int = 1000  # to one worker; beyond that, the one that has been idle longest ends
+    head_seconds: int = 10  # for the headers of a request to arrive, beside BentoML's 5 s between two requests
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Limits:

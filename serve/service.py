@@ -26,6 +26,7 @@ from serve.logs import log_format, set_up
 from serve.metrics import instruments
 from serve.package import read_serving
 from serve.predictor import Predictor
+from serve.protocol import install
 from serve.routes import ROUTES, Routes
 from serve.worker import Worker
 
@@ -63,6 +64,7 @@ class _EdgedService(bentoml.Service):
     """A service whose application is wrapped by the Edge, outside of BentoML's own layers."""
 
     def to_asgi(self, is_main: bool = True) -> App:
+        install(LIMITS)  # the worker is about to start uvicorn
         routes = Routes(super().to_asgi(is_main), _STATE, bool(os.environ.get("LIMBECK_ACCESS_LOG")))
         return Worker(Edge(routes, ROUTES), _DRAIN_S)
 

@@ -9,10 +9,10 @@ from serve.limits import Limits
 def test_each_limit_can_be_set_by_the_environment() -> None:
     names = (
         *("MAX_BODY_BYTES", "MAX_ITEMS", "MAX_TEXT_CHARS", "MAX_CONCURRENCY", "BODY_SECONDS", "REQUEST_SECONDS"),
-        "MAX_QUEUE",
+        *("MAX_QUEUE", "MAX_CONNECTIONS", "HEAD_SECONDS"),
     )
     environ = {f"LIMBECK_{name}": str(number) for number, name in enumerate(names, 1)}
-    assert Limits.from_env(environ) == Limits(1, 2, 3, 4, 5, 6, 7)
+    assert Limits.from_env(environ) == Limits(1, 2, 3, 4, 5, 6, 7, 8, 9)
 
 
 def test_what_is_not_set_has_its_default() -> None:
