@@ -11,6 +11,8 @@ from serve.package import MANIFEST
 
 ENV = "LIMBECK_PACKAGE"
 RUNS, REPORT, PACKAGES = Path("runs"), "report.json", "packages"
+# Where a Bento keeps its package: beside serve/, nowhere else.
+BUNDLED = Path(__file__).resolve().parent.parent / "package"
 _START_HERE = f"run `limbeck run compress/recipes/digits.toml` first, or set {ENV} to a package or a run"
 
 
@@ -18,11 +20,14 @@ def find_package(target: Path | None = None) -> Path:
     """The absolute folder of the package to serve.
 
     `target` (else the environment's LIMBECK_PACKAGE) is a package folder, or a run directory, which stands for the
-    variant that its report selected. With neither, it is that of the newest run under `runs/` that selected one.
-    Raises UserError where there is nothing to serve. The package itself is not read here.
+    variant that its report selected. With neither, it is the one beside `serve/` in a Bento, else that of the newest
+    run under `runs/` that selected one. The package itself is not read here.
+    Raises UserError where there is nothing to serve.
     """
     if target is None and os.environ.get(ENV):
         target = Path(os.environ[ENV])
+    if target is None and (BUNDLED / MANIFEST).is_file():
+        return BUNDLED
     if target is None:
         return _newest_selected(RUNS)
     if (target / REPORT).is_file():
