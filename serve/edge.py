@@ -14,6 +14,7 @@ from typing import Any
 from serve.errors import RequestError, did_you_mean
 from serve.headers import Headers, request_id_of, security_headers
 from serve.logs import log
+from serve.tokens import Tokens
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -37,9 +38,10 @@ class Edge:
     Otherwise each random address would leave its own label in BentoML's metrics, and the memory would fill.
     """
 
-    def __init__(self, app: App, routes: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, app: App, routes: Mapping[str, Sequence[str]], tokens: Tokens | None = None) -> None:
         self._app = app
         self._routes = routes
+        self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":  # closed before it is accepted, a 403 to the client
@@ -51,6 +53,8 @@ class Edge:
             return
         exchange = scope[EXCHANGE] = Exchange(scope, send)
         try:
+            if self._tokens and (refusal := self._tokens.refusal(scope["path"], scope["headers"])):
+                raise refusal  # before anything else is said, also of which addresses there are
             if (misrouted := self._misrouted(scope)) is not None:
                 raise misrouted
             await self._app(scope, receive, exchange.relay)

@@ -20,6 +20,9 @@ from serve.engine import check_servable
 from serve.errors import UserError
 from serve.limits import DRAIN_SECONDS
 from serve.locate import ENV, find_package
+from serve.tokens import ENV as TOKENS
+from serve.tokens import ENV_FILE as TOKENS_FILE
+from serve.tokens import Tokens
 
 SERVICE = "serve.service:Classifier"
 _LOOPBACK = "127.0.0.1"
@@ -48,6 +51,7 @@ def launch(target: Path | None = None, host: str = _LOOPBACK, port: int = 3000) 
     """
     package = _checked(target)
     _check_address(host, port)
+    Tokens.from_env()  # here, so that what is wrong with them is said before a server starts
     command, environ = _command(host, port), _environ(package)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -55,10 +59,13 @@ def launch(target: Path | None = None, host: str = _LOOPBACK, port: int = 3000) 
 
 
 @contextlib.contextmanager
-def start(target: Path | None = None, port: int = 0, timeout_s: float = 60) -> Iterator[ServerProcess]:
+def start(
+    target: Path | None = None, port: int = 0, timeout_s: float = 60, tokens: bool = False
+) -> Iterator[ServerProcess]:
     """Serve `target` on loopback while the block runs, on a free port where `port` is 0.
 
-    Entered once the server is ready. Raises UserError if the package cannot be served, or the server does not get ready
+    Entered once the server is ready. It asks for no tokens, whatever the environment names, unless `tokens` says so:
+    who measures it has just started it. Raises UserError if the package cannot be served, or the server does not get ready
     within `timeout_s`.
     """
     package = _checked(target)
@@ -70,7 +77,11 @@ def start(target: Path | None = None, port: int = 0, timeout_s: float = 60) -> I
         with log.open("wb") as output:
             process = subprocess.Popen(
                 _command(_LOOPBACK, port),
-                env={DRAIN_SECONDS: "0", **_environ(package), "BENTOML_HOME": home},  # nobody balances load to it
+                env={
+                    DRAIN_SECONDS: "0",
+                    **_environ(package, tokens),
+                    "BENTOML_HOME": home,
+                },  # nobody balances load to it
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -97,8 +108,9 @@ def _command(host: str, port: int) -> list[str]:
     return [sys.executable, "-m", "bentoml", "serve", SERVICE, *options]
 
 
-def _environ(package: Path) -> dict[str, str]:
-    return {**os.environ, ENV: str(package), "BENTOML_DO_NOT_TRACK": "true"}
+def _environ(package: Path, tokens: bool = True) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if tokens or name not in (TOKENS, TOKENS_FILE)}
+    return {**inherited, ENV: str(package), "BENTOML_DO_NOT_TRACK": "true"}
 
 
 def _check_address(host: str, port: int) -> None:

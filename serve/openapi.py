@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from serve.tokens import ADMIN, HEALTH
+
 Schema = dict[str, Any]
 
 _STATUS = {
@@ -77,6 +79,31 @@ def document(model: dict[str, Any]) -> Schema:
             "headers": {"X-Request-ID": _REQUEST_ID},
         },
     }
+
+
+def secured(content: Schema) -> Schema:
+    """The document of a server that asks for bearer tokens."""
+    components = content["components"]
+    responses = {**components["responses"], "401": _error_response("There is no token, or not one of this server's")}
+    schemes = {**components.get("securitySchemes", {}), "token": {"type": "http", "scheme": "bearer"}}
+    paths = {
+        path: operations
+        if path.startswith(ADMIN)
+        else {method: _secured(path, one) for method, one in operations.items()}
+        for path, operations in content["paths"].items()
+    }
+    return {
+        **content,
+        "paths": paths,
+        "security": [{"token": []}],
+        "components": {**components, "responses": responses, "securitySchemes": schemes},
+    }
+
+
+def _secured(path: str, operation: Schema) -> Schema:
+    if path in HEALTH:
+        return {**operation, "security": []}
+    return {**operation, "responses": {**operation["responses"], "401": _ref("responses", "401")}}
 
 
 def _request_body(model: dict[str, Any]) -> Schema:

@@ -13,7 +13,7 @@ from serve.engine import Engine
 from serve.errors import RequestError
 from serve.gate import Gate
 from serve.logs import log_request
-from serve.openapi import document
+from serve.openapi import document, secured
 
 _GET, _POST = ("GET", "HEAD"), ("POST",)
 _CLASSIFY = ("/classify", "/predict")
@@ -60,7 +60,8 @@ class Routes:
         elif scope["path"] == "/model":
             await exchange.answer(json.dumps(engine.describe()).encode())
         else:
-            await exchange.answer(json.dumps(document(engine.describe())).encode())
+            content = document(engine.describe())
+            await exchange.answer(json.dumps(secured(content) if self._state.get("secured") else content).encode())
 
     async def _classify(self, engine: Engine, exchange: Exchange, scope: Scope, receive: Receive) -> None:
         """Answer first and count afterwards, so that no client waits for the counting."""

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # BentoML reports usage over the network unless told not to
 
 import bentoml
+import click
+from bentoml._internal.container import BentoMLContainer
 from bentoml._internal.utils.analytics.usage_stats import do_not_track
 
 from serve.bodies import query_from
@@ -28,6 +30,7 @@ from serve.package import read_serving
 from serve.predictor import Predictor
 from serve.protocol import install
 from serve.routes import ROUTES, Routes
+from serve.tokens import Tokens, exposure
 from serve.worker import Worker
 
 do_not_track.cache_clear()  # the `bentoml serve` command asked before it imported this module, and remembers
@@ -55,6 +58,13 @@ def _workers() -> int:
         return 1
 
 
+def _host() -> str:
+    """The address that the server being started will listen on: of the command line, else of the configuration."""
+    command = click.get_current_context(silent=True)
+    given = command.params.get("host") if command else None
+    return str(given or BentoMLContainer.http.host.get())
+
+
 def _exit(error: UserError) -> NoReturn:
     print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
     raise SystemExit(2)
@@ -66,18 +76,21 @@ class _EdgedService(bentoml.Service):
     def to_asgi(self, is_main: bool = True) -> App:
         install(LIMITS)  # the worker is about to start uvicorn
         routes = Routes(super().to_asgi(is_main), _STATE, bool(os.environ.get("LIMBECK_ACCESS_LOG")))
-        return Worker(Edge(routes, ROUTES), _DRAIN_S)
+        return Worker(Edge(routes, ROUTES, TOKENS), _DRAIN_S)
 
 
 try:
     LIMITS = Limits.from_env()
     LOG_FORMAT = log_format()
+    TOKENS = Tokens.from_env()
     _SETTINGS = _settings()
     _DRAIN_S = drain_seconds()
 except UserError as error:
     _exit(error)
 
-_STATE: dict[str, Any] = {}  # what the instance tells the routes: "engine" and "gate", once the model is loaded
+_STATE: dict[str, Any] = {
+    "secured": TOKENS is not None
+}  # what the instance tells the routes: "engine" and "gate", once the model is loaded
 
 
 @bentoml.service(service_class=_EdgedService, **_SETTINGS)
@@ -101,6 +114,8 @@ class Classifier:
         except UserError as error:
             _exit(error)
         os.environ[ENV] = str(package)
+        for remark in [*exposure(_host(), TOKENS), *(TOKENS.remarks() if TOKENS else [])]:
+            print(f"warning: {remark}", file=sys.stderr)
         from serve.supervise import supervise  # the process manager, which no worker needs
 
         supervise()

@@ -21,6 +21,7 @@ from serve.gate import Gate
 from serve.limits import Limits
 from serve.predictor import Predictor
 from serve.routes import ROUTES, Routes
+from serve.tokens import Tokens
 
 PNG = {"Content-Type": "image/png"}
 
@@ -239,3 +240,26 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
 def test_a_websocket_is_closed_before_it_opens() -> None:
     with pytest.raises((WebSocketDisconnect, WebSocketDenialResponse)), _client(_fine).websocket_connect("/livez"):
         pytest.fail("it was accepted")
+
+
+def test_with_tokens_nothing_is_said_without_one_not_even_which_addresses_there_are() -> None:
+    async def bentoml(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse("fine")(scope, receive, send)
+
+    token = "0123456789abcdef"
+    client = TestClient(Edge(bentoml, ROUTES, Tokens([token], None)))
+    for path in ("/metrics", "/model", "/", "/nothing"):
+        response = client.get(path)
+        assert response.status_code == 401
+        assert _error(response)["code"] == "unauthorized"
+        assert response.headers["www-authenticate"].startswith("Bearer")
+    assert client.get("/livez").status_code == 200
+    assert client.get("/metrics", headers={"Authorization": f"Bearer {token}"}).text == "fine"
+
+
+def test_every_answer_has_the_headers_that_keep_browsers_from_using_it() -> None:
+    client = _client(_fine)
+    for response in (client.get("/livez"), client.get("/nothing"), client.post("/livez"), client.get("/")):
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["cache-control"] == "no-store"
+        assert "frame-ancestors 'none'" in response.headers["content-security-policy"]
