@@ -65,8 +65,8 @@ def start(
     """Serve `target` on loopback while the block runs, on a free port where `port` is 0.
 
     Entered once the server is ready. It asks for no tokens, whatever the environment names, unless `tokens` says so:
-    who measures it has just started it. Raises UserError if the package cannot be served, or the server does not get ready
-    within `timeout_s`.
+    who measures it has just started it. Raises UserError if the package cannot be served, or the server does not get
+    ready within `timeout_s`.
     """
     package = _checked(target)
     port = port or _free_port()

@@ -14,7 +14,7 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # BentoML reports usage o
 
 import bentoml
 import click
-from bentoml._internal.container import BentoMLContainer
+from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.utils.analytics.usage_stats import do_not_track
 
 from serve.bodies import query_from
