@@ -37,6 +37,9 @@ def test_a_rate_is_found_and_everything_that_was_tried_is_written(copy: Path) ->
     assert written["requests_per_second"] == 20.0
     assert [probe["kind"] for probe in written["searches"][0]["probes"]] == ["search", "window", "window", "window"]
     assert written["searches"][0]["limited_by"] == "nothing"
+    assert {"queue", "compute", "total"} < set(written["time_split"])
+    assert written["time_split"]["total"]["requests"] >= 100  # of three windows at 20/s, warmed up for 2 s each
+    assert any(line.startswith("time in the server") for line in said)
     assert any(line.startswith("PASS: 20 requests/s keep errors<50%") for line in said)
 
 

@@ -1,4 +1,4 @@
-"""`limbeck serve`, `limbeck verify`, `limbeck loadtest`: a run's package over HTTP."""
+"""`limbeck serve`, `verify`, `loadtest` and `tune-serve`: a run's package over HTTP."""
 
 from __future__ import annotations
 
@@ -72,4 +72,32 @@ def loadtest(
     from compress.loadtest import loadtest as find_rate
 
     if not find_rate(folder, Asked(slo, at_least, body, repeats, seconds)):
+        raise typer.Exit(NOTHING_MET)
+
+
+@app.command(name="tune-serve")
+def tune_serve(
+    folder: RunFolder,
+    slo: Annotated[str, typer.Option(help="What must hold, in words.")] = "p99<20ms,errors<0.1%",
+    minutes: Annotated[float, typer.Option(min=0, help="After which no further setting is tried.")] = 20.0,
+    body: Annotated[
+        str | None, typer.Option(help="How an item is sent: json, multipart, raw. [default: raw for images]")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=1, help="Of each window that confirms. [default: as long as a 99th percentile needs]"),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Find how many workers and threads, and which batching, hold the most requests under an objective here.
+
+    Batching is tried only where the package's answers do not depend on it. What is found is written into the package's
+    serving.json, which `limbeck serve` and `bentoml serve` follow; each trial into loadtest/tune-serve.json of the run.
+
+    Exit code 3: no setting keeps the objective; serving.json stays as it is.
+    """
+    from compress.loadtest import TuneAsked
+    from compress.loadtest import tune_serve as find_setting
+
+    if not find_setting(folder, TuneAsked(slo, minutes, body, seconds=seconds)):
         raise typer.Exit(NOTHING_MET)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.loadtest.search import Kind, Probe
+from compress.loadtest.split import between, snapshot
 from serve.errors import UserError
 
 _LOCUSTFILE = Path(__file__).resolve().parents[2] / "loadtests" / "locustfile.py"
@@ -44,8 +45,10 @@ class Generator:
         seconds = min(max(wanted / rate, _LEAST_SECONDS), _MOST_SECONDS)
         if kind == "window" and self.seconds is not None:
             seconds = self.seconds
+        before = snapshot(self.url)
         content = self.send(rate, self.warm_up + seconds)
-        return Probe(rate, content["cause"], kind, content["summary"]["p99_ms"], tuple(content["reasons"]))
+        split = between(before, snapshot(self.url))
+        return Probe(rate, content["cause"], kind, content["summary"]["p99_ms"], tuple(content["reasons"]), split)
 
     def send(self, rate: float, seconds: float) -> dict[str, Any]:
         """What locust wrote of a test. Raises UserError where it did not get that far."""

@@ -13,6 +13,8 @@ from typing import Any
 from compress.environment import hardware, versions
 from compress.loadtest.generator import Generator, on_cores, split_cores
 from compress.loadtest.search import Found, Kind, Probe, Search
+from compress.loadtest.split import Split
+from compress.loadtest.split import lines as split_lines
 from compress.report.schema import Report
 from compress.report.write import read_report
 from compress.rundir import write_text
@@ -52,6 +54,11 @@ class Capacity:
         return min(rates) if len(rates) == len(self.found) else None
 
     @property
+    def split(self) -> Split:
+        """Where the server's time went at that rate, in the search that found it."""
+        return next((one.split() for one in self.found if one.rate is not None and one.rate == self.rate), {})
+
+    @property
     def passed(self) -> bool:
         return self.rate is not None and (self.asked.at_least is None or self.rate >= self.asked.at_least)
 
@@ -64,7 +71,7 @@ class Capacity:
         lines = [f"{verdict} (the lowest of {reached})" if len(self.found) > 1 else verdict]
         if any(one.limited_by == "generator" for one in self.found):
             lines.append("beyond it the generator was late, not the server: the server may take more")
-        return lines
+        return [*lines, *split_lines(self.split)]
 
 
 def loadtest(folder: Path, asked: Asked, say: Say = print) -> bool:
@@ -73,9 +80,8 @@ def loadtest(folder: Path, asked: Asked, say: Say = print) -> bool:
     Written to loadtest/capacity.json in the run, with every rate that was tried. Raises UserError.
     """
     report = read_report(folder)
-    if report.selected is None:
-        raise UserError(f"{folder} has no selection to load: {report.verdict}", "change the recipe and run it again")
-    body = _body(report, asked.body)
+    variant = selected(folder, report)
+    body = body_of(report, asked.body)
     for_server, for_generator = split_cores()
     if for_generator is None:
         say("one core for both: the generator takes a part of what the server could use")
@@ -83,12 +89,12 @@ def loadtest(folder: Path, asked: Asked, say: Say = print) -> bool:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="limbeck-loadtest-")))
         with on_cores(for_server):
-            server = stack.enter_context(start(folder / "packages" / report.selected))
+            server = stack.enter_context(start(folder / "packages" / variant))
         for repeat in range(asked.repeats):
             say(f"search {repeat + 1} of {asked.repeats}")
             generator = Generator(server.url, folder.resolve(), asked.objective, scratch, body, seed=1000 * repeat)
             generator.seconds, generator.cores = asked.seconds, for_generator
-            found.append(Search(_told(generator, say), asked.lowest, asked.highest).run())
+            found.append(Search(telling(generator, say), asked.lowest, asked.highest).run())
     capacity = Capacity(tuple(found), asked)
     content = {**_content(report, body, capacity), "generator_on_its_own_core": for_generator is not None}
     write_text(folder / RESULT, json.dumps(content, indent=1) + "\n")
@@ -97,14 +103,22 @@ def loadtest(folder: Path, asked: Asked, say: Say = print) -> bool:
     return capacity.passed
 
 
-def _body(report: Report, body: str | None) -> str:
+def selected(folder: Path, report: Report) -> str:
+    """The variant that a run selected. Raises UserError where it selected none."""
+    if report.selected is None:
+        raise UserError(f"{folder} has no selection to load: {report.verdict}", "change the recipe and run it again")
+    return report.selected
+
+
+def body_of(report: Report, body: str | None) -> str:
+    """How items are sent: `body` where it fits the task. Raises UserError."""
     known = _BODIES[report.task]
     if body is not None and body not in known:
         raise UserError(f"--body {body}: {report.task}s are sent as {', '.join(known)}", "leave it out")
     return body or known[-1]
 
 
-def _told(generator: Generator, say: Say) -> Callable[[float, Kind], Probe]:
+def telling(generator: Generator, say: Say) -> Callable[[float, Kind], Probe]:
     """Tries a rate and says what came of it."""
 
     def try_rate(rate: float, kind: Kind) -> Probe:
@@ -129,5 +143,6 @@ def _content(report: Report, body: str, capacity: Capacity) -> dict[str, Any]:
         "body": body,
         "hardware": hardware(),
         "versions": versions(),
+        "time_split": {phase: asdict(part) for phase, part in capacity.split.items()},
         "searches": [asdict(one) for one in capacity.found],
     }

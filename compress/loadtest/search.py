@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from compress.loadtest.split import Split, typical
+
 Outcome = Literal["held", "broken", "late", "few"]
 Kind = Literal["search", "window"]
 
@@ -27,6 +29,7 @@ class Probe:
     kind: Kind
     p99_ms: float | None = None
     reasons: tuple[str, ...] = ()
+    split: Split | None = None  # where the server's time went, warm-up included
 
     @property
     def fits(self) -> bool:
@@ -41,6 +44,11 @@ class Found:
     rate: float | None  # requests per second that held; None: not even the lowest did
     limited_by: Literal["objective", "generator", "nothing"]  # what was beyond it; "nothing": the highest rate held
     probes: tuple[Probe, ...]
+
+    def split(self) -> Split:
+        """Where the server's time went in the windows that held; empty where there are none, or it is not known."""
+        held = [probe for probe in self.probes if probe.kind == "window" and probe.rate == self.rate and probe.fits]
+        return typical([probe.split for probe in held if probe.split])
 
 
 @dataclass
