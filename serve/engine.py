@@ -10,7 +10,6 @@ import gc
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from serve.limits import Limits
 from serve.logs import log
 from serve.manifest import ServingConfig
 from serve.metrics import ModelMetrics
+from serve.pool import Pool
 from serve.predictor import Predictor
 from serve.stopwatch import Stopwatch
 
@@ -52,7 +52,7 @@ class Engine:
         serving = predictor.package.serving
         check_batching(predictor.package)
         threads = pool_size(serving)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="classify")
+        self._pool = Pool(threads, "classify")
         self._batcher: Batcher | None = None
         if serving.max_batch > 1:
             self._batcher = Batcher(
@@ -67,7 +67,7 @@ class Engine:
 
     def close(self) -> None:
         """Free the threads. Nobody may wait for an answer any more."""
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.close()
         if self._batcher is not None:
             self._batcher.close()
 
@@ -110,7 +110,6 @@ class Engine:
         """
         abandoned = threading.Event()
         stopwatch = Stopwatch()
-        run = partial(asyncio.get_running_loop().run_in_executor, self._pool)
 
         def ask() -> _Question:
             stopwatch.lap("queue")
@@ -123,14 +122,14 @@ class Engine:
 
         try:
             if self._batcher is None:
-                return await run(whole)
-            question = await run(ask)
+                return await self._pool.run(whole)
+            question = await self._pool.run(ask)
             batched = await asyncio.wrap_future(self._batcher.submit(question.rows))
             stopwatch.lap("compute", batched.computed_s, rest="queue")
             # Behind the inputs of others that wait for a thread, a short answer would wait longer than it takes.
             if len(question.rows) * question.top_k <= _SHORT:
                 return self._reply(question, batched.outcomes)
-            return await run(self._reply, question, batched.outcomes)
+            return await self._pool.run(partial(self._reply, question, batched.outcomes))
         finally:
             abandoned.set()
 
