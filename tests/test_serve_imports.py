@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from base64 import b64encode
@@ -79,3 +80,17 @@ def test_a_bad_limit_is_one_readable_line(tmp_path: Path) -> None:
         "error: LIMBECK_MAX_ITEMS is 'many', expected a whole number above 0",
         "hint: unset LIMBECK_MAX_ITEMS for its default",
     ]
+
+
+@pytest.mark.parametrize("package", ["serve", "compress"])
+def test_onnx_runtime_reports_nothing_and_leaves_no_device_id(tmp_path: Path, package: str) -> None:
+    model = tiny_package(tmp_path / "package").path / "model.onnx"
+    code = f"import {package}, onnxruntime; onnxruntime.InferenceSession({str(model)!r})"
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    }
+    home = tmp_path / "home"
+    home.mkdir()
+    environ = {**kept, "HOME": str(home), "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=120)
+    assert list(home.rglob("*")) == []
