@@ -47,7 +47,7 @@ class Engine:
         self._predictor = predictor
         self.model_id = predictor.package.manifest.id
         self.metrics = ModelMetrics(self.model_id, predictor.labels, predictor.package.card.get("expected", {}))
-        self._model = {"id": self.model_id, "name": predictor.package.name}
+        self.model = {"id": self.model_id, "name": predictor.package.name}
         self._namer = Namer(predictor.labels, predictor.package.manifest.abstain_below)
         serving = predictor.package.serving
         check_batching(predictor.package)
@@ -76,7 +76,7 @@ class Engine:
         package = self._predictor.package
         manifest = package.manifest
         return {
-            **self._model,
+            **self.model,
             "task": self.task,
             "send": BODIES[self.task],
             "labels": list(manifest.labels),
@@ -192,7 +192,7 @@ class Engine:
             error_item(each) if isinstance(each, InputError) else _noted(next(results), each)
             for each in question.prepared
         ]
-        return {"model": self._model, "predictions": predictions}
+        return {"model": self.model, "predictions": predictions}
 
 
 def check_servable(path: Path) -> None:

@@ -11,15 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from serve import catalog, control
 from serve.engine import check_servable
 from serve.errors import UserError
 from serve.limits import DRAIN_SECONDS
-from serve.locate import ENV, find_package
+from serve.locate import ENV
 from serve.tokens import ENV as TOKENS
 from serve.tokens import ENV_FILE as TOKENS_FILE
 from serve.tokens import Tokens
@@ -43,16 +44,26 @@ class ServerProcess:
         return f"http://{_LOOPBACK}:{self.port}"
 
 
-def launch(target: Path | None = None, host: str = _LOOPBACK, port: int = 3000) -> NoReturn:
+def launch(
+    target: Path | None = None,
+    host: str = _LOOPBACK,
+    port: int = 3000,
+    also: Sequence[str] = (),
+    models_dir: Path | None = None,
+    watch: bool = False,
+) -> NoReturn:
     """Become the server for `target` (as `find_package` understands it): this process is replaced and never returns.
 
-    So a signal to it is a signal to the server, and its exit status the server's.
-    Raises UserError before that if the package cannot be served or the address cannot be had.
+    So a signal to it is a signal to the server, and its exit status the server's. `also` are further packages,
+    "NAME=PATH" each; more can be loaded from `models_dir` while it runs, on admin requests or because it is watched.
+    Raises UserError before that if a package cannot be served or the address cannot be had.
     """
-    package = _checked(target)
+    more = {control.MODELS_DIR: str(models_dir.resolve())} if models_dir else {}
+    environ = _environ(target, also, {**more, **({control.WATCH: "1"} if watch else {})})
+    control.Control.from_env(environ)
     _check_address(host, port)
     Tokens.from_env()  # here, so that what is wrong with them is said before a server starts
-    command, environ = _command(host, port), _environ(package)
+    command = _command(host, port)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(command[0], command, environ)
@@ -68,7 +79,7 @@ def start(
     who measures it has just started it. Raises UserError if the package cannot be served, or the server does not get
     ready within `timeout_s`.
     """
-    package = _checked(target)
+    environ = {name: value for name, value in _environ(target).items() if tokens or name not in (TOKENS, TOKENS_FILE)}
     port = port or _free_port()
     _check_address(_LOOPBACK, port)
     # BentoML empties the metrics folder in its home when it starts: given a home of its own, it spares other servers'.
@@ -77,11 +88,7 @@ def start(
         with log.open("wb") as output:
             process = subprocess.Popen(
                 _command(_LOOPBACK, port),
-                env={
-                    DRAIN_SECONDS: "0",
-                    **_environ(package, tokens),
-                    "BENTOML_HOME": home,
-                },  # nobody balances load to it
+                env={DRAIN_SECONDS: "0", **environ, "BENTOML_HOME": home},  # nobody balances load to it
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -95,12 +102,6 @@ def start(
             _end(process)
 
 
-def _checked(target: Path | None) -> Path:
-    package = find_package(target)
-    check_servable(package)
-    return package
-
-
 def _command(host: str, port: int) -> list[str]:
     home = Path(__file__).resolve().parent.parent  # so that no other `serve` in the working directory is taken for ours
     options = ["--working-dir", str(home), "--host", host, "--port", str(port)]
@@ -108,9 +109,21 @@ def _command(host: str, port: int) -> list[str]:
     return [sys.executable, "-m", "bentoml", "serve", SERVICE, *options]
 
 
-def _environ(package: Path, tokens: bool = True) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if tokens or name not in (TOKENS, TOKENS_FILE)}
-    return {**inherited, ENV: str(package), "BENTOML_DO_NOT_TRACK": "true"}
+def _environ(target: Path | None, also: Sequence[str] = (), more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a server for these packages. Raises UserError if one of them cannot be served."""
+    environ = {**os.environ, **(more or {}), "BENTOML_DO_NOT_TRACK": "true"}
+    if target is not None:
+        environ[ENV] = str(target.resolve())
+    environ[catalog.ENV] = ",".join([entry for entry in (environ.get(catalog.ENV), *also) if entry])
+    named = catalog.read_catalog(environ)
+    for package in named.packages().values():
+        check_servable(package)
+    default = named.targets.pop(named.default)
+    return {
+        **environ,
+        ENV: str(default),
+        catalog.ENV: ",".join(f"{name}={path}" for name, path in named.targets.items()),
+    }
 
 
 def _check_address(host: str, port: int) -> None:

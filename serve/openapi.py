@@ -32,7 +32,7 @@ def document(model: dict[str, Any]) -> Schema:
     classify = {
         **({"parameters": [_raw_top_k(model)]} if model["task"] == "image" else {}),
         "requestBody": _request_body(model),
-        "responses": _responses("Classification", _CLASSIFY_ERRORS),
+        "responses": responses("Classification", _CLASSIFY_ERRORS),
     }
     noun = model["task"]
     notes = {**_NOTES[noun], **({} if model["abstain_below"] is None else {"abstained": _DOUBT})}
@@ -73,9 +73,9 @@ def document(model: dict[str, Any]) -> Schema:
             "schemas": {
                 **_SCHEMAS,
                 "Label": {"type": "string", "enum": model["labels"]},
-                "Prediction": _object({**_NAMED, "top_k": _TOP, **notes}, optional=notes),
+                "Prediction": to_object({**_NAMED, "top_k": _TOP, **notes}, optional=notes),
             },
-            "responses": {status: _error_response(text) for status, text in _STATUS.items()},
+            "responses": {status: error_response(text) for status, text in _STATUS.items()},
             "headers": {"X-Request-ID": _REQUEST_ID},
         },
     }
@@ -84,7 +84,7 @@ def document(model: dict[str, Any]) -> Schema:
 def secured(content: Schema) -> Schema:
     """The document of a server that asks for bearer tokens."""
     components = content["components"]
-    responses = {**components["responses"], "401": _error_response("There is no token, or not one of this server's")}
+    responses = {**components["responses"], "401": error_response("There is no token, or not one of this server's")}
     schemes = {**components.get("securitySchemes", {}), "token": {"type": "http", "scheme": "bearer"}}
     paths = {
         path: operations
@@ -103,7 +103,7 @@ def secured(content: Schema) -> Schema:
 def _secured(path: str, operation: Schema) -> Schema:
     if path in HEALTH:
         return {**operation, "security": []}
-    return {**operation, "responses": {**operation["responses"], "401": _ref("responses", "401")}}
+    return {**operation, "responses": {**operation["responses"], "401": to_ref("responses", "401")}}
 
 
 def _request_body(model: dict[str, Any]) -> Schema:
@@ -129,7 +129,7 @@ def _text_content(model: dict[str, Any]) -> Schema:
 def _image_content(model: dict[str, Any]) -> Schema:
     encoded = {"type": "string", "contentEncoding": "base64", "description": "An image file, never a path or a URL"}
     binary = {"type": "string", "format": "binary"}
-    form = _object({"files": _inputs(model, binary), "top_k": _top_k(model)}, optional=("top_k",))
+    form = to_object({"files": _inputs(model, binary), "top_k": _top_k(model)}, optional=("top_k",))
     return {
         "application/json": {"schema": _json_body(model, encoded)},
         "multipart/form-data": {"schema": form},
@@ -140,7 +140,7 @@ def _image_content(model: dict[str, Any]) -> Schema:
 
 def _json_body(model: dict[str, Any], item: Schema) -> Schema:
     top_k = {**_top_k(model), "type": ["integer", "null"]}
-    return _object({"inputs": _inputs(model, item), "top_k": top_k}, optional=("top_k",))
+    return to_object({"inputs": _inputs(model, item), "top_k": top_k}, optional=("top_k",))
 
 
 def _inputs(model: dict[str, Any], item: Schema) -> Schema:
@@ -162,12 +162,14 @@ def _top_k(model: dict[str, Any]) -> Schema:
     }
 
 
-def _object(properties: Schema, optional: Collection[str] = ()) -> Schema:
+def to_object(properties: Schema, optional: Collection[str] = ()) -> Schema:
+    """An object with these keys and no others."""
     required = [name for name in properties if name not in optional]
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
-def _ref(kind: str, name: str) -> Schema:
+def to_ref(kind: str, name: str) -> Schema:
+    """A reference to a component."""
     return {"$ref": f"#/components/{kind}/{name}"}
 
 
@@ -175,59 +177,61 @@ _CLASSIFY_ERRORS = ("400", "408", "413", "415", "422", "429", "500", "504")
 _GET_ERRORS = ("429", "500", "504")
 
 
-def _responses(schema: str | None, errors: tuple[str, ...], media_type: str = "application/json") -> Schema:
-    content = {media_type: {"schema": _ref("schemas", schema) if schema else {"type": "object"}}}
+def responses(schema: str | None, errors: tuple[str, ...], media_type: str = "application/json") -> Schema:
+    """The answer, by the name of its schema (None: any object), and these errors."""
+    content = {media_type: {"schema": to_ref("schemas", schema) if schema else {"type": "object"}}}
     answer = {"description": "The answer", "headers": _ID_HEADER, "content": content}
-    return {"200": answer, **{status: _ref("responses", status) for status in errors}}
+    return {"200": answer, **{status: to_ref("responses", status) for status in errors}}
 
 
 def _get(summary: str, schema: str | None) -> Schema:
-    return {"summary": summary, "responses": _responses(schema, _GET_ERRORS)}
+    return {"summary": summary, "responses": responses(schema, _GET_ERRORS)}
 
 
 def _probe(summary: str) -> Schema:
-    return {"summary": summary, "responses": _responses("Text", ("500", "503", "504"), "text/plain")}
+    return {"summary": summary, "responses": responses("Text", ("500", "503", "504"), "text/plain")}
 
 
 def _page(summary: str, *errors: str) -> Schema:
-    return {"summary": summary, "responses": _responses("Text", (*_GET_ERRORS, *errors), "text/*")}
+    return {"summary": summary, "responses": responses("Text", (*_GET_ERRORS, *errors), "text/*")}
 
 
-def _error_response(description: str) -> Schema:
-    content = {"application/json": {"schema": _ref("schemas", "Error")}}
+def error_response(description: str) -> Schema:
+    """A response with an error in the one form."""
+    content = {"application/json": {"schema": to_ref("schemas", "Error")}}
     return {"description": description, "headers": _ID_HEADER, "content": content}
 
 
 _FILE = {"name": "file", "in": "path", "required": True, "schema": {"type": "string"}}
-_ID_HEADER = {"X-Request-ID": _ref("headers", "X-Request-ID")}
+_ID_HEADER = {"X-Request-ID": to_ref("headers", "X-Request-ID")}
 _TEXT = {"type": "string"}
 _SCORE = {"type": "number", "minimum": 0, "maximum": 1}
-_NAMED = {"label": _ref("schemas", "Label"), "score": _SCORE}
-_TOP = {"type": "array", "minItems": 1, "items": _object(_NAMED)}
+_NAMED = {"label": to_ref("schemas", "Label"), "score": _SCORE}
+_TOP = {"type": "array", "minItems": 1, "items": to_object(_NAMED)}
 _CUT = {"const": True, "description": "The text has more tokens than the model takes, and was cut"}
 _DOUBT = {"const": True, "description": "The best score is below abstain_below of GET /model: better ask a person"}
 _NOTES: dict[str, Schema] = {"image": {}, "text": {"truncated": _CUT}}  # what a prediction may carry besides
 _PROBLEM = {"code": _TEXT, "message": _TEXT, "hint": _TEXT}
 _SCHEMAS: Schema = {
     "Text": _TEXT,
-    "Error": _object({"error": _object({**_PROBLEM, "request_id": _TEXT})}),
-    "Classification": _object(
+    "Error": to_object({"error": to_object({**_PROBLEM, "request_id": _TEXT})}),
+    "Classification": to_object(
         {
-            "model": _object({"id": _TEXT, "name": _TEXT}),
+            "model": to_object({"id": _TEXT, "name": _TEXT}),
             "predictions": {
                 "type": "array",
                 "description": "One for each input, in order; an input that cannot be read has an error in its place",
-                "items": {"oneOf": [_ref("schemas", "Prediction"), _object({"error": _object(_PROBLEM)})]},
+                "items": {"oneOf": [to_ref("schemas", "Prediction"), to_object({"error": to_object(_PROBLEM)})]},
             },
         }
     ),
-    "Model": _object(
+    "Model": to_object(
         {
             "id": _TEXT,
             "name": _TEXT,
             "task": _TEXT,
             "send": {"type": "object", "description": "Each Content-Type of /classify, and what the body then is"},
-            "labels": {"type": "array", "items": _ref("schemas", "Label")},
+            "labels": {"type": "array", "items": to_ref("schemas", "Label")},
             "preprocessing": {"type": "object"},
             "precision": _TEXT,
             "batch_invariant": {"type": "boolean"},

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from serve.admin import admin_methods
 from serve.answers import Answer
 from serve.bodies import read_body
+from serve.catalog import is_name
 from serve.edge import EXCHANGE, App, Exchange, Receive, Scope, Send
 from serve.engine import Engine
 from serve.errors import RequestError
 from serve.gate import Gate
 from serve.logs import log_request
-from serve.openapi import document, secured
+from serve.openapi import secured
+from serve.openapi_models import whole_document
+from serve.registry import Registry
+from serve.tokens import ADMIN
 
 _GET, _POST = ("GET", "HEAD"), ("POST",)
 _CLASSIFY = ("/classify", "/predict")
-_OURS = {**dict.fromkeys(_CLASSIFY, _POST), "/model": _GET, "/openapi.json": _GET}
+_OURS = {**dict.fromkeys(_CLASSIFY, _POST), "/model": _GET, "/models": _GET, "/openapi.json": _GET}
+_MODEL = re.compile(r"/models/(?P<name>[^/]+?)(?P<classify>/classify)?")
 _PAGE = (
     "favicon-dark-32x32.png",
     "favicon-light-32x32.png",
@@ -30,7 +37,7 @@ _PAGE = (
 )
 _BENTOML = ("/", "/livez", "/readyz", "/healthz", "/metrics", "/schema.json", "/docs.json")
 
-# Every path that is served, and the methods it takes.
+# Every path that is always served, and the methods it takes.
 ROUTES: dict[str, tuple[str, ...]] = {
     **_OURS,
     **dict.fromkeys(_BENTOML, _GET),
@@ -38,10 +45,34 @@ ROUTES: dict[str, tuple[str, ...]] = {
 }
 
 
+class Addresses(Mapping[str, Sequence[str]]):
+    """ROUTES, an address for each name that a model may have, and with `admin` those of admin requests."""
+
+    def __init__(self, admin: bool) -> None:
+        self._admin = admin
+
+    def __getitem__(self, path: str) -> Sequence[str]:
+        if path in ROUTES:
+            return ROUTES[path]
+        methods = admin_methods(path) if self._admin and path.startswith(ADMIN) else None
+        if methods is None and (found := _MODEL.fullmatch(path)) and is_name(found["name"]):
+            methods = _POST if found["classify"] else _GET
+        if methods is None:
+            raise KeyError(path)
+        return methods
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(ROUTES)
+
+    def __len__(self) -> int:
+        return len(ROUTES)
+
+
 class Routes:
     """ASGI application around BentoML's: what costs a classification nothing is left to BentoML.
 
-    `state` is the service's; it holds "engine" and "gate" once the model is loaded, before the first request is taken.
+    `state` is the service's; it holds "models", "gate" and perhaps "admin" once the models are loaded, before the first
+    request is taken.
     """
 
     def __init__(self, app: App, state: Mapping[str, Any], access_log: bool = False) -> None:
@@ -50,33 +81,61 @@ class Routes:
         self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in _OURS:
-            await self._app(scope, receive, send)
-            return
-        exchange: Exchange = scope[EXCHANGE]
-        engine: Engine = self._state["engine"]
-        if scope["path"] in _CLASSIFY:
-            await self._classify(engine, exchange, scope, receive)
-        elif scope["path"] == "/model":
-            await exchange.answer(json.dumps(engine.describe()).encode())
+        path = scope["path"] if scope["type"] == "http" else ""
+        if path in _CLASSIFY:
+            await self._classify(None, scope[EXCHANGE], scope, receive)
+        elif path in _OURS or path.startswith(("/models/", ADMIN)):
+            await self._answer(scope[EXCHANGE], scope, receive)
         else:
-            content = document(engine.describe())
-            await exchange.answer(json.dumps(secured(content) if self._state.get("secured") else content).encode())
+            await self._app(scope, receive, send)
 
-    async def _classify(self, engine: Engine, exchange: Exchange, scope: Scope, receive: Receive) -> None:
+    async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
+        models: Registry[Engine] = self._state["models"]
+        path = scope["path"]
+        if path.startswith(ADMIN):
+            await self._state["admin"](exchange, scope, receive)
+        elif path == "/models":
+            await exchange.answer(json.dumps(_listed(models)).encode())
+        elif path == "/openapi.json":
+            engines, default = models.current
+            described = {name: engine.describe() for name, engine in engines.items()}
+            content = whole_document(described, default, admin="admin" in self._state)
+            await exchange.answer(json.dumps(secured(content) if self._state.get("secured") else content).encode())
+        else:
+            found = _MODEL.fullmatch(path)
+            name = found["name"] if found else None
+            if found and found["classify"]:
+                await self._classify(name, exchange, scope, receive)
+                return
+            with models.borrow(name) as engine:
+                await exchange.answer(json.dumps(engine.describe()).encode())
+
+    async def _classify(self, name: str | None, exchange: Exchange, scope: Scope, receive: Receive) -> None:
         """Answer first and count afterwards, so that no client waits for the counting."""
+        models: Registry[Engine] = self._state["models"]
         gate: Gate = self._state["gate"]
         answer: Answer | None = None
-        try:
-            async with gate.enter():
-                headers = dict(scope["headers"])
-                body = await read_body(receive, headers, engine.limits)
-                answer = await engine.respond(headers, scope["query_string"], body)
-                await exchange.answer(answer.body, headers=[(b"server-timing", answer.stopwatch.header())])
-        except RequestError as error:
-            await exchange.fail(error)
-        except Exception:
-            await exchange.fail_internally()
+        with models.borrow(name) as engine:
+            try:
+                async with gate.enter():
+                    headers = dict(scope["headers"])
+                    body = await read_body(receive, headers, engine.limits)
+                    answer = await engine.respond(headers, scope["query_string"], body)
+                    await exchange.answer(answer.body, headers=[(b"server-timing", answer.stopwatch.header())])
+            except RequestError as error:
+                await exchange.fail(error)
+            except Exception:
+                await exchange.fail_internally()
         engine.metrics.count(exchange.status, answer)
         if self._access_log:
             log_request(exchange, engine.model_id, answer)
+
+
+def _listed(models: Registry[Engine]) -> dict[str, Any]:
+    """What GET /models says."""
+    engines, default = models.current
+    listed = [
+        {"name": name, "default": name == default, "model": engine.model, "task": engine.task}
+        for name, engine in sorted(engines.items())
+    ]
+    return {"default": default, "models": listed}

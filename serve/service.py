@@ -18,18 +18,18 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.utils.analytics.usage_stats import do_not_track
 
 from serve.bodies import query_from
+from serve.control import Control
 from serve.edge import App, Edge
-from serve.engine import Engine, check_servable
 from serve.errors import UserError
 from serve.gate import Gate
 from serve.limits import Limits, drain_seconds, positive
-from serve.locate import ENV, find_package
+from serve.locate import find_package
 from serve.logs import log_format, set_up
 from serve.metrics import instruments
+from serve.models import Models, check_models
 from serve.package import read_serving
-from serve.predictor import Predictor
 from serve.protocol import install
-from serve.routes import ROUTES, Routes
+from serve.routes import Addresses, Routes
 from serve.tokens import Tokens, exposure
 from serve.worker import Worker
 
@@ -76,7 +76,7 @@ class _EdgedService(bentoml.Service):
     def to_asgi(self, is_main: bool = True) -> App:
         install(LIMITS)  # the worker is about to start uvicorn
         routes = Routes(super().to_asgi(is_main), _STATE, bool(os.environ.get("LIMBECK_ACCESS_LOG")))
-        return Worker(Edge(routes, ROUTES, TOKENS), _DRAIN_S)
+        return Worker(Edge(routes, Addresses(_ADMIN), TOKENS), _DRAIN_S)
 
 
 try:
@@ -85,12 +85,12 @@ try:
     TOKENS = Tokens.from_env()
     _SETTINGS = _settings()
     _DRAIN_S = drain_seconds()
+    _ADMIN = Control.from_env().token_hash is not None
 except UserError as error:
     _exit(error)
 
-_STATE: dict[str, Any] = {
-    "secured": TOKENS is not None
-}  # what the instance tells the routes: "engine" and "gate", once the model is loaded
+# What the instance tells the routes: more of it once the models are loaded.
+_STATE: dict[str, Any] = {"secured": TOKENS is not None}
 
 
 @bentoml.service(service_class=_EdgedService, **_SETTINGS)
@@ -98,22 +98,22 @@ class Classifier:
     """Classifies images or texts; see GET /model and /openapi.json."""
 
     def __init__(self) -> None:
-        self.engine = Engine(Predictor.load(find_package()), LIMITS)
-        self.engine.warm_up()
-        set_up(LOG_FORMAT, self.engine.model_id)
+        self.models = Models(LIMITS, lambda engine: set_up(LOG_FORMAT, engine.model_id))
         capacity = math.ceil(LIMITS.max_concurrency / _workers())
-        _STATE.update(engine=self.engine, gate=Gate(capacity, LIMITS.request_seconds, instruments().inside.inc))
+        gate = Gate(capacity, LIMITS.request_seconds, instruments().inside.inc)
+        _STATE.update(models=self.models.registry, gate=gate)
+        if self.models.admin is not None:
+            _STATE["admin"] = self.models.admin
+        self.models.start()
 
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:
         """Once, before the first worker: refuse what cannot be served, and have all workers serve the same package."""
         try:
-            package = find_package()
-            check_servable(package)
+            check_models()
         except UserError as error:
             _exit(error)
-        os.environ[ENV] = str(package)
         for remark in [*exposure(_host(), TOKENS), *(TOKENS.remarks() if TOKENS else [])]:
             print(f"warning: {remark}", file=sys.stderr)
         from serve.supervise import supervise  # the process manager, which no worker needs
@@ -122,10 +122,11 @@ class Classifier:
 
     @bentoml.on_shutdown
     def close(self) -> None:
-        self.engine.close()
+        self.models.close()
 
     @bentoml.api
     def predict(self, inputs: list[str], top_k: int | None = None) -> dict[str, Any]:
         """Classify texts, or images as base64, whichever the model takes (GET /model says it)."""
         # Describes /predict to BentoML's clients; over HTTP, Routes answers it.
-        return self.engine.answer(query_from({"inputs": inputs, "top_k": top_k}, LIMITS, self.engine.task))
+        with self.models.registry.borrow() as engine:
+            return engine.answer(query_from({"inputs": inputs, "top_k": top_k}, LIMITS, engine.task))

@@ -20,7 +20,8 @@ from serve.engine import Engine
 from serve.gate import Gate
 from serve.limits import Limits
 from serve.predictor import Predictor
-from serve.routes import ROUTES, Routes
+from serve.registry import Registry
+from serve.routes import ROUTES, Addresses, Routes
 from serve.tokens import Tokens
 
 PNG = {"Content-Type": "image/png"}
@@ -33,13 +34,18 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Any:
     engine.close()
 
 
+def _state(engine: Engine | None, gate: Gate | None = None) -> dict[str, Any]:
+    """What the service tells the routes."""
+    return {"models": engine and Registry({"tiny": engine}, "tiny"), "gate": gate or Gate(8, 30)}
+
+
 def _client(answer: Callable[[Request], Response], engine: Engine | None = None) -> TestClient:
     """A client of our layers around an application that gives `answer` for what we do not answer ourselves."""
 
     async def bentoml(scope: Any, receive: Any, send: Any) -> None:
         await answer(Request(scope, receive))(scope, receive, send)
 
-    return TestClient(Edge(Routes(bentoml, {"engine": engine, "gate": Gate(8, 30)}), ROUTES))
+    return TestClient(Edge(Routes(bentoml, _state(engine)), Addresses(admin=False)))
 
 
 def _fine(request: Request) -> Response:
@@ -180,7 +186,7 @@ def test_an_answer_says_where_its_time_went(engine: Engine) -> None:
 def test_the_access_log_has_a_line_for_each_request_and_nothing_of_what_was_sent(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    routes = Routes(_nothing, {"engine": engine, "gate": Gate(8, 30)}, access_log=True)
+    routes = Routes(_nothing, _state(engine), access_log=True)
     client = TestClient(Edge(routes, ROUTES))
     with caplog.at_level(logging.INFO, logger="bentoml.limbeck"):
         client.post("/classify", content=colored(1, 2, 3), headers={**PNG, "X-Request-ID": "first"})
@@ -204,7 +210,7 @@ async def _nothing(scope: Any, receive: Any, send: Any) -> None:
 
 
 def test_a_request_too_many_is_refused_with_retry_after(engine: Engine) -> None:
-    client = TestClient(Edge(Routes(_nothing, {"engine": engine, "gate": Gate(0, 30)}), ROUTES))
+    client = TestClient(Edge(Routes(_nothing, _state(engine, Gate(0, 30))), ROUTES))
     response = client.post("/classify", content=colored(1, 2, 3), headers=PNG)
     assert (response.status_code, response.headers["retry-after"]) == (429, "1")
     assert _error(response)["code"] == "too_many_requests"
@@ -218,7 +224,7 @@ def test_a_request_that_takes_too_long_is_a_504(engine: Engine, monkeypatch: pyt
         return compute(inputs)
 
     monkeypatch.setattr(engine._predictor, "compute", slow)
-    client = TestClient(Edge(Routes(_nothing, {"engine": engine, "gate": Gate(1, 0.05)}), ROUTES))
+    client = TestClient(Edge(Routes(_nothing, _state(engine, Gate(1, 0.05))), ROUTES))
     response = client.post("/classify", content=colored(1, 2, 3), headers=PNG)
     assert (response.status_code, _error(response)["code"]) == (504, "timeout")
 

@@ -57,7 +57,7 @@ os.environ["LIMBECK_PACKAGE"] = "package"
 from serve.service import Classifier
 classifier = Classifier.inner()
 answer = classifier.predict([{item!r}], 1)
-assert answer["predictions"][0]["label"] in classifier.engine.labels, answer
+assert answer["predictions"][0]["label"] in classifier.models.default.labels, answer
 classifier.close()
 assert not {{"torch", "transformers"}} & sys.modules.keys()
 print("answered")

@@ -19,12 +19,44 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on.")] = 3000,
+    also: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=PATH", help="A further run or package, served under a name.")
+    ] = None,
+    models: Annotated[
+        Path | None, typer.Option(help="A folder of packages that can be loaded while the server runs.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Serve what lies in that folder, and follow it.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Serve a model package over HTTP, as `bentoml serve` does."""
+    """Serve a model package over HTTP, as `bentoml serve` does.
+
+    Further ones answer at /models/NAME/classify. With a token in LIMBECK_ADMIN_TOKEN, `limbeck reload` and other
+    admin requests change what is served, without a failed request.
+    """
     from serve.launch import launch
 
-    launch(target, host, port)
+    launch(target, host, port, also or (), models, watch)
+
+
+@app.command(name="reload")
+def reload_model(
+    name: Annotated[str, typer.Argument(help="The name under which the model is served.")],
+    package: Annotated[
+        str | None, typer.Option(help="A folder in the server's folder of models. [default: where it came from]")
+    ] = None,
+    url: Annotated[str, typer.Option(help="The running server.")] = "http://127.0.0.1:3000",
+    debug: Debug = False,
+) -> None:
+    """Have a running server load a model, or load it again; every request is answered by the old or by the new.
+
+    The admin token is read from LIMBECK_ADMIN_TOKEN or LIMBECK_ADMIN_TOKEN_FILE.
+    """
+    from serve.admin_client import load_model
+
+    answer = load_model(url, name, package)
+    model = next(model for model in answer["models"] if model["name"] == name)
+    workers = answer["workers"]
+    print(f"{name} is model {model['id']} on {workers['changed']} of {workers['of']} workers")
 
 
 @app.command()
