@@ -23,6 +23,7 @@ help:
 	@echo "make bench   load a served digits run with locust, every answer checked"
 	@echo "make bench-training   training against a bare PyTorch loop, and bf16 against fp32, in turn"
 	@echo "make bench-int8   int8 MiniLM of runs/sst2 beside quantize_dynamic and OpenVINO"
+	@echo "make bench-olive   our packages of runs/sst2 beside what Olive makes of the same teacher"
 	@echo "make bench-overload   runs/sst2 under three times its capacity for ten minutes"
 	@echo "make bench-serve   our server beside bare Starlette, BentoML and LitServe, with runs/sst2 and runs/cifar10"
 	@echo "make prove   the slow proofs on full data (PROOFS=\"$(PROOFS)\", in DATA=$(DATA))"
@@ -67,6 +68,10 @@ bench-training: setup
 # After `make prove`: needs its runs/sst2. OpenVINO gets an environment of its own.
 bench-int8: setup
 	LIMBECK_DATA=$(DATA) $(BIN)/python -m benchmarks.int8_export runs/sst2 --out benchmarks/results/int8-export.json
+
+# After `make prove`: needs its runs/sst2. Olive gets an environment of its own.
+bench-olive: setup
+	LIMBECK_DATA=$(DATA) $(BIN)/python -m benchmarks.olive_front runs/sst2 --out benchmarks/results/olive-front.json
 
 # After `make prove`: ten minutes of three times the load that its runs/sst2 can answer.
 bench-overload: setup

@@ -2,10 +2,10 @@
 
     python -m benchmarks.olive_front runs/sst2 [--environment DIR] [--rounds 300] [--out FILE]
 
-Olive runs as its documentation does for BERT on a CPU (`olive_child.py`), in a virtual environment of its own, made where
-it is not there yet. Every point is a model's accuracy on the whole test split, its size, and its median time from bytes
-to label, batch 1, 1 thread, all models in turn in each round, with the same tokenizer in front. A point dominates another
-that is no better in any of the three and worse in one.
+Olive runs as its documentation does for BERT on a CPU (`olive_child.py`), in a virtual environment of its own, made
+where it is not there yet. Every point is a model's accuracy on the whole test split, its size, and its median time from
+bytes to label, batch 1, 1 thread, all models in turn in each round, with the same tokenizer in front. A point dominates
+another that is no better in any of the three and worse in one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import csv
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,8 +25,9 @@ import numpy as np
 import onnxruntime as ort
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.surroundings import environment
+from benchmarks.surroundings import own_environment
 from compress.environment import hardware, versions
+from compress.predictions import read_scores
 from compress.recipe_file import parse_recipe
 from compress.rundir import read_about
 from compress.statistics import drop_interval
@@ -110,7 +110,7 @@ def measure(run: Path, python: Path, rounds: int, folder: Path) -> dict[str, Any
         models[f"olive: {name}"] = OliveModel(file, preparer, spec.pad_id)
         sizes[f"olive: {name}"] = (_bytes(file.parent) + len(teacher.files[TOKENIZER])) / 1e6
     test = data.splits["test"]
-    right = {name: _right(model, test) for name, model in models.items()}
+    right = {name: _right(run, name, model, test) for name, model in models.items()}
     medians = _times(models, test.content, rounds)
     points = [
         Point(name, name.split(":")[0], float(right[name].mean()), round(sizes[name], 2), round(medians[name], 3))
@@ -143,7 +143,12 @@ def verdict(points: Sequence[Point]) -> dict[str, Any]:
 def _paired(points: Sequence[Point], right: dict[str, np.ndarray]) -> dict[str, Any]:
     """The drop in points of each from the teacher in fp32, with its 95 % interval on the same items."""
     reference = right["ours: teacher-fp32"]
-    drops = {point.name: drop_interval(reference, right[point.name]) for point in points}
+    drops = {
+        point.name: drop_interval(
+            int((reference & ~right[point.name]).sum()), int((~reference & right[point.name]).sum()), len(reference)
+        )
+        for point in points
+    }
     return {"drop_points_ci95": {name: [round(100 * bound, 2) for bound in bounds] for name, bounds in drops.items()}}
 
 
@@ -161,8 +166,9 @@ def _olive(run: Path, python: Path, calibration: Items, folder: Path) -> tuple[d
         rows = zip(calibration.content[:_CALIBRATION], calibration.labels[:_CALIBRATION], strict=True)
         csv.writer(file).writerows([("text", "label"), *((text.decode(), int(label)) for text, label in rows)])
     assert spec.kind == "text"
-    command = [python, _CHILD, model, folder / "calibration.csv", folder / "out", spec.max_length]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    command = [python.absolute(), _CHILD, model, folder / "calibration.csv", folder / "out", spec.max_length]
+    # elsewhere: Olive takes any word of its settings for a path where a file of that name is in the working directory
+    done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, check=False)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     if not lines:
         raise UserError(f"Olive ended: {(done.stderr.strip().splitlines() or ['no reason'])[-1]}", "see its log")
@@ -175,7 +181,11 @@ def _bytes(folder: Path) -> int:
     return sum(file.stat().st_size for pattern in ("*.onnx", "*.onnx.data") for file in folder.glob(pattern))
 
 
-def _right(model: OurModel | OliveModel, test: Items) -> np.ndarray:
+def _right(run: Path, name: str, model: OurModel | OliveModel, test: Items) -> np.ndarray:
+    """Which items a model is right about; what our packages answered, their run has kept."""
+    if isinstance(model, OurModel):
+        file = run / "predictions" / f"{name.removeprefix('ours: ')}.parquet"
+        return np.asarray(read_scores(file).argmax(axis=1) == test.labels)
     return np.array([model(item) == label for item, label in zip(test.content, test.labels, strict=True)])
 
 
@@ -199,7 +209,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     try:
-        python = environment("Olive", options.environment, _PACKAGES, "olive, datasets")
+        python = own_environment("Olive", options.environment, _PACKAGES, "olive, datasets")
         with tempfile.TemporaryDirectory(prefix="limbeck-olive-") as folder:
             content = measure(options.run, python, options.rounds, Path(folder))
     except UserError as error:
@@ -218,4 +228,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

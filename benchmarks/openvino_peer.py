@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.surroundings import own_environment
 from serve.errors import UserError
 
-_PACKAGES = ("openvino", "nncf")
 _CHILD = Path(__file__).parent / "openvino_child.py"
 
 
 def environment(folder: Path) -> Path:
-    """The Python of a virtual environment in `folder` with OpenVINO and NNCF; made where it is not there yet.
-
-    Raises UserError where it cannot be made.
-    """
-    python = folder / "bin" / "python"
-    if python.exists() and _works(python):
-        return python
-    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
-    if uv is None:
-        raise UserError("OpenVINO is left out: no uv to install it with", "`make setup` installs uv into .venv")
-    surroundings = {**os.environ, "VIRTUAL_ENV": str(folder), "UV_SYSTEM_CERTS": "true"}
-    for command in ([uv, "venv", "-q", str(folder)], [uv, "pip", "install", "-q", *_PACKAGES]):
-        done = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise UserError(f"OpenVINO is left out: {reason}", f"this failed: {' '.join(command)}")
-    return python
-
-
-def _works(python: Path) -> bool:
-    return subprocess.run([python, "-c", "import openvino, nncf"], capture_output=True, check=False).returncode == 0
+    """The Python of an environment in `folder` with OpenVINO and NNCF. Raises UserError where there is none."""
+    return own_environment("OpenVINO", folder, ("openvino", "nncf"), "openvino, nncf")
 
 
 class OpenVino:
