@@ -23,7 +23,6 @@ from serve.edge import Exchange, Receive, Scope
 from serve.errors import RequestError, UserError, did_you_mean
 from serve.limits import Limits
 from serve.rollout import Outcome, Rollout
-from serve.shared_state import Selection
 
 _MODELS, _DEFAULT = "/admin/models", "/admin/default"
 
@@ -54,12 +53,11 @@ class Admin:
         body = await read_body(receive, headers, self._limits)
         path, method = scope["path"], scope["method"]
         if path == _MODELS:
-            await exchange.answer(json.dumps(_listed(self._rollout.selection)).encode())
+            await exchange.answer(json.dumps(_listed(self._rollout.progress())).encode())
             return
         outcome = await asyncio.to_thread(self._change, path, method, body)
-        content = {**_listed(outcome.selection), "workers": {"changed": outcome.following, "of": outcome.workers}}
         status = 200 if outcome.following == outcome.workers else 202
-        await exchange.answer(json.dumps(content).encode(), status)
+        await exchange.answer(json.dumps(_listed(outcome)).encode(), status)
 
     def _change(self, path: str, method: str, body: bytes) -> Outcome:
         try:
@@ -91,12 +89,14 @@ def _name(path: str) -> str:
     return path.removeprefix(f"{_MODELS}/") if path.startswith(f"{_MODELS}/") else ""
 
 
-def _listed(selection: Selection) -> dict[str, Any]:
+def _listed(outcome: Outcome) -> dict[str, Any]:
+    selection = outcome.selection
     models = [
         {"name": name, "id": copy.id, "source": copy.target, "default": name == selection.default}
         for name, copy in sorted(selection.models.items())
     ]
-    return {"default": selection.default, "models": models}
+    workers = {"changed": outcome.following, "of": outcome.workers}
+    return {"default": selection.default, "models": models, "workers": workers}
 
 
 def _field(body: bytes, key: str) -> str | None:

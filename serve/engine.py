@@ -6,7 +6,6 @@ N inputs of a request, K classes.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -60,10 +59,8 @@ class Engine:
             )
 
     def warm_up(self) -> None:
-        """Answer once, so that no request pays for first times; then exempt what is loaded from garbage collection."""
+        """Answer once, so that no request pays for first times."""
         self.answer(Query([self._predictor.preparer.sample()], None))
-        gc.collect()
-        gc.freeze()
 
     def close(self) -> None:
         """Free the threads. Nobody may wait for an answer any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -68,6 +69,7 @@ class Models:
             engines = {name: open_engine(path, limits) for name, path in named.packages().items()}
             self.registry = Registry(engines, named.default)
         changed(self.default)
+        settle()
 
     def start(self) -> None:
         """Follow what changes from now on."""
@@ -90,6 +92,15 @@ class Models:
             self._follower.close()
         else:
             self.registry.close()
+
+
+def settle() -> None:
+    """Exempt what is loaded from garbage collection. Only before the first request.
+
+    A request under way would be exempted with its garbage, and so would the model be that it holds, for good.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def open_engine(path: Path, limits: Limits, origin: Path | None = None) -> Engine:

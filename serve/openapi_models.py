@@ -20,8 +20,7 @@ _SCHEMAS: Schema = {
             "default": _TEXT,
             "models": {"type": "array", "items": _SERVED},
             "workers": to_object({"changed": _COUNT, "of": _COUNT}),
-        },
-        optional=("workers",),
+        }
     ),
 }
 _SECURITY: Schema = {"security": [{"admin": []}]}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Generic, Protocol, TypeVar
@@ -17,6 +19,7 @@ class Closable(Protocol):
         """Free it. Called once, when no request uses it any more."""
 
 
+_RELEASE_S = 1.0
 E = TypeVar("E", bound=Closable)
 
 
@@ -92,4 +95,21 @@ class Registry(Generic[E]):
 
 def _close(engine: Closable) -> None:
     """Close it elsewhere: it waits for its threads, and the caller may be the event loop."""
-    threading.Thread(target=engine.close, name="close engine", daemon=True).start()
+    threading.Thread(target=_free, args=([engine],), name="close engine", daemon=True).start()
+
+
+def _free(engines: list[Closable]) -> None:
+    engines.pop().close()
+    later = threading.Timer(_RELEASE_S, release_memory)  # by when nothing refers to it any more
+    later.daemon = True
+    later.start()
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system, which glibc keeps for each thread that allocated it.
+
+    12 reloads of 3 layers of MiniLM: 130 to 289 MB without, 145 MB with it (17 MB of weights, glibc 2.36).
+    """
+    gc.collect()  # the last request's garbage may still refer to the model
+    with contextlib.suppress(OSError, AttributeError):  # another C library keeps none
+        ctypes.CDLL(None).malloc_trim(0)

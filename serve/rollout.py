@@ -7,14 +7,14 @@ everywhere. A request is at any time answered by one model or the other, whole.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from serve.catalog import MAX_MODELS, Catalog, is_name
 from serve.errors import UserError, did_you_mean
 from serve.locate import find_package
-from serve.shared_state import Selection, SharedState, State
+from serve.shared_state import Progress, Selection, SharedState, State
 
 _LOOK_S = 0.02
 _KEPT = "what was served before is served on"
@@ -31,7 +31,7 @@ class Patience:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A change that was made: `following` of `workers` living workers serve `selection` by now, the others soon."""
+    """`following` of `workers` living workers serve `selection` by now, the others soon."""
 
     selection: Selection
     following: int
@@ -61,6 +61,12 @@ class Rollout:
     def selection(self) -> Selection:
         """What is served now."""
         return self._shared.read().serving
+
+    def progress(self) -> Outcome:
+        """What is served now, and by how many workers: one that starts may not be so far yet."""
+        state = self._shared.read()
+        workers = self._shared.workers()
+        return Outcome(state.serving, _following(workers, state.version), len(workers))
 
     def load(self, name: str, folder: str | None = None) -> Outcome:
         """Serve the package or run `folder` of the models' folder as `name`.
@@ -155,10 +161,14 @@ class Rollout:
         deadline = time.monotonic() + self._patience.change_s
         while True:
             workers = self._shared.workers()
-            done = sum(worker is not None and worker.version == version and not worker.problem for worker in workers)
+            done = _following(workers, version)
             if done == len(workers) or time.monotonic() > deadline:
                 return done, len(workers)
             time.sleep(_LOOK_S)
+
+
+def _following(workers: Sequence[Progress | None], version: int) -> int:
+    return sum(worker is not None and worker.version == version and not worker.problem for worker in workers)
 
 
 def _check_known(serving: Selection, name: str) -> None:

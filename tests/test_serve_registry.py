@@ -9,6 +9,12 @@ from serve.errors import RequestError
 from serve.registry import Registry
 
 
+@pytest.fixture(autouse=True)
+def _no_collections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one garbage collection takes in a server takes long in a process with all that the tests have imported."""
+    monkeypatch.setattr("serve.registry.release_memory", lambda: None)
+
+
 class Engine:
     def __init__(self) -> None:
         self.closed = threading.Event()

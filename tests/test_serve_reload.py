@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from helpers import LABELS, colored, tiny_package, tiny_text_package
 
@@ -125,6 +126,28 @@ def test_reloading_under_load_fails_no_request_and_answers_none_with_another_mod
     after = [content["model"]["id"] for sent, _, _, content in load.answers if sent > served[-1][0]]
     assert after
     assert set(after) == {served[-1][1]}
+
+
+def _workers(server: ServerProcess) -> list[psutil.Process]:
+    children = psutil.Process(server.pid).children(recursive=True)
+    return [child for child in children if "_bentoml_impl.worker.service" in " ".join(child.cmdline())]
+
+
+def test_a_worker_that_comes_back_serves_what_the_others_serve(
+    server: ServerProcess, client: httpx.Client, folder: Path
+) -> None:
+    wanted = tiny_package(folder / "main", temperature=COLD).manifest.id
+    assert client.put("/admin/models/main", json={}).status_code == 200
+    tiny_package(folder / "main", temperature=7.0)  # on disk by now, and asked for by nobody
+    killed = _workers(server)[0]
+    killed.kill()
+    deadline = time.monotonic() + 60
+    while killed.is_running() or client.get("/admin/models").json()["workers"] != {"changed": 2, "of": 2}:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    with Load(server.port, "/classify") as load:
+        time.sleep(0.5)
+    assert {content["model"]["id"] for _, _, _, content in load.answers} == {wanted}
 
 
 def test_a_failed_load_keeps_the_old_and_says_why(server: ServerProcess, client: httpx.Client, folder: Path) -> None:

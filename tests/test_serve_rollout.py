@@ -25,6 +25,12 @@ from serve.watch import Watcher
 Start = Callable[..., Follower]
 
 
+@pytest.fixture(autouse=True)
+def _no_collections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one garbage collection takes in a server takes long in a process with all that the tests have imported."""
+    monkeypatch.setattr("serve.registry.release_memory", lambda: None)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     tiny_package(tmp_path / "models" / "main", temperature=1.0)
