@@ -61,7 +61,7 @@ def build_bento(target: Path | None, name: str | None = None) -> Built:
     Its version is the model's id and a hash of all that is in it: the same is not built twice. Raises UserError.
     """
     package = load_package(find_package(target))
-    name = _checked(name) if name else _name_for(target or package.path)
+    name = _checked(name) if name else bento_name(target or package.path)
     pins = pinned(NEEDED)
     with tempfile.TemporaryDirectory(prefix="limbeck-bento-") as folder:
         stage = Path(folder)
@@ -105,8 +105,8 @@ def _checked(name: str) -> str:
     return name
 
 
-def _name_for(target: Path) -> str:
-    """A name after the folder of the run or the package."""
+def bento_name(target: Path) -> str:
+    """A name after the folder of the run or the package; Kubernetes takes it too."""
     words = re.sub(r"[^a-z0-9]+", "-", target.resolve().name.lower()).strip("-")
     return f"limbeck-{words}"[:63].rstrip("-")
 

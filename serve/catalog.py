@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serve.errors import UserError
+from serve.locate import BUNDLED, PACKAGES, REPORT, find_package
 from serve.locate import ENV as DEFAULT_ENV
-from serve.locate import PACKAGES, REPORT, find_package
 
 ENV = "LIMBECK_PACKAGES"
 MAX_MODELS = 32
@@ -31,10 +31,18 @@ class Catalog:
 
 
 def read_catalog(environ: Mapping[str, str] = os.environ) -> Catalog:
-    """What LIMBECK_PACKAGE (else the newest run with a selection) and LIMBECK_PACKAGES name. Raises UserError."""
+    """What LIMBECK_PACKAGE (else a Bento's own package, else the newest run) and LIMBECK_PACKAGES name.
+
+    Raises UserError.
+    """
     named = environ.get(DEFAULT_ENV)
-    target = Path(named).resolve() if named else find_package().parent.parent
+    target = Path(named).resolve() if named else _found(find_package())
     return catalog(target, [entry for entry in environ.get(ENV, "").split(",") if entry.strip()])
+
+
+def _found(package: Path) -> Path:
+    """What stands for a package that nobody named: its run, so that what the run selects later is followed."""
+    return package if package == BUNDLED else package.parent.parent
 
 
 def catalog(target: Path, also: Sequence[str] = ()) -> Catalog:

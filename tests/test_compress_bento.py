@@ -115,7 +115,10 @@ def test_it_answers_alone(built: Bento, package: Package, home: Path, tmp_path: 
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "bentoml", "serve", built.tag, "--port", str(port)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LIMBECK_")}
+    (tmp_path / "user").mkdir()
     environ = {**kept, "BENTOML_HOME": str(home), "PYTHONPATH": str(tmp_path), "LIMBECK_DRAIN_SECONDS": "0"}
+    environ |= {"HOME": str(tmp_path / "user"), "PYTHONDONTWRITEBYTECODE": "1"}
+    before = {path: path.stat().st_mtime_ns for path in built.path.rglob("*")}
     log = tmp_path / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=output, stderr=output)
@@ -127,6 +130,9 @@ def test_it_answers_alone(built: Bento, package: Package, home: Path, tmp_path: 
             assert answer["predictions"][0]["label"] in package.manifest.labels
         process.send_signal(signal.SIGTERM)
         assert process.wait(40) == 0, log.read_text()
+        # Nothing is written but below BENTOML_HOME and the temporary folder: the rest may be read-only.
+        assert list((tmp_path / "user").iterdir()) == []
+        assert {path: path.stat().st_mtime_ns for path in built.path.rglob("*")} == before
     finally:
         process.kill()
         process.wait()

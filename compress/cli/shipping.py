@@ -1,4 +1,4 @@
-"""`limbeck bento`, `limbeck k8s`: what is served, as others run it."""
+"""`limbeck bento`, `limbeck k8s`: a package as others run it."""
 
 from __future__ import annotations
 
@@ -35,3 +35,25 @@ def bento(
     print(built.path)
     print(f"serve it: bentoml serve {built.tag}")
     print(f"an image of it: bentoml containerize {built.tag}")
+
+
+@app.command()
+def k8s(
+    image: Annotated[str, typer.Option(help="The image that serves it, with its version.", metavar="PATH:TAG")],
+    target: _Target = None,
+    name: Annotated[str | None, typer.Option(help="Of all objects. [default: limbeck-FOLDER]")] = None,
+    namespace: Annotated[str | None, typer.Option(help="[default: the one that kubectl is in]")] = None,
+    replicas: Annotated[int, typer.Option(help="Pods at the least.")] = 2,
+    max_replicas: Annotated[int, typer.Option(help="Pods at the most.")] = 10,
+    token_secret: Annotated[
+        str | None, typer.Option(help="A Secret whose key `tokens` holds bearer tokens, one on each line.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write Kubernetes manifests for a package to standard output: Deployment, Service, autoscaler, disruption budget.
+
+    limbeck k8s runs/digits --image registry.example.com/digits:1 | kubectl apply -f -
+    """
+    from compress.k8s import Wanted, render
+
+    print(render(target, Wanted(image, name, namespace, replicas, max_replicas, token_secret)), end="")
