@@ -19,6 +19,7 @@ from serve.logs import log_request
 from serve.openapi import secured
 from serve.openapi_models import whole_document
 from serve.registry import Registry
+from serve.tally import Tally
 from serve.tokens import ADMIN
 
 _GET, _POST = ("GET", "HEAD"), ("POST",)
@@ -79,15 +80,20 @@ class Routes:
         self._app = app
         self._state = state
         self._access_log = access_log
+        self._tally = Tally()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"] if scope["type"] == "http" else ""
+        if path == "/metrics":
+            self._tally.flush()
         if path in _CLASSIFY:
             await self._classify(None, scope[EXCHANGE], scope, receive)
         elif path in _OURS or path.startswith(("/models/", ADMIN)):
             await self._answer(scope[EXCHANGE], scope, receive)
         else:
             await self._app(scope, receive, send)
+            if scope["type"] == "lifespan":  # the worker ends
+                self._tally.flush()
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
         models: Registry[Engine] = self._state["models"]
@@ -126,7 +132,7 @@ class Routes:
                 await exchange.fail(error)
             except Exception:
                 await exchange.fail_internally()
-        engine.metrics.count(exchange.status, answer)
+        self._tally.add(engine.metrics, exchange.status, answer)
         if self._access_log:
             log_request(exchange, engine.model_id, answer)
 

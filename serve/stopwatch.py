@@ -14,11 +14,12 @@ class Stopwatch:
     model; "overhead" all the rest, up to the moment at which the answer was handed to the web server.
     """
 
-    __slots__ = ("_last", "_started", "laps")
+    __slots__ = ("_last", "_started", "laps", "total")
 
     def __init__(self) -> None:
         self._started = self._last = time.perf_counter()
         self.laps: dict[str, float] = {}  # phase -> seconds
+        self.total = 0.0  # seconds in all, once it is stopped
 
     def lap(self, phase: str, seconds: float | None = None, rest: str = "queue") -> None:
         """The time since the last lap was spent on `phase`, or `seconds` of it, and the others on `rest`."""
@@ -30,11 +31,10 @@ class Stopwatch:
             self.laps[rest] = self.laps.get(rest, 0.0) + passed - own
         self._last = now
 
-    def stop(self) -> float:
-        """Seconds in all; what no lap claimed is overhead."""
-        total = time.perf_counter() - self._started
-        self.laps["overhead"] = total - sum(self.laps.values())
-        return total
+    def stop(self) -> None:
+        """To be called once. What no lap claimed is overhead."""
+        self.total = time.perf_counter() - self._started
+        self.laps["overhead"] = self.total - sum(self.laps.values())
 
     def header(self) -> bytes:
         """The laps so far as a Server-Timing header, in ms."""
