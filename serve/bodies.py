@@ -181,7 +181,7 @@ def _json_object(body: bytes, task: Task, limits: Limits) -> dict[str, Any]:
     expected = _expected(task)
     _check_values(body, limits)
     try:
-        content = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
+        content = _JSON.decode(body.decode("utf-8"))
     except RecursionError:
         raise RequestError(422, "bad_json", "the JSON is nested too deeply", expected) from None
     except json.JSONDecodeError as error:
@@ -201,6 +201,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise RequestError(400, "bad_json", f"the body is not JSON: {name} is none of its values", "leave it out")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)  # json.loads makes one each time
 
 
 def _from_text(text: str, limits: Limits) -> bytes | InputError:
