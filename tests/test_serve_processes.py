@@ -20,6 +20,7 @@ from benchmarks.spread import connections_by_worker
 from serve.errors import UserError
 from serve.launch import ServerProcess, start
 from serve.limits import drain_seconds
+from serve.supervise import Patience
 
 RED = colored(255, 0, 0)
 
@@ -172,6 +173,42 @@ def _wait_until_refused(server: ServerProcess) -> None:
             return
         time.sleep(0.05)
     pytest.fail("the listener stays open")
+
+
+class _Deaths:
+    """A server with one worker, and a clock; `dies` says whether its successor may start in that moment."""
+
+    def __init__(self) -> None:
+        self.now, self.pid = 0.0, 0
+        self.patience = Patience(lambda: self.now)
+
+    def dies(self, age: float) -> bool:
+        self.pid += 1
+        return self.looks(age)
+
+    def looks(self, age: float) -> bool:
+        return self.patience.may_replace({self.pid: age}, {self.pid})
+
+
+def test_workers_that_die_are_replaced_at_once() -> None:
+    server = _Deaths()
+    for _ in range(20):
+        assert server.dies(age=60)
+    for _ in range(3):
+        assert server.dies(age=1)
+
+
+def test_workers_that_die_as_they_start_are_replaced_ever_later() -> None:
+    server, waits = _Deaths(), []
+    for _ in range(10):
+        began, ready = server.now, server.dies(age=1)
+        while not ready:
+            server.now += 0.5
+            ready = server.looks(age=1)
+        waits.append(server.now - began)
+    assert waits == [0, 0, 0, 1, 2, 4, 8, 16, 30, 30]
+    assert server.patience.may_replace({99: 11.0}, set())  # one that lives
+    assert server.dies(age=1)
 
 
 @pytest.mark.parametrize("text", ["-1", "soon", "nan", "1e9"])
