@@ -39,8 +39,20 @@ class Batcher:
     While all threads are busy, rows gather by themselves; `max_wait_ms` is for how long an idle one waits for more.
     """
 
-    def __init__(self, compute: Compute, max_batch: int, max_wait_ms: float, max_queue: int, threads: int = 1) -> None:
-        """`max_batch` rows at most in one run, `max_queue` at most waiting; a request finds room in an empty queue."""
+    def __init__(
+        self,
+        compute: Compute,
+        max_batch: int,
+        max_wait_ms: float,
+        max_queue: int,
+        threads: int = 1,
+        tell: Callable[[int], None] = lambda rows: None,
+    ) -> None:
+        """`max_batch` rows at most in one run, `max_queue` at most waiting; a request finds room in an empty queue.
+
+        `tell` hears of the rows of each run.
+        """
+        self._tell = tell
         self._compute = compute
         self._max_batch = max_batch
         self._max_wait_s = max_wait_ms / 1000
@@ -111,6 +123,7 @@ class Batcher:
                 job.count_run(took)
             for row, outcome in zip(rows, outcomes, strict=True):
                 row.job.deliver(row.place, outcome, began - row.since)
+            self._tell(len(rows))
 
     def _next(self) -> list[_Row]:
         """The rows of the next model run, of one shape, the oldest first; none once the batcher is closed and empty."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from serve.errors import UserError
 from serve.locate import BUNDLED, PACKAGES, REPORT, find_package
 from serve.locate import ENV as DEFAULT_ENV
+from serve.package import MANIFEST
 
 ENV = "LIMBECK_PACKAGES"
 MAX_MODELS = 32
@@ -70,6 +71,11 @@ def own_name(target: Path) -> str:
     inside = target.parent.name == PACKAGES and (run / REPORT).is_file()
     name = run.name if inside else target.name
     return name if _NAME.fullmatch(name) else "default"
+
+
+def packages_in(folder: Path) -> dict[str, Path]:
+    """The packages in a folder, by their own folders' names."""
+    return {path.name: path for path in sorted(folder.iterdir()) if is_name(path.name) and (path / MANIFEST).is_file()}
 
 
 def is_name(name: str) -> bool:

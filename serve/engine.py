@@ -55,7 +55,12 @@ class Engine:
         self._batcher: Batcher | None = None
         if serving.max_batch > 1:
             self._batcher = Batcher(
-                predictor.compute, serving.max_batch, serving.max_wait_ms, limits.max_queue, threads
+                predictor.compute,
+                serving.max_batch,
+                serving.max_wait_ms,
+                limits.max_queue,
+                threads,
+                self.metrics.batch,
             )
 
     def warm_up(self) -> None:

@@ -20,9 +20,9 @@ class Follower:
     """Keeps `registry` as the state says, from a thread of its own."""
 
     def __init__(
-        self, shared: SharedState, open_engine: OpenEngine, changed: Callable[[Engine], None] = lambda engine: None
+        self, shared: SharedState, open_engine: OpenEngine, changed: Callable[[], None] = lambda: None
     ) -> None:
-        """Loads what is served now. `changed` hears of another default. Raises UserError if that cannot be done."""
+        """Loads what is served now. `changed` is called after each change. Raises UserError if that cannot be done."""
         self._changed = changed
         self._shared = shared
         self._open = open_engine
@@ -93,7 +93,7 @@ class Follower:
             if copy not in wanted.models.values():
                 del self._held[copy.folder]  # the registry closes it after its last request
         self._serving = wanted
-        self._changed(self._held[wanted.models[wanted.default].folder])
+        self._changed()
 
     def _keep_only(self, *wanted: Selection | None) -> None:
         """Close what was loaded to be served, and was not."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _STEPS = (1, 1.5, 2, 3, 5, 7)
 _SECONDS = (*(scale * step for scale in (1e-4, 1e-3, 1e-2, 1e-1, 1.0) for step in _STEPS), 10.0, 30.0)
 SCORES = tuple(step / 20 for step in range(1, 21))
+_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _MOST_LABELS = 100  # of one model; the rest are counted as one, so that ImageNet does not make 1,000 series
 OTHERS = "(others)"
 
@@ -55,12 +56,35 @@ class Instruments:
             ("model", "le"),
             multiprocess_mode="mostrecent",
         )
+        self.served: Gauge = Gauge(
+            "limbeck_served", "1: this model answers to this name.", ("name", "model"), multiprocess_mode="mostrecent"
+        )
+        self.batches: Histogram = Histogram(
+            "limbeck_batch_inputs", "Inputs in one model run, where batching is on.", ("model",), buckets=_BATCHES
+        )
         self.inside: Gauge = Gauge(
             "limbeck_in_flight", "Requests to classify in the server.", multiprocess_mode="livesum"
         )
 
 
 instruments = lru_cache(maxsize=1)(Instruments)
+
+
+class ServedMetrics:
+    """Which model answers to which name; what does no longer stays as 0."""
+
+    def __init__(self) -> None:
+        self._shown: set[tuple[str, str]] = set()
+
+    def show(self, models: Mapping[str, str]) -> None:
+        """`models` are the ids by name."""
+        served = instruments().served
+        now = set(models.items())
+        for name, model in self._shown - now:
+            served.labels(name, model).set(0)
+        for name, model in now:
+            served.labels(name, model).set(1)
+        self._shown |= now
 
 
 class ModelMetrics:
@@ -75,6 +99,10 @@ class ModelMetrics:
         self._confidence = series.confidence.labels(model)
         self._label = {label: label for label in labels[:_MOST_LABELS]}
         self._show_expected(expected)
+
+    def batch(self, inputs: int) -> None:
+        """Count a model run for the inputs of several requests."""
+        self._series.batches.labels(self._model).observe(inputs)
 
     def _show_expected(self, expected: Mapping[str, Mapping[str, float]]) -> None:
         shares: dict[str, float] = {}

@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, MutableMapping
 from dataclasses import replace
@@ -13,11 +14,13 @@ from pathlib import Path
 
 from serve import catalog, locate, shared_state
 from serve.admin import Admin
-from serve.catalog import read_catalog
+from serve.catalog import MAX_MODELS, Catalog, packages_in, read_catalog
 from serve.control import Control
 from serve.engine import Engine, check_servable
+from serve.errors import LimbeckError
 from serve.follow import Follower
 from serve.limits import Limits
+from serve.metrics import ServedMetrics
 from serve.package import load_package
 from serve.predictor import Predictor
 from serve.registry import Registry
@@ -37,6 +40,8 @@ def check_models(environ: MutableMapping[str, str] = os.environ) -> None:
     for package in packages.values():
         check_servable(package)
     if control.changeable:
+        if control.watch and control.models_dir is not None:
+            named.targets.update(_watched(control.models_dir, named))
         folder = Path(tempfile.mkdtemp(prefix="limbeck-state-"))
         atexit.register(_remove, folder, os.getpid())
         begin(SharedState.create(folder), named)
@@ -57,9 +62,11 @@ class Models:
         self._rollout: Rollout | None = None
         self._follower: Follower | None = None
         self._watcher: Watcher | None = None
+        self._tell = changed
+        self._metrics = ServedMetrics()
         if folder := os.environ.get(shared_state.ENV):
             shared = SharedState(Path(folder))
-            self._follower = Follower(shared, lambda copy, origin: open_engine(copy, limits, origin), changed)
+            self._follower = Follower(shared, lambda copy, origin: open_engine(copy, limits, origin), self._changed)
             self.registry = self._follower.registry
             self._rollout = Rollout(shared, self.control.models_dir)
             if self.control.token_hash is not None:
@@ -68,7 +75,7 @@ class Models:
             named = read_catalog()
             engines = {name: open_engine(path, limits) for name, path in named.packages().items()}
             self.registry = Registry(engines, named.default)
-        changed(self.default)
+        self._changed()
         settle()
 
     def start(self) -> None:
@@ -78,6 +85,10 @@ class Models:
             if self.control.watch and self.control.models_dir is not None:
                 self._watcher = Watcher(self.control.models_dir, self._rollout, self._follower.watch_lock)
                 self._watcher.start()
+
+    def _changed(self) -> None:
+        self._tell(self.default)
+        self._metrics.show({name: engine.model_id for name, engine in self.registry.current[0].items()})
 
     @property
     def default(self) -> Engine:
@@ -92,6 +103,20 @@ class Models:
             self._follower.close()
         else:
             self.registry.close()
+
+
+def _watched(folder: Path, named: Catalog) -> dict[str, Path]:
+    """The packages of a watched folder that are not named already; one that cannot be served keeps no other from it."""
+    found: dict[str, Path] = {}
+    for name, path in packages_in(folder).items():
+        if name in named.targets or len(named.targets) + len(found) >= MAX_MODELS:
+            continue
+        try:
+            check_servable(path)
+            found[name] = path
+        except LimbeckError as error:
+            print(f"warning: {name} in the watched folder is not served: {error.message}", file=sys.stderr)
+    return found
 
 
 def settle() -> None:

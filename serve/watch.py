@@ -6,10 +6,10 @@ import fcntl
 import threading
 from pathlib import Path
 
-from serve.catalog import is_name
+from serve.catalog import packages_in
 from serve.errors import LimbeckError
 from serve.logs import log
-from serve.package import MANIFEST, read_manifest
+from serve.package import read_manifest
 from serve.rollout import Rollout
 
 _LOOK_S = 1.0
@@ -58,8 +58,7 @@ class Watcher:
         self._seen = found
 
     def _signatures(self) -> dict[str, Signature]:
-        packages = (path for path in self._folder.iterdir() if is_name(path.name) and (path / MANIFEST).is_file())
-        signatures = {path.name: _signature(path) for path in packages}
+        signatures = {name: _signature(path) for name, path in packages_in(self._folder).items()}
         return {name: signature for name, signature in signatures.items() if signature is not None}
 
     def _own(self) -> set[str]:

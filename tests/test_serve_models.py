@@ -51,6 +51,21 @@ def test_what_can_change_is_served_from_copies(
         models.close()
 
 
+def test_what_lies_in_a_watched_folder_is_served_from_the_start(
+    environ: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / "watched"
+    for name in ("spam", "two", "broken"):
+        tiny_package(folder / name)
+    (folder / "broken" / "model.onnx").write_bytes(b"damaged")
+    environ |= {"LIMBECK_MODELS_DIR": str(folder), "LIMBECK_WATCH": "1"}
+    check_models(environ)
+    copies = (Path(environ[STATE]) / "copies").iterdir()
+    assert sorted(path.name for path in copies) == ["1-main", "1-spam", "1-two"]
+    assert "broken in the watched folder is not served" in capsys.readouterr().err
+
+
 def test_one_bad_package_is_refused_before_anything_is_served(environ: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "other" / "model.onnx").write_bytes(b"damaged")
     with pytest.raises(PackageError, match=r"model.onnx is corrupt"):

@@ -182,6 +182,9 @@ def test_models_come_and_go_by_name(server: ServerProcess, client: httpx.Client,
     assert (in_the_way.status_code, in_the_way.json()["error"]["message"]) == (409, "'extra' is the default")
     assert client.put("/admin/default", json={"model": "main"}).status_code == 200
     assert client.delete("/admin/models/extra").status_code == 200
+    metrics = client.get("/metrics").text
+    assert f'limbeck_served{{model="{wanted}",name="extra"}} 0.0' in metrics
+    assert f'limbeck_served{{model="{client.get("/models/words").json()["id"]}",name="words"}} 1.0' in metrics
     assert client.post("/models/extra/classify", content=ITEM, headers=raw).status_code == 404
 
 
