@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shutil
 import subprocess
 import tempfile
 import time
@@ -23,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from transformers import PreTrainedTokenizerFast
 
 from benchmarks.surroundings import own_environment
 from compress.environment import hardware, versions
@@ -157,15 +157,17 @@ def _olive(run: Path, python: Path, calibration: Items, folder: Path) -> tuple[d
     classifier = load_classifier(run / "teacher")
     network: Any = classifier.network
     spec = classifier.spec.preprocessing
+    assert spec.kind == "text"
     model = folder / "model"
     network.model.save_pretrained(model)
     special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(run / "teacher" / TOKENIZER), **special)
-    tokenizer.save_pretrained(model)
+    shutil.copy(run / "teacher" / TOKENIZER, model)
+    # written by hand: the transformers that Olive takes does not know the class that ours would name
+    content = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": spec.max_length, **special}
+    (model / "tokenizer_config.json").write_text(json.dumps(content))
     with (folder / "calibration.csv").open("w", newline="", encoding="utf-8") as file:
         rows = zip(calibration.content[:_CALIBRATION], calibration.labels[:_CALIBRATION], strict=True)
         csv.writer(file).writerows([("text", "label"), *((text.decode(), int(label)) for text, label in rows)])
-    assert spec.kind == "text"
     command = [python.absolute(), _CHILD, model, folder / "calibration.csv", folder / "out", spec.max_length]
     # elsewhere: Olive takes any word of its settings for a path where a file of that name is in the working directory
     done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, check=False)
