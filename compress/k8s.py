@@ -9,33 +9,21 @@ How a pod ends: its address is taken off the Service while preStop sleeps and al
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from compress.bento import bento_name
+from compress.k8s_pod import Object, pod, scraped
 from serve.errors import UserError
-from serve.limits import DRAIN_SECONDS, Limits
 from serve.locate import find_package
-from serve.manifest import ServingConfig
 from serve.package import Package, load_package
-from serve.tokens import ENV_FILE
 
-Object = dict[str, Any]
-
-_PORT = 3000
-_USER = 1034  # of the images that BentoML makes
-_PRE_STOP_S = 5  # until every node has heard that the pod's address is gone
-_DRAIN_S = 5
-_SPARE_S = 10  # before Kubernetes kills what has not ended
 _CPU_TARGET = 70  # percent of what is requested, at which pods are added
-_SECRETS = "/var/run/limbeck"
 
 _LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1035, which names of Services keep to
 _IMAGE = re.compile(
-    r"(?P<path>[a-z0-9]+([._-]+[a-z0-9]+)*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*)"
+    r"(?P<path>[a-z0-9]+([._-]+[a-z0-9]+)*(:[0-9]+(?=/))?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*)"
     r"(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
 
@@ -89,16 +77,6 @@ def objects(name: str, package: Package, wanted: Wanted) -> list[Object]:
     return made
 
 
-def memory_mib(package_bytes: int, workers: int) -> int:
-    """What a server holds at rest, with a quarter to spare, in MiB rounded up to 32.
-
-    Measured, in MB: the process above the workers 80 to 105; a worker 92 with a model of 31 KB, 135 with one of 18 MB,
-    307 with one of 91 MB.
-    """
-    held_mb = 105 + workers * (95 + 2.5 * package_bytes / 1e6)
-    return 32 * math.ceil(1.25 * held_mb * 1e6 / 2**20 / 32)
-
-
 def _check_label(option: str, given: str) -> None:
     if _LABEL.fullmatch(given):
         return
@@ -150,91 +128,11 @@ def _deployment(name: str, package: Package, wanted: Wanted) -> Object:
             "template": {
                 "metadata": {
                     "labels": _selector(name),
-                    "annotations": {"limbeck/model": package.manifest.id, **_scraped(wanted)},
+                    "annotations": {"limbeck/model": package.manifest.id, **scraped(wanted.token_secret)},
                 },
-                "spec": _pod(name, package, wanted),
+                "spec": pod(_selector(name), package, wanted.image, wanted.token_secret),
             },
         },
-    }
-
-
-def _scraped(wanted: Wanted) -> dict[str, str]:
-    """For a Prometheus that goes by annotations; behind tokens it needs one, which no annotation can tell it."""
-    if wanted.token_secret is not None:
-        return {}
-    return {"prometheus.io/scrape": "true", "prometheus.io/port": str(_PORT), "prometheus.io/path": "/metrics"}
-
-
-def _pod(name: str, package: Package, wanted: Wanted) -> Object:
-    # All that is written: BentoML's home, metrics of the workers, the copies of packages that are served.
-    size = 64 + 32 * math.ceil(3 * package.size_bytes / 2**20 / 32)
-    volumes: list[Object] = [{"name": "tmp", "emptyDir": {"sizeLimit": f"{size}Mi"}}]
-    if wanted.token_secret is not None:
-        volumes.append({"name": "tokens", "secret": {"secretName": wanted.token_secret}})
-    return {
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": _PRE_STOP_S + _DRAIN_S + Limits().request_seconds + _SPARE_S,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "topologySpreadConstraints": [
-            {
-                "maxSkew": 1,
-                "topologyKey": "kubernetes.io/hostname",
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": _selector(name)},
-            }
-        ],
-        "containers": [_container(package, wanted)],
-        "volumes": volumes,
-    }
-
-
-def _container(package: Package, wanted: Wanted) -> Object:
-    env = {"BENTOML_HOME": "/tmp/bentoml", DRAIN_SECONDS: str(_DRAIN_S), "LIMBECK_LOG": "json"}
-    mounts: list[Object] = [{"name": "tmp", "mountPath": "/tmp"}]
-    if wanted.token_secret is not None:
-        env[ENV_FILE] = f"{_SECRETS}/tokens"
-        mounts.append({"name": "tokens", "mountPath": _SECRETS, "readOnly": True})
-    return {
-        "name": "server",
-        "image": wanted.image,
-        "ports": [{"name": "http", "containerPort": _PORT}],
-        "env": [{"name": key, "value": value} for key, value in env.items()],
-        "resources": _resources(package.size_bytes, package.serving),
-        **_probes(),
-        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(_PRE_STOP_S)]}}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": mounts,
-    }
-
-
-def _resources(package_bytes: int, serving: ServingConfig) -> Object:
-    """Memory is bounded, as a leak must end somewhere; processor time is not: a throttled server only answers late."""
-    memory = memory_mib(package_bytes, serving.workers)
-    return {
-        "requests": {"cpu": str(serving.workers * serving.threads), "memory": f"{memory}Mi"},
-        "limits": {"memory": f"{2 * memory}Mi"},
-    }
-
-
-def _probes() -> Object:
-    def ask(path: str, **times: int) -> Object:
-        return {"httpGet": {"path": path, "port": "http"}, **times}
-
-    return {
-        "startupProbe": ask("/readyz", periodSeconds=1, timeoutSeconds=2, failureThreshold=60),
-        "readinessProbe": ask("/readyz", periodSeconds=2, timeoutSeconds=2, failureThreshold=1),
-        "livenessProbe": ask("/livez", periodSeconds=10, timeoutSeconds=5, failureThreshold=3),
     }
 
 

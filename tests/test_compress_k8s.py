@@ -13,7 +13,8 @@ import yaml
 from helpers import tiny_package
 
 from compress import cli
-from compress.k8s import Wanted, memory_mib, render
+from compress.k8s import Wanted, render
+from compress.k8s_pod import memory_mib
 from serve.errors import UserError
 from serve.limits import Limits
 from serve.manifest import ServingConfig
@@ -143,8 +144,11 @@ def test_what_kubernetes_would_refuse_is_refused_here(options: dict[str, Any], m
     assert hint in caught.value.hint
 
 
-def test_an_image_may_be_named_by_its_digest() -> None:
-    Wanted(f"trec@sha256:{'0' * 64}")
+@pytest.mark.parametrize(
+    "image", ["trec:1", "localhost:5000/trec:v2", f"trec@sha256:{'0' * 64}", f"a/b__c:1@sha256:{'f' * 64}"]
+)
+def test_an_image_is_named_by_its_version_or_digest(image: str) -> None:
+    assert Wanted(image).image == image
 
 
 def test_the_command(package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
