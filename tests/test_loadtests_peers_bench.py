@@ -20,7 +20,7 @@ from loadtests.peers.answer import Model
 from loadtests.peers.bench import main
 from loadtests.peers.bodies import SIDE, write_requests
 from loadtests.peers.contenders import BARE, OURS, contenders, serving
-from loadtests.peers.rounds import Generator, in_turn, split_cores
+from loadtests.peers.rounds import Generator, one_round, split_cores
 from loadtests.peers.table import rows
 from serve.errors import UserError
 
@@ -44,10 +44,10 @@ def test_ours_and_bare_answer_alike_and_are_measured(model: Model, tmp_path: Pat
     generator = Generator(None)
     try:
         with serving(ours, package, tmp_path) as first, serving(bare, package, tmp_path) as second:
-            with pytest.raises(UserError, match="bare Starlette answered 30 of 30 requests wrongly"):
-                in_turn(generator, {BARE: (second, _others(files["whole"]))}, 30, 1, lambda _: None)
+            with pytest.raises(UserError, match="bare Starlette answered 3 of 3 requests wrongly"):
+                one_round(generator, {BARE: (second, _others(files["whole"]))}, 30, 0)
             servers = {OURS: (first, files["whole"]), BARE: (second, files["whole"])}
-            measured = rows(in_turn(generator, servers, 30, 2, lambda _: None))
+            measured = rows([one_round(generator, servers, 30, number) for number in range(2)])
     finally:
         generator.close()
     assert {(row.contender, row.connections) for row in measured} == {(OURS, 1), (BARE, 1), (OURS, 16), (BARE, 16)}

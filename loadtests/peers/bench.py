@@ -2,10 +2,11 @@
 
     python -m loadtests.peers.bench runs/sst2 runs/cifar10 [--rounds 5] [--requests 1000] [--out FILE]
 
-Each target is a run (its selection) or a package in a run's folder. All servers stay up and are asked in turn, at 1 and
-at 16 connections, one worker and one thread each, from a generator on a core of its own, which checks every answer.
-A text is sent in JSON; an image as a 224x224 JPEG, to BentoML and LitServe in a multipart form as their documentation
-has it. LitServe gets a virtual environment of its own (`--litserve`: a folder for it, made where it is not there yet;
+Each target is a run (its selection) or a package in a run's folder. All servers are started anew in each round, as one
+process can be luckier with its memory than the next, and asked in turn, at 1 and at 16 connections, one worker and one
+thread each, from a generator on a core of its own, which checks every answer. A text is sent in JSON; an image as a
+224x224 JPEG, to BentoML and LitServe in a multipart form as their documentation has it. LitServe gets a virtual
+environment of its own (`--litserve`: a folder for it, made where it is not there yet;
 "none" leaves it out).
 """
 
@@ -27,7 +28,7 @@ from loadtests.peers.answer import Model
 from loadtests.peers.bodies import write_requests
 from loadtests.peers.contenders import contenders, serving
 from loadtests.peers.litserve_environment import environment
-from loadtests.peers.rounds import Generator, in_turn, on_cores, split_cores
+from loadtests.peers.rounds import Generator, on_cores, one_round, split_cores
 from loadtests.peers.table import as_json, lines
 from serve.errors import UserError
 
@@ -69,13 +70,16 @@ def _compare_one(
     package = model.predictor.package
     requests = write_requests(model, folder)
     _say(f"{target}: {package.name}, {package.manifest.precision}")
-    with ExitStack() as stack:
-        with on_cores(cores):
-            servers = {
-                each.name: (stack.enter_context(serving(each, package.path, folder)), requests[each.form])
-                for each in contenders(model, python)
-            }
-        rounds = in_turn(generator, servers, wanted.requests, wanted.rounds, _say)
+    rounds = []
+    for number in range(wanted.rounds):
+        with ExitStack() as stack, tempfile.TemporaryDirectory(dir=folder) as place:
+            with on_cores(cores):
+                servers = {
+                    each.name: (stack.enter_context(serving(each, package.path, Path(place))), requests[each.form])
+                    for each in contenders(model, python)
+                }
+            rounds.append(one_round(generator, servers, wanted.requests, number))
+        _say(f"  round {number + 1} of {wanted.rounds}")
     for line in lines(f"{package.name}, one {model.task}", rounds):
         print(line)
     about = {"name": package.name, "id": package.manifest.id, "task": model.task}

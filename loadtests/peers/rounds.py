@@ -7,10 +7,11 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from loadtests.peers.contenders import Running
@@ -18,7 +19,8 @@ from loadtests.peers.processor import tree_seconds
 from serve.errors import UserError
 
 CONNECTIONS = (1, 16)
-_WARM_UP = 50  # requests before each test that are not counted
+_SLICES = 10  # of a round
+_FIRST_WARM_UP, _WARM_UP = 100, 10  # requests before a slice that are not counted
 
 
 @dataclass(frozen=True)
@@ -73,33 +75,36 @@ class Generator:
         self._process.wait(timeout=30)
 
 
-def in_turn(
-    generator: Generator,
-    servers: Mapping[str, tuple[Running, Path]],
-    count: int,
-    rounds: int,
-    say: Callable[[str], None],
-) -> list[Round]:
-    """`count` requests to each of `servers` (what runs, and its requests, by name), in each round in a new order."""
-    done: list[Round] = []
-    for number in range(rounds):
-        seen = {}
-        for connections in CONNECTIONS:
-            order = random.Random(1000 * number + connections).sample(list(servers), len(servers))
-            for name in order:
+def one_round(generator: Generator, servers: Mapping[str, tuple[Running, Path]], count: int, number: int) -> Round:
+    """`count` requests to each of `servers` (what runs, and its requests, by name), at each number of connections.
+
+    In slices, each time in a new order: a machine that grows slower meanwhile does so for all of them.
+    """
+    seen: dict[tuple[str, int], list[Sent]] = {}
+    draw = random.Random(number)
+    for connections in CONNECTIONS:
+        for part in range(_SLICES):
+            for name in draw.sample(list(servers), len(servers)):
                 running, requests = servers[name]
                 test = {
                     "port": running.port,
                     "requests": str(requests),
                     "connections": connections,
-                    "count": count,
-                    "warm_up": _WARM_UP,
-                    "seed": number,
+                    "count": -(-count // _SLICES),
+                    "warm_up": _WARM_UP if part else _FIRST_WARM_UP,
+                    "seed": _SLICES * number + part,
                 }
-                seen[name, connections] = generator.send(name, running.pid, test)
-        done.append(seen)
-        say(f"  round {number + 1} of {rounds}")
-    return done
+                seen.setdefault((name, connections), []).append(generator.send(name, running.pid, test))
+    return {key: _together(parts) for key, parts in seen.items()}
+
+
+def _together(parts: Sequence[Sent]) -> Sent:
+    return Sent(
+        tuple(latency for part in parts for latency in part.latencies_ms),
+        sum(part.seconds for part in parts),
+        mean(part.generator_busy for part in parts),
+        mean(part.server_cpu_ms for part in parts),
+    )
 
 
 def split_cores(server: str | None, generator: str | None) -> tuple[frozenset[int] | None, frozenset[int] | None]:
