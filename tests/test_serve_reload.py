@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib
 import json
 import threading
 import time
@@ -14,6 +15,7 @@ import httpx
 import psutil
 import pytest
 from helpers import LABELS, colored, tiny_package, tiny_text_package
+from hypothesis import HealthCheck, given, settings
 
 from serve.admin_client import load_model
 from serve.errors import UserError
@@ -235,3 +237,31 @@ def test_the_command_loads_a_model_or_says_why_not(
     monkeypatch.setenv("LIMBECK_ADMIN_TOKEN", "some-other-token-of-mine")
     with pytest.raises(UserError, match="needs the admin token"):
         load_model(server.url, "main")
+
+
+def test_admin_requests_are_answered_as_the_document_says(server: ServerProcess, client: httpx.Client) -> None:
+    schemathesis = pytest.importorskip("schemathesis")
+    checks = importlib.import_module("schemathesis.checks")
+    checks.load_all_checks()
+    excluded = [check for check in checks.CHECKS.get_all() if check.__name__ == "positive_data_acceptance"]
+    document = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    operations = [found.ok() for found in document.get_all_operations()]
+    admin = [operation for operation in operations if operation.path.startswith("/admin/")]
+    assert sorted(operation.label for operation in admin) == [
+        "DELETE /admin/models/{name}",
+        "GET /admin/models",
+        "PUT /admin/default",
+        "PUT /admin/models/{name}",
+    ]
+    for operation in admin:
+
+        @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(operation.as_strategy())
+        def answered_as_described(case: Any) -> None:
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            case.call_and_validate(headers=headers, excluded_checks=excluded)
+
+        answered_as_described()
+    for response in (client.put("/admin/models/main", json={}), client.get("/admin/models")):
+        operation = document["/admin/models/{name}"]["PUT"]
+        assert operation.is_valid_response(response)
