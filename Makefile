@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 PROOFS ?= digits mnist sst2 trec
+HOSTILE ?= runs/digits runs/trec
 TABLES ?= hinton trec-methods sst2-methods cifar10
 SEEDS ?= 0,1,2
 SERVED ?= runs/sst2/packages/teacher-int8-dynamic runs/cifar10
 # The machine's own certificates, so that it works behind a company's proxy too.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help setup demo test check serve bench bench-training bench-int8 bench-overload bench-serve prove prove-tables lock clean
+.PHONY: help setup demo test check serve bench bench-training bench-int8 bench-overload bench-serve prove prove-hostile prove-tables lock clean
 
 help:
 	@echo "make setup   install everything into $(VENV)"
@@ -27,6 +28,7 @@ help:
 	@echo "make bench-overload   runs/sst2 under three times its capacity for ten minutes"
 	@echo "make bench-serve   our server beside bare Starlette, BentoML and LitServe, with runs/sst2 and runs/cifar10"
 	@echo "make prove   the slow proofs on full data (PROOFS=\"$(PROOFS)\", in DATA=$(DATA))"
+	@echo "make prove-hostile   a hostile corpus against the served runs (HOSTILE=\"$(HOSTILE)\"); 15 minutes"
 	@echo "make prove-tables   distillation tables over several seeds (TABLES, SEEDS); many hours on two cores"
 	@echo "make clean   delete runs and caches"
 
@@ -86,6 +88,10 @@ prove: setup
 		LIMBECK_DATA=$(DATA) $(BIN)/limbeck run compress/recipes/$$name.toml && \
 		LIMBECK_DATA=$(DATA) $(BIN)/limbeck verify runs/$$name || exit; \
 	done
+
+# After `make prove`: 2,000 images, 2,000 JSON bodies and more against each of these runs, an image model and a text model.
+prove-hostile: setup
+	$(BIN)/python -m benchmarks.hostile $(HOSTILE) --out benchmarks/results/hostile.json
 
 # Each table goes on where it was stopped; what comes out is small and committed.
 prove-tables: setup

@@ -125,7 +125,7 @@ def _unsupported(content_type: str, task: Task) -> RequestError:
         hint = f"the model classifies texts: send application/json, {BODIES['text']['application/json']}"
     else:
         hint = "send application/json, multipart/form-data, or the bytes of one image as image/*"
-    message = f"the Content-Type {_shown(content_type)!r} is not understood"
+    message = f"the Content-Type {shown(content_type)!r} is not understood"
     return RequestError(415, "unsupported_media_type", message, hint)
 
 
@@ -136,8 +136,8 @@ def _parameters(query_string: bytes, known: tuple[str, ...]) -> dict[str, str]:
         raise RequestError(422, "bad_parameter", "the query string cannot be read", "only ?top_k= is known") from None
     for name, _ in pairs:
         if name not in known:
-            hint = did_you_mean(_shown(name), known) if known else "with this kind of body, top_k is a part of it"
-            raise RequestError(422, "unknown_parameter", f"unknown query parameter {_shown(name)!r}", hint)
+            hint = did_you_mean(shown(name), known) if known else "with this kind of body, top_k is a part of it"
+            raise RequestError(422, "unknown_parameter", f"unknown query parameter {shown(name)!r}", hint)
     if len(pairs) > len(dict(pairs)):
         raise RequestError(422, "bad_parameter", "a query parameter is given twice", "give it once")
     return dict(pairs)
@@ -147,8 +147,8 @@ def query_from(content: Mapping[str, Any], limits: Limits, task: Task) -> Query:
     """A query from the object of a JSON body: `inputs`, and `top_k` if it likes. Raises RequestError: 413 or 422."""
     for key in content:
         if key not in ("inputs", "top_k"):
-            hint = did_you_mean(_shown(key), ("inputs", "top_k"))
-            raise RequestError(422, "unknown_key", f"unknown key {_shown(key)!r}", hint)
+            hint = did_you_mean(shown(key), ("inputs", "top_k"))
+            raise RequestError(422, "unknown_key", f"unknown key {shown(key)!r}", hint)
     inputs, top_k = content.get("inputs"), content.get("top_k")
     if not isinstance(inputs, list) or not inputs or not all(isinstance(text, str) for text in inputs):
         raise RequestError(422, "bad_inputs", "`inputs` is missing, empty or not a list of strings", _expected(task))
@@ -236,8 +236,8 @@ def _multipart_query(boundary: bytes, body: bytes, limits: Limits) -> Query:
         elif name == "top_k":
             raise RequestError(422, "bad_top_k", "there are two parts named top_k", "send one, or none")
         else:
-            hint = did_you_mean(_shown(name), ("files", "top_k"))
-            raise RequestError(422, "unknown_part", f"unknown part {_shown(name)!r}", hint)
+            hint = did_you_mean(shown(name), ("files", "top_k"))
+            raise RequestError(422, "unknown_part", f"unknown part {shown(name)!r}", hint)
     if not items:
         raise RequestError(422, "no_files", "there is no part named `files`", "send each image as a part named `files`")
     _check_count(len(items), limits)
@@ -258,10 +258,10 @@ def _integer(top_k: str | None) -> int | None:
     if top_k is None:
         return None
     if not (top_k.isascii() and top_k.isdigit() and len(top_k) <= 9):
-        raise RequestError(422, "bad_top_k", f"top_k is {_shown(top_k)!r}, not a whole number", "expected top_k=3")
+        raise RequestError(422, "bad_top_k", f"top_k is {shown(top_k)!r}, not a whole number", "expected top_k=3")
     return int(top_k)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """What an error may quote of a request: a short piece, whatever was sent."""
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

@@ -17,7 +17,7 @@ import numpy as np
 
 from serve.answers import Answer, Namer, Prepared, error_item, refusal, to_json
 from serve.batching import Batcher, Outcome, check_batching, compute_each
-from serve.bodies import BODIES, Query, parse_query
+from serve.bodies import BODIES, Query, parse_query, shown
 from serve.errors import InputError, RequestError
 from serve.images import MAX_PIXELS
 from serve.limits import Limits
@@ -143,7 +143,9 @@ class Engine:
     def _ask(self, query: Query, abandoned: threading.Event, stopwatch: Stopwatch) -> _Question:
         top_k = self._default_top_k if query.top_k is None else query.top_k
         if not 1 <= top_k <= len(self.labels):
-            raise RequestError(422, "bad_top_k", f"top_k is {top_k}", f"ask for 1 to {len(self.labels)}, all labels")
+            raise RequestError(
+                422, "bad_top_k", f"top_k is {shown(str(top_k))}", f"ask for 1 to {len(self.labels)}, all labels"
+            )
         question = _Question([self._prepare(item, abandoned) for item in query.items], top_k, stopwatch)
         if not question.rows:
             raise refusal(question.prepared)

@@ -25,6 +25,7 @@ from serve.gate import Gate
 from serve.limits import Limits, drain_seconds, positive
 from serve.locate import find_package
 from serve.logs import log_format, set_up
+from serve.memory import give_back_large_buffers
 from serve.metrics import instruments
 from serve.models import Models, check_models
 from serve.package import read_serving
@@ -74,6 +75,7 @@ class _EdgedService(bentoml.Service):
     """A service whose application is wrapped by the Edge, outside of BentoML's own layers."""
 
     def to_asgi(self, is_main: bool = True) -> App:
+        give_back_large_buffers()
         install(LIMITS)  # the worker is about to start uvicorn
         routes = Routes(super().to_asgi(is_main), _STATE, bool(os.environ.get("LIMBECK_ACCESS_LOG")))
         return Worker(Edge(routes, Addresses(_ADMIN), TOKENS), _DRAIN_S)

@@ -34,7 +34,7 @@ def _served(package: Package) -> Iterator[Served]:
         for name, value in SERVER_LIMITS.items():
             environment.setenv(name, value)
         with start(package.path) as server:
-            yield Served(server.url, server.port, server.log, Predictor(package))
+            yield Served(server.url, server.port, server.log, Predictor(package), server.pid)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port))
     with pytest.raises(ProcessLookupError):

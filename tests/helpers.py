@@ -38,6 +38,7 @@ SERVER_LIMITS = {
     "LIMBECK_MAX_TEXT_CHARS": "2000",
     "LIMBECK_MAX_CONCURRENCY": "8",
     "LIMBECK_BODY_SECONDS": "2",
+    "LIMBECK_HEAD_SECONDS": "1",
 }
 
 
@@ -49,6 +50,7 @@ class Served:
     port: int
     log: Path
     predictor: Predictor
+    pid: int
 
     @property
     def model_id(self) -> str:
