@@ -22,6 +22,7 @@ from serve.control import Control
 from serve.edge import Exchange, Receive, Scope
 from serve.errors import RequestError, UserError, did_you_mean
 from serve.limits import Limits
+from serve.logs import log
 from serve.rollout import Outcome, Rollout
 
 _MODELS, _DEFAULT = "/admin/models", "/admin/default"
@@ -55,7 +56,15 @@ class Admin:
         if path == _MODELS:
             await exchange.answer(json.dumps(_listed(self._rollout.progress())).encode())
             return
-        outcome = await asyncio.to_thread(self._change, path, method, body)
+        try:
+            outcome = await asyncio.to_thread(self._change, path, method, body)
+        except RequestError as error:
+            log.warning("admin request %s %s is refused: %s", method, path, error.message)
+            raise
+        served = " ".join(f"{name}={copy.id}" for name, copy in sorted(outcome.selection.models.items()))
+        log.info(
+            "admin request %s %s: %s of %s workers serve %s", method, path, outcome.following, outcome.workers, served
+        )
         status = 200 if outcome.following == outcome.workers else 202
         await exchange.answer(json.dumps(_listed(outcome)).encode(), status)
 

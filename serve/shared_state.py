@@ -22,8 +22,8 @@ from typing import IO
 
 from pydantic import BaseModel, ConfigDict
 
-from serve.errors import UserError
-from serve.package import load_package
+from serve.errors import PackageError, UserError
+from serve.package import CARD, MANIFEST, SERVING, load_package, read_manifest
 
 ENV = "LIMBECK_STATE_DIR"
 _STATE, _LOCK, _COPIES, _WORKERS = "state.json", "lock", "copies", "workers"
@@ -105,8 +105,14 @@ class SharedState:
         path = self.path(folder)
         shutil.rmtree(path, ignore_errors=True)
         try:
-            shutil.copytree(package, path, symlinks=True, ignore=shutil.ignore_patterns(".*"))
+            path.mkdir()
+            for file in (MANIFEST, CARD, SERVING, *read_manifest(package).files):
+                if (source := package / Path(file).name).is_file():
+                    shutil.copyfile(source, path / source.name)
             return Copy(target=str(target), folder=folder, id=load_package(path).manifest.id)
+        except PackageError as error:  # which names the copy
+            shutil.rmtree(path, ignore_errors=True)
+            raise PackageError(error.message.replace(str(path), str(package)), error.hint) from None
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
             raise

@@ -146,6 +146,33 @@ def test_a_worker_that_missed_versions_gets_to_the_last(rollout: Rollout, worker
     assert sorted(_served(late)) == ["extra", "main"]
 
 
+def test_a_change_that_nobody_finished_is_forgotten_by_the_next(
+    rollout: Rollout, shared: SharedState, worker: Start, folder: Path
+) -> None:
+    follower = worker()
+    state = shared.read()
+    half = shared.take_in("half", folder / "spare", folder / "spare", state.version + 1)
+    models = {**state.serving.models, "half": half}
+    candidate = state.serving.model_copy(update={"models": models})
+    shared.write(State(version=state.version + 1, serving=state.serving, candidate=candidate))
+    _until(lambda: half.folder in follower._held)
+    rollout.load("extra", "spare")
+    assert sorted(_served(follower)) == ["extra", "main"]
+    assert sorted(follower._held) == sorted(path.name for path in (shared.folder / "copies").iterdir())
+
+
+def test_only_what_belongs_to_a_package_is_copied(shared: SharedState, folder: Path) -> None:
+    (folder / "spare" / "notes.txt").write_text("not part of it")
+    (folder / "spare" / "more").mkdir()
+    copy = shared.take_in("copy", folder / "spare", folder / "spare", 7)
+    names = sorted(path.name for path in shared.path(copy.folder).iterdir())
+    assert names == ["card.json", "manifest.json", "model.onnx", "serving.json"]
+    (folder / "spare" / "model.onnx").unlink()
+    with pytest.raises(UserError, match=f"cannot read {folder}/spare/model.onnx"):
+        shared.take_in("again", folder / "spare", folder / "spare", 8)
+    assert not shared.path("8-again").exists()
+
+
 def test_one_change_at_a_time(rollout: Rollout, shared: SharedState, worker: Start) -> None:
     worker()
     with shared.changing(1), pytest.raises(UserError, match="another change of the models is under way"):
