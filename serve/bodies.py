@@ -11,7 +11,8 @@ import base64
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import parse_qsl
@@ -19,6 +20,7 @@ from urllib.parse import parse_qsl
 from python_multipart.multipart import parse_options_header
 
 from serve.errors import InputError, RequestError, did_you_mean
+from serve.gate import full
 from serve.limits import Limits
 from serve.manifest import Task
 from serve.parts import read_parts
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 # A body that is too large is read on and thrown away up to this many times the limit, so that its sender, who does not
 # listen before all is sent, still gets the answer.
 _DISCARD_FACTOR, _DISCARD_SECONDS = 8, 3
+_CROWDED_SECONDS = 0.05  # what was sent whole is there by then
 _CLOSE = ((b"connection", b"close"),)  # what was not read would be taken for the next request
 _SHOWN = 40  # characters of a request that an error quotes
 # Values that a JSON body may hold before it is read as JSON: 16 MB of `[],[],...` become 385 MB of empty lists.
@@ -56,29 +59,43 @@ class Query:
     top_k: int | None  # None: the server's default
 
 
-async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limits: Limits) -> bytes:
-    """The whole body. Raises RequestError: 413 over the limit, 408 past the deadline, 400 if the sender is gone."""
+async def read_body(
+    receive: Receive,
+    headers: Mapping[bytes, bytes],
+    limits: Limits,
+    unread: Callable[[], AbstractContextManager[bool]] = lambda: contextlib.nullcontext(False),
+) -> bytes:
+    """The whole body. Raises RequestError: 413 over the limit, 408 past the deadline, 400 if the sender is gone.
+
+    `unread` is open meanwhile. Where it says that too many bodies are waited for, this one has a moment, and then 429.
+    """
+    with unread() as crowded:
+        try:
+            async with asyncio.timeout(_CROWDED_SECONDS if crowded else limits.body_seconds):
+                return await _read(receive, headers, limits)
+        except TimeoutError:
+            if crowded:
+                raise full(_CLOSE) from None
+            message = f"the body did not arrive within {limits.body_seconds} s"
+            raise RequestError(408, "slow_body", message, "send it faster", _CLOSE) from None
+
+
+async def _read(receive: Receive, headers: Mapping[bytes, bytes], limits: Limits) -> bytes:
     declared = headers.get(b"content-length", b"0")
-    try:
-        async with asyncio.timeout(limits.body_seconds):
-            if declared.isdigit() and int(declared) > limits.max_body_bytes:
-                asked_first = b"expect" in headers  # and sends nothing before it is told to
-                raise _too_large(limits, ended=not asked_first and await _discard(receive, limits))
-            body = bytearray()
-            more = True
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise RequestError(400, "incomplete_body", "the connection closed before the whole body arrived")
-                body += message.get("body", b"")
-                more = message.get("more_body", False)
-                if len(body) > limits.max_body_bytes:
-                    raise _too_large(limits, ended=not more or await _discard(receive, limits))
-            return bytes(body)
-    except TimeoutError:
-        raise RequestError(
-            408, "slow_body", f"the body did not arrive within {limits.body_seconds} s", "send it faster", _CLOSE
-        ) from None
+    if declared.isdigit() and int(declared) > limits.max_body_bytes:
+        asked_first = b"expect" in headers  # and sends nothing before it is told to
+        raise _too_large(limits, ended=not asked_first and await _discard(receive, limits))
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RequestError(400, "incomplete_body", "the connection closed before the whole body arrived")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > limits.max_body_bytes:
+            raise _too_large(limits, ended=not more or await _discard(receive, limits))
+    return bytes(body)
 
 
 async def _discard(receive: Receive, limits: Limits) -> bool:

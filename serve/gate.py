@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 from serve.errors import RequestError
@@ -18,6 +19,7 @@ class Gate:
     def __init__(self, capacity: int, seconds: float, tell: Callable[[int], None] = lambda change: None) -> None:
         """`tell` hears of each request that enters (1) and leaves (-1)."""
         self._inside = 0
+        self._unread = 0  # of them, those whose body has not arrived
         self._capacity = capacity
         self._seconds = seconds
         self._tell = tell
@@ -25,14 +27,18 @@ class Gate:
     def enter(self) -> _Visit:
         """To be used as `async with`. Raises RequestError: 429 at once when full, 504 when the time is up."""
         if self._inside >= self._capacity:
-            raise RequestError(
-                429,
-                "too_many_requests",
-                "the server has as many requests as it takes at once",
-                "try again in a moment",
-                [(b"retry-after", b"1")],
-            )
+            raise full()
         return _Visit(self, self._seconds)
+
+    @contextlib.contextmanager
+    def unread(self) -> Iterator[bool]:
+        """While a request inside waits for its body. Whether more than half of the places do so, this one included:
+        then senders who stop halfway could shut out those who have sent all."""
+        self._unread += 1
+        try:
+            yield self._unread > max(1, self._capacity // 2)
+        finally:
+            self._unread -= 1
 
     def moved(self, change: int) -> None:
         """`change` more requests are inside."""
@@ -61,3 +67,9 @@ class _Visit:
             raise RequestError(
                 504, "timeout", "the answer was not ready in time", "send fewer or smaller inputs in one request"
             ) from None
+
+
+def full(headers: Sequence[tuple[bytes, bytes]] = ()) -> RequestError:
+    """A 429, with these headers besides."""
+    message = "the server has as many requests as it takes at once"
+    return RequestError(429, "too_many_requests", message, "try again in a moment", [(b"retry-after", b"1"), *headers])

@@ -52,3 +52,12 @@ def test_other_errors_pass_as_they_are_and_give_the_place_free(raised: Exception
             assert passed.value is raised
 
     asyncio.run(scenario())
+
+
+def test_it_says_when_more_than_half_of_the_places_wait_for_bodies() -> None:
+    gate = Gate(4, 30)
+    for _ in range(2):
+        with gate.unread() as first, gate.unread() as second, gate.unread() as third:
+            assert (first, second, third) == (False, False, True)
+    with Gate(1, 30).unread() as only:  # a server that takes one request waits for its body, of course
+        assert not only
