@@ -12,8 +12,9 @@ from helpers import colored, tiny_package
 from serve.engine import Engine
 from serve.errors import PackageError, UserError
 from serve.limits import Limits
+from serve.memory import release_memory
 from serve.models import Models, check_models, open_engine, settle
-from serve.registry import Registry, release_memory
+from serve.registry import Registry
 from serve.shared_state import ENV as STATE
 
 
