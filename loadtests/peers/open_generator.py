@@ -1,8 +1,8 @@
 """An open-loop generator that shares nothing with that of `limbeck loadtest`, to check the rate that it finds.
 
 Requests are due at Poisson times and go out on the first free of many kept connections; a request for which none is
-free waits, and its wait counts. Between two requests the process polls instead of sleeping, since a timer of uvloop is
-only good to a millisecond: give it a core of its own.
+free waits, and its wait counts. Between two requests the process naps and looks, since a timer of uvloop is only good to
+a millisecond: give it a core of its own.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import uvloop
 
 from loadtests.peers.generator import parse_response, problem_of
 
+_NAP_S = 5e-5  # between two looks at the clock and the sockets
 _PATIENCE_S = 5.0  # for answers after the last request was sent
 
 
@@ -96,6 +97,7 @@ async def run(line: Line, port: int, connections: int, schedule: list[tuple[floa
     line.started = time.perf_counter()
     for due, at in schedule:
         while time.perf_counter() - line.started < due:
+            time.sleep(_NAP_S)
             await asyncio.sleep(0)
         line.waiting.append((due, at))
         line.send_waiting()
