@@ -1,7 +1,7 @@
 """An open-loop generator that shares nothing with that of `limbeck loadtest`, to check the rate that it finds.
 
 Requests are due at Poisson times and go out on the first free of many kept connections; a request for which none is
-free waits, and its wait counts. Between two requests the process naps and looks, since a timer of uvloop is only good to
+free waits, and its wait counts. Between two requests the process naps and looks, as a timer of uvloop is only good to
 a millisecond: give it a core of its own.
 """
 
