@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from serve.errors import UserError
+from serve.tokens import authorization
 
 TOLERANCE = 1e-5  # of a score; the same graph on another processor may round its sums differently
 BATCH = 32
@@ -106,7 +107,7 @@ class _Server:
 
     def request(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> tuple[int, Any]:
         """Status and parsed JSON (None if it was not JSON). Raises UserError if no answer came."""
-        headers = {"Content-Type": content_type} if content_type else {}
+        headers = authorization() | ({"Content-Type": content_type} if content_type else {})
         try:
             self._connection.request(method, self._prefix + path, body, headers)
             response = self._connection.getresponse()

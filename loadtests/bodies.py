@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from loadtests.payloads import Item
 
 _BOUNDARY = "limbeck-8f14e45fceea167a5a36dedd4bea2543"
+# For a server that asks for a token.
+_AUTHORIZATION = {"Authorization": f"Bearer {token}"} if (token := os.environ.get("LIMBECK_TOKEN")) else {}
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,10 @@ class Request:
     items: list[Item]
     body: bytes
     content_type: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Content-Type": self.content_type, **_AUTHORIZATION}
 
 
 def as_json(items: list[Item]) -> Request:

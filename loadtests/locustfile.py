@@ -50,7 +50,7 @@ class Client(FastHttpUser):
         with self.client.post(
             "/classify",
             data=request.body,
-            headers={"Content-Type": request.content_type},
+            headers=request.headers,
             name=request.name,
             catch_response=True,
         ) as response:

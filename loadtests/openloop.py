@@ -65,7 +65,7 @@ class OpenLoop(FastHttpUser):
             with self.client.post(
                 "/classify",
                 data=request.body,
-                headers={"Content-Type": request.content_type},
+                headers=request.headers,
                 name=request.name,
                 catch_response=True,
             ) as response:

@@ -32,6 +32,8 @@ _LOOK_S = 1.0  # between two looks at the file
 _MAKE_ONE = "make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 _CHALLENGE = b'Bearer realm="limbeck"'
 
+OF_CLIENT = "LIMBECK_TOKEN"  # what our own clients send
+
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -104,6 +106,11 @@ class Tokens:
             log.warning("the tokens stay as they were: %s", error.message)
         else:
             log.info("%s was read again: %d tokens", self._file, len(self._hashes))
+
+
+def authorization(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The header of a client that has LIMBECK_TOKEN."""
+    return {"Authorization": f"Bearer {environ[OF_CLIENT]}"} if environ.get(OF_CLIENT) else {}
 
 
 def exposure(host: str, tokens: Tokens | None) -> list[str]:

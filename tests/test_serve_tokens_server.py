@@ -12,7 +12,11 @@ import httpx
 import pytest
 from helpers import colored, tiny_package
 
+from compress.replay import replay
+from serve.errors import UserError
 from serve.launch import ServerProcess, start
+from serve.predictor import Predictor
+from serve.runner import scores
 from serve.tokens import exposure
 
 ROOT = Path(__file__).parent.parent
@@ -70,6 +74,28 @@ def test_a_changed_file_changes_who_may_ask_without_a_restart(guarded: tuple[Ser
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert _classify(server, OLD).status_code == 200
+
+
+def test_verify_sends_the_token_that_the_environment_has(
+    guarded: tuple[ServerProcess, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, file = guarded
+    predictor = Predictor.load(file.parent / "package")
+    items = [colored(255, 0, 0), colored(0, 255, 0)]
+    asked = (items, scores(predictor, items), predictor.labels, server.url, predictor.package.manifest.id)
+    monkeypatch.delenv("LIMBECK_TOKEN", raising=False)
+    with pytest.raises(UserError):
+        replay(*asked)
+    monkeypatch.setenv("LIMBECK_TOKEN", OLD)
+    assert replay(*asked).ok
+
+
+@pytest.mark.parametrize("token", [OLD, ""])
+def test_the_load_generator_sends_it_too(token: str) -> None:
+    code = "from loadtests.bodies import as_json; print(as_json([]).headers.get('Authorization'))"
+    environ = {"LIMBECK_TOKEN": token, "PYTHONPATH": str(ROOT), "PATH": "/bin"}
+    output = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60)
+    assert output.stdout.strip() == (f"Bearer {token}" if token else "None"), output.stderr
 
 
 def test_no_token_is_in_the_log_and_the_file_that_others_read_is(guarded: tuple[ServerProcess, Path]) -> None:
