@@ -6,14 +6,15 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_run import Ran
 from typer.testing import CliRunner
 
 from compress.cli import app
-from compress.loadtest import Asked, loadtest
-from compress.loadtest.generator import evidence, on_cores, split_cores
+from compress.loadtest import Asked, generator, loadtest
+from compress.loadtest.generator import Generator, evidence, on_cores, split_cores
 from compress.loadtest.measure import Capacity
 from compress.loadtest.search import Found
 from serve.errors import UserError
@@ -90,3 +91,19 @@ def test_what_is_started_inside_runs_on_the_cores_that_were_named() -> None:
     with on_cores(generator):
         assert os.sched_getaffinity(0) == generator
     assert os.sched_getaffinity(0) == before
+
+
+def test_a_search_is_shorter_than_a_window_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    lasted: list[float] = []
+
+    def send(self: Generator, rate: float, seconds: float) -> dict[str, Any]:
+        lasted.append(seconds - self.warm_up)
+        return {"cause": "held", "summary": {"p99_ms": None}, "reasons": []}
+
+    monkeypatch.setattr(Generator, "send", send)
+    monkeypatch.setattr(generator, "snapshot", lambda url: {})
+    sending = Generator("http://127.0.0.1:1", Path(), "p99<20ms", Path(), most_seconds=8.0)
+    for rate in (10.0, 1000.0):
+        sending.try_rate(rate, "search")
+    sending.try_rate(100.0, "window")
+    assert lasted == [8.0, 5.0, pytest.approx(102.0)]

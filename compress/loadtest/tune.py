@@ -26,6 +26,7 @@ from serve.package import Package, load_package, write_serving
 RESULT = Path("loadtest") / "tune-serve.json"
 _SCHEMA = 1
 _CORES_TO_SPARE = 4  # with so many, the generator gets one to itself
+_SEARCH_SECONDS = 8.0  # of a test that only searches: what is found is confirmed in the end
 _NEAR = 0.7  # of the rate that was found: where the last search, with its windows, begins
 
 
@@ -111,13 +112,17 @@ class _Bench:
         with on_cores(for_server), start(package) as server:
             generator = Generator(server.url, self.folder.resolve(), self.asked.objective, place, self.body)
             generator.seconds, generator.cores = self.asked.seconds, for_generator
-            generator.seed = 1000 * self._searches
+            generator.seed, generator.most_seconds = 1000 * self._searches, _SEARCH_SECONDS
             return Search(telling(generator, self.say), rate, max(rate, self.asked.highest), windows).run()
 
     def keep(self, tuning: Tuning, trial: Trial) -> None:
         """Say what came of a trial, and write down all of them so far."""
         rate = trial.found.rate
-        came = f"{rate:.1f} requests/s, the best so far" if rate is not None else f"not {trial.needed:.1f} requests/s"
+        came = f"not {trial.needed:.1f} requests/s"
+        if rate is not None:
+            came = f"{rate:.1f} requests/s, the best so far"
+        elif trial.found.limited_by == "generator":
+            came = f"undecided: the generator itself cannot send {trial.needed:.1f} requests/s"
         self.say(f"  {told(trial.serving)}: {came}")
         self._write(tuning, "unfinished", None)
 
