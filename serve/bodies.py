@@ -6,7 +6,6 @@ nothing is opened or fetched on a request's word.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import json
@@ -19,6 +18,7 @@ from urllib.parse import parse_qsl
 
 from python_multipart.multipart import parse_options_header
 
+from serve.deadline import deadline
 from serve.errors import InputError, RequestError, did_you_mean
 from serve.gate import full
 from serve.limits import Limits
@@ -71,7 +71,7 @@ async def read_body(
     """
     with unread() as crowded:
         try:
-            async with asyncio.timeout(_CROWDED_SECONDS if crowded else limits.body_seconds):
+            with deadline(_CROWDED_SECONDS if crowded else limits.body_seconds):
                 return await _read(receive, headers, limits)
         except TimeoutError:
             if crowded:
@@ -101,12 +101,11 @@ async def _read(receive: Receive, headers: Mapping[bytes, bytes], limits: Limits
 async def _discard(receive: Receive, limits: Limits) -> bool:
     """Let the sender finish, unless it sends too much or too slowly. Whether it did."""
     more, budget = True, _DISCARD_FACTOR * limits.max_body_bytes
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_DISCARD_SECONDS):
-            while more and budget > 0:
-                message = await receive()
-                more = message.get("more_body", False)
-                budget -= len(message.get("body", b""))
+    with contextlib.suppress(TimeoutError), deadline(_DISCARD_SECONDS):
+        while more and budget > 0:
+            message = await receive()
+            more = message.get("more_body", False)
+            budget -= len(message.get("body", b""))
     return not more
 
 

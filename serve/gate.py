@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
+from serve.deadline import deadline
 from serve.errors import RequestError
 
 
@@ -25,7 +25,7 @@ class Gate:
         self._tell = tell
 
     def enter(self) -> _Visit:
-        """To be used as `async with`. Raises RequestError: 429 at once when full, 504 when the time is up."""
+        """To be used as `with`. Raises RequestError: 429 at once when full, 504 when the time is up."""
         if self._inside >= self._capacity:
             raise full()
         return _Visit(self, self._seconds)
@@ -51,18 +51,18 @@ class _Visit:
 
     def __init__(self, gate: Gate, seconds: float) -> None:
         self._gate = gate
-        self._timeout = asyncio.timeout(seconds)
+        self._deadline = deadline(seconds)
 
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
+    def __enter__(self) -> None:
+        self._deadline.__enter__()
         self._gate.moved(1)
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._gate.moved(-1)
         try:
-            await self._timeout.__aexit__(kind, error, trace)
+            self._deadline.__exit__(kind, error, trace)
         except TimeoutError:
             raise RequestError(
                 504, "timeout", "the answer was not ready in time", "send fewer or smaller inputs in one request"

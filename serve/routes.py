@@ -123,7 +123,7 @@ class Routes:
         answer: Answer | None = None
         with models.borrow(name) as engine:
             try:
-                async with gate.enter():
+                with gate.enter():
                     headers = dict(scope["headers"])
                     body = await read_body(receive, headers, engine.limits, gate.unread)
                     answer = await engine.respond(headers, scope["query_string"], body)

@@ -13,11 +13,11 @@ def test_one_more_than_fits_is_refused_at_once_and_a_place_that_is_left_is_given
     gate = Gate(2, 30, moves.append)
 
     async def scenario() -> None:
-        async with gate.enter(), gate.enter():
+        with gate.enter(), gate.enter():
             with pytest.raises(RequestError) as refused:
                 gate.enter()
             assert (refused.value.status, refused.value.headers) == (429, [(b"retry-after", b"1")])
-        async with gate.enter(), gate.enter():
+        with gate.enter(), gate.enter():
             pass
 
     asyncio.run(scenario())
@@ -28,11 +28,10 @@ def test_whoever_stays_too_long_is_cancelled_and_gives_the_place_free() -> None:
     gate = Gate(1, 0.01)
 
     async def scenario() -> bool:
-        with pytest.raises(RequestError) as late:
-            async with gate.enter():
-                await asyncio.sleep(30)
+        with pytest.raises(RequestError) as late, gate.enter():
+            await asyncio.sleep(30)
         assert (late.value.status, late.value.code) == (504, "timeout")
-        async with gate.enter():
+        with gate.enter():
             return True
 
     assert asyncio.run(scenario())
@@ -46,9 +45,8 @@ def test_other_errors_pass_as_they_are_and_give_the_place_free(raised: Exception
 
     async def scenario() -> None:
         for _ in range(2):
-            with pytest.raises(type(raised)) as passed:
-                async with gate.enter():
-                    raise raised
+            with pytest.raises(type(raised)) as passed, gate.enter():
+                raise raised
             assert passed.value is raised
 
     asyncio.run(scenario())
