@@ -1,6 +1,6 @@
-"""`asyncio.timeout` for each request, at a tenth of its cost: one timer looks after the deadlines of them all.
+"""`asyncio.timeout` for each request, at a quarter of its cost: one timer looks after the deadlines of them all.
 
-Two timeouts of asyncio's a request took 0.03 ms, most of it for timers that are set and cancelled again.
+Two of asyncio's, one within the other, take 8 microseconds with uvloop, two of these 2 (20,000 in a row, 3 times).
 """
 
 from __future__ import annotations

@@ -30,11 +30,12 @@ def served_text(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @contextlib.contextmanager
 def _served(package: Package) -> Iterator[Served]:
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in SERVER_LIMITS.items():
-            environment.setenv(name, value)
-        with start(package.path) as server:
-            yield Served(server.url, server.port, server.log, Predictor(package), server.pid)
+    with contextlib.ExitStack() as serving:
+        with pytest.MonkeyPatch.context() as environment:  # not for longer: other tests' servers have other limits
+            for name, value in SERVER_LIMITS.items():
+                environment.setenv(name, value)
+            server = serving.enter_context(start(package.path))
+        yield Served(server.url, server.port, server.log, Predictor(package), server.pid)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port))
     with pytest.raises(ProcessLookupError):

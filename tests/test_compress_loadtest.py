@@ -27,7 +27,13 @@ def copy(tiny: Ran, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny.folder, tmp_path / "run"))
 
 
-def test_a_rate_is_found_and_everything_that_was_tried_is_written(copy: Path) -> None:
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer requests at each rate that is tried than a verdict needs: 2,000 at 10/s take minutes."""
+    monkeypatch.setattr(generator, "_SEARCH_REQUESTS", 40)
+
+
+def test_a_rate_is_found_and_everything_that_was_tried_is_written(copy: Path, few: None) -> None:
     said: list[str] = []
     asked = Asked(EASY, repeats=1, seconds=3.0, lowest=20.0, highest=20.0)
     assert loadtest(copy, asked, said.append)
@@ -44,7 +50,7 @@ def test_a_rate_is_found_and_everything_that_was_tried_is_written(copy: Path) ->
     assert any(line.startswith("PASS: 20 requests/s keep errors<50%") for line in said)
 
 
-def test_an_objective_that_nothing_keeps_ends_with_status_3(copy: Path) -> None:
+def test_an_objective_that_nothing_keeps_ends_with_status_3(copy: Path, few: None) -> None:
     command = ["loadtest", str(copy), "--slo", "p50<0.001ms", "--repeats", "1", "--seconds", "2"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 3, result.output

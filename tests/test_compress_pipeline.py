@@ -158,11 +158,10 @@ def test_a_control_starts_and_trains_as_its_student_does(tmp_path: Path, monkeyp
     started: dict[str, dict[str, torch.Tensor]] = {}
     configs, taught = {}, {}
 
-    def no_training(classifier: Classifier, config: Any, *arguments: Any, **_: Any) -> FitResult:
-        folder, teacher = arguments[3], arguments[4]
+    def no_training(classifier: Classifier, config: Any, *_: Any, folder: Path, teaching: Any, **__: Any) -> FitResult:
         name = folder.name.rpartition("-")[0]
         started[name] = {key: tensor.clone() for key, tensor in classifier.state_dict().items()}
-        configs[name], taught[name] = config, teacher is not None
+        configs[name], taught[name] = config, teaching is not None
         save_classifier(classifier, folder)
         return FitResult(epochs=[], best_epoch=1, params=1, macs=1)
 

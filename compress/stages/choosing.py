@@ -66,12 +66,11 @@ def choose_variant(
 
     def work(_: Path) -> Choice:
         seen = run.rundir.has(f"test/{run.variants[0].id}")  # the baseline
-        reference, labels = run.scores(baseline(), "validation"), run.data.splits["validation"].labels
         choice = frozen or choose(
             accept,
             [measured(variant) for variant in candidates],
-            reference,
-            labels,
+            run.scores(baseline(), "validation"),
+            run.data.splits["validation"].labels,
             run.data.classes,
             test_size,
             run.recipe.seed,
