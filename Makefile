@@ -13,7 +13,7 @@ SERVED ?= runs/sst2/packages/teacher-int8-dynamic runs/cifar10
 # The machine's own certificates, so that it works behind a company's proxy too.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help setup demo test check serve bench bench-training bench-int8 bench-overload bench-serve prove prove-hostile prove-tables lock clean
+.PHONY: help setup demo test check serve bench bench-training bench-int8 bench-olive bench-overload bench-serve prove prove-hostile prove-tables lock clean
 
 help:
 	@echo "make setup   install everything into $(VENV)"
