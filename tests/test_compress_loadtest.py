@@ -113,3 +113,17 @@ def test_a_search_is_shorter_than_a_window_where_that_is_asked_for(monkeypatch: 
         sending.try_rate(rate, "search")
     sending.try_rate(100.0, "window")
     assert lasted == [8.0, 5.0, pytest.approx(102.0)]
+
+
+def test_a_generator_that_is_late_once_is_asked_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    causes = iter(["late", "held", "late", "late", "late"])
+
+    def send(self: Generator, rate: float, seconds: float) -> dict[str, Any]:
+        return {"cause": next(causes), "summary": {"p99_ms": None}, "reasons": []}
+
+    monkeypatch.setattr(Generator, "send", send)
+    monkeypatch.setattr(generator, "snapshot", lambda url: {})
+    sending = Generator("http://127.0.0.1:1", Path(), "p99<20ms", Path())
+    assert sending.try_rate(10.0, "search").outcome == "held"
+    assert sending.try_rate(10.0, "search").outcome == "late"
+    assert sending.try_rate(10.0, "window").outcome == "late"  # what a verdict rests on is not tried until it suits
