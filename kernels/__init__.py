@@ -1,4 +1,4 @@
-"""Fused Triton kernels, each beside its plain PyTorch reference. Empty until the first kernel lands.
+"""Fused Triton kernels, each beside its plain PyTorch reference. Start at `catalog`.
 
 Hugging Face publishes a distribution of the same name, which transformers imports when it finds one and
 whose version it reads from `__version__`; without one it fails with `InvalidVersion: 'N/A'`. Ours stays below

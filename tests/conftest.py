@@ -6,6 +6,10 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+
+# Before anything imports Triton: tests of kernels run in its interpreter. Elsewhere CPU tensors take the references.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from helpers import SERVER_LIMITS, Served, tiny_package, tiny_text_package
 from tiny_run import Ran, content, run_content
 

@@ -1,0 +1,87 @@
+"""Where an operator runs: as Triton kernel on an NVIDIA GPU, in Triton's interpreter, or as its plain reference.
+
+Nothing here touches CUDA before the first tensor on it is seen, and without Triton everything still imports.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # Triton has no wheel for this system
+    triton = tl = None
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+LOG = logging.getLogger("limbeck.kernels")
+OLDEST = (8, 0)  # compute capability; older GPUs have no bf16, and nothing is committed for them
+_interpreted: ContextVar[bool] = ContextVar("interpreted", default=False)
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """`triton.jit`, or the bare function where there is no Triton to call it."""
+    return function if triton is None else triton.jit(function)
+
+
+def why_not(device: torch.device) -> str | None:
+    """Why tensors on `device` go through the plain references; None where they go through Triton."""
+    if triton is None:
+        return "Triton is not installed"
+    if _interpreted.get():
+        return None
+    if device.type != "cuda":
+        return f"the tensors are on {device.type}: Triton needs an NVIDIA GPU"
+    if _interprets():
+        return "TRITON_INTERPRET=1 is set, and it reads no memory of a GPU"
+    return _too_old(device)
+
+
+def runs_triton(tensor: torch.Tensor) -> bool:
+    """Whether the operator that got `tensor` launches its kernel; if not, the reason is logged once for each device."""
+    reason = why_not(tensor.device)
+    if reason is not None:
+        _say_once((tensor.device.type, reason))
+    return reason is None
+
+
+@contextmanager
+def interpreted() -> Iterator[None]:
+    """Run the kernels on CPU tensors in Triton's interpreter: slow, and right in fp32 and fp16 only.
+
+    For tests. Raises RuntimeError unless TRITON_INTERPRET=1 was set before Triton was imported.
+    """
+    if not _interprets():
+        raise RuntimeError("Triton's interpreter is off: set TRITON_INTERPRET=1 before anything imports kernels")
+    token = _interpreted.set(True)
+    try:
+        yield
+    finally:
+        _interpreted.reset(token)
+
+
+def _interprets() -> bool:
+    return triton is not None and bool(triton.knobs.runtime.interpret)
+
+
+@functools.cache
+def _too_old(device: torch.device) -> str | None:
+    found = torch.cuda.get_device_capability(device)
+    if found >= OLDEST:
+        return None
+    return f"the GPU has compute capability {found[0]}.{found[1]}: the kernels need {OLDEST[0]}.{OLDEST[1]}"
+
+
+@functools.cache
+def _say_once(key: Hashable) -> None:
+    assert isinstance(key, tuple)
+    LOG.info("fused kernels are off: %s; the plain PyTorch operators run", key[1])

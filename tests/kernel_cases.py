@@ -1,0 +1,36 @@
+"""The shapes, layouts and tolerances that every kernel is tested with in Triton's interpreter.
+
+Rows and columns about the edges of tiles; bf16 as load and store only, since its bf16 arithmetic is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+import torch
+
+ROWS = (1, 3, 33)
+COLUMNS = (1, 2, 10, 197, 768, 1000, 1023, 1024, 4097)
+# relative to an fp64 reference; the absolute one is for each unit of the length that is summed over
+RTOL = {torch.float32: 1.3e-6, torch.float16: 1e-3, torch.bfloat16: 1.6e-2}
+ATOL = {torch.float32: 1e-6, torch.float16: 1e-4, torch.bfloat16: 1e-3}
+
+interpreter = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="Triton's interpreter is off")
+
+
+def strided(make: Callable[..., torch.Tensor], *shape: int) -> torch.Tensor:
+    """A tensor whose rows do not touch each other in memory."""
+    return make(*shape[:-1], shape[-1] + 5)[..., : shape[-1]]
+
+
+def transposed(make: Callable[..., torch.Tensor], *shape: int) -> torch.Tensor:
+    """A tensor [M, C] whose columns are the adjacent axis."""
+    return make(*reversed(shape)).t()
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, summed: int = 1) -> None:
+    """Assert that `found` is `expected` (fp64) within its dtype's tolerance for a sum of `summed` terms."""
+    tolerances = {"rtol": RTOL[found.dtype], "atol": ATOL[found.dtype] * max(summed, 1)}
+    torch.testing.assert_close(found.double(), expected.double(), **tolerances)

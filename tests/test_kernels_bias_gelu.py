@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from kernel_cases import COLUMNS, ROWS, close, interpreter, strided, transposed
+
+from kernels import bias_gelu as module
+from kernels.bias_gelu import bias_gelu, reference
+from kernels.runtime import interpreted
+
+pytestmark = interpreter
+
+
+def both(x: torch.Tensor, bias: torch.Tensor, grad: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """y, dx, db by the kernels in the interpreter, and by autograd in fp64."""
+    with interpreted():
+        mine = [leaf.detach().requires_grad_() for leaf in (x, bias)]
+        y = bias_gelu(*mine)
+        y.backward(grad)
+    exact = [leaf.detach().double().requires_grad_() for leaf in (x, bias)]
+    expected = torch.nn.functional.gelu(exact[0] + exact[1])
+    expected.backward(grad.double())
+    return [y, *(leaf.grad for leaf in mine)], [expected, *(leaf.grad for leaf in exact)]
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+@pytest.mark.parametrize("rows", ROWS)
+def test_it_is_gelu_of_the_sum_and_its_gradients(rows: int, columns: int) -> None:
+    torch.manual_seed(rows * columns)
+    found, expected = both(torch.randn(rows, columns), torch.randn(columns), torch.randn(rows, columns))
+    for tensor, exact, summed in zip(found, expected, (1, 1, rows), strict=True):
+        close(tensor, exact, summed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_read_and_written_and_never_summed_in(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    found, expected = both(*(torch.randn(*shape).to(dtype) for shape in ((33, 197), (197,), (33, 197))))
+    for tensor, exact, summed in zip(found, expected, (1, 1, 33), strict=True):
+        assert tensor.dtype == dtype
+        close(tensor, exact, summed)
+
+
+@pytest.mark.parametrize("layout", [strided, transposed])
+def test_any_layout(layout) -> None:
+    torch.manual_seed(1)
+    found, expected = both(layout(torch.randn, 7, 130), torch.randn(130), layout(torch.randn, 7, 130))
+    for tensor, exact in zip(found, expected, strict=True):
+        close(tensor, exact, 7)
+
+
+def test_a_gradient_of_stride_0_as_sum_makes_it() -> None:
+    x, bias = torch.randn(5, 3, 33, requires_grad=True), torch.randn(33, requires_grad=True)
+    with interpreted():
+        bias_gelu(x, bias).sum().backward()
+    assert bias.grad is not None
+    exact = torch.nn.functional.gelu
+    torch.testing.assert_close(bias.grad, torch.autograd.functional.jacobian(lambda b: exact(x + b).sum(), bias))
+
+
+def test_an_empty_batch() -> None:
+    x, bias = torch.empty(0, 12, requires_grad=True), torch.randn(12, requires_grad=True)
+    with interpreted():
+        y = bias_gelu(x, bias)
+        y.sum().backward()
+    assert y.shape == (0, 12)
+    assert bias.grad is not None
+    assert not bias.grad.any()
+
+
+def test_nan_and_infinity_stay_where_they_are() -> None:
+    x = torch.tensor([[float("nan"), float("inf"), -1e4, 1.0]])
+    with interpreted():
+        y = bias_gelu(x, torch.zeros(4))
+    nan, inf = float("nan"), float("inf")
+    torch.testing.assert_close(y, torch.tensor([[nan, inf, 0.0, 0.8413447]]), equal_nan=True)
+
+
+def test_opcheck_and_gradcheck() -> None:
+    x, bias = (
+        torch.randn(3, 5, dtype=torch.float64, requires_grad=True),
+        torch.randn(5, dtype=torch.float64, requires_grad=True),
+    )
+    torch.autograd.gradcheck(bias_gelu, (x, bias))
+    single = tuple(torch.randn(*shape, requires_grad=True) for shape in ((3, 5), (5,)))
+    with interpreted():
+        torch.library.opcheck(module._forward, single)
+
+
+def test_compiled_whole_and_exported() -> None:
+    x, bias = torch.randn(4, 40), torch.randn(40)
+    compiled = torch.compile(lambda a, b: bias_gelu(a, b) * 2, fullgraph=True, backend="aot_eager")
+    with interpreted():
+        torch.testing.assert_close(compiled(x, bias), reference(x, bias) * 2)
+
+    class Layer(torch.nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return bias_gelu(a, b)
+
+    assert "limbeck.bias_gelu" in str(torch.export.export(Layer(), (x, bias)).graph)
+
+
+@pytest.mark.parametrize(
+    ("x", "bias", "said"),
+    [
+        (torch.zeros(2, 3), torch.zeros(4), r"x is \(2, 3\) and bias \(4,\)"),
+        (torch.zeros(2, 3), torch.zeros(3).half(), "x is float32 and bias float16"),
+        (torch.zeros(2, 3).int(), torch.zeros(3).int(), "x is int32: expected one of"),
+    ],
+)
+def test_what_does_not_fit_is_refused(x: torch.Tensor, bias: torch.Tensor, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        bias_gelu(x, bias)
