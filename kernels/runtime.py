@@ -10,18 +10,17 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 try:
-    import triton
+    import triton as triton
     import triton.language as tl
 except ImportError:  # Triton has no wheel for this system
     triton = tl = None
 
-if TYPE_CHECKING:
-    from collections.abc import Hashable
+__all__ = ["interpreted", "jit", "runs_triton", "tl", "triton", "why_not"]
 
 LOG = logging.getLogger("limbeck.kernels")
 OLDEST = (8, 0)  # compute capability; older GPUs have no bf16, and nothing is committed for them
@@ -47,10 +46,10 @@ def why_not(device: torch.device) -> str | None:
 
 
 def runs_triton(tensor: torch.Tensor) -> bool:
-    """Whether the operator that got `tensor` launches its kernel; if not, the reason is logged once for each device."""
+    """Whether the operator that got `tensor` launches its kernel; if not, the reason is logged once."""
     reason = why_not(tensor.device)
     if reason is not None:
-        _say_once((tensor.device.type, reason))
+        _say_once(reason)
     return reason is None
 
 
@@ -82,6 +81,5 @@ def _too_old(device: torch.device) -> str | None:
 
 
 @functools.cache
-def _say_once(key: Hashable) -> None:
-    assert isinstance(key, tuple)
-    LOG.info("fused kernels are off: %s; the plain PyTorch operators run", key[1])
+def _say_once(reason: str) -> None:
+    LOG.info("fused kernels are off: %s; the plain PyTorch operators run", reason)
