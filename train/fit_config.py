@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from train.augment import AugmentConfig
+from train.fused import Kernels
 from train.precision import Wish
 
 BALANCED = "balanced"
@@ -84,6 +85,8 @@ class FitConfig(BaseModel):
     shrink_on_oom: bool = False  # where memory runs out, half of batch_size and twice the accumulation, again and again
     gradient_checkpointing: bool = False  # less memory, about a third more time: layers are computed twice
     compile: bool = False  # torch.compile: some minutes at the start, faster updates on a GPU
+    # Fused kernels on an NVIDIA GPU, where they give the same and are faster than what they replace; "off": none.
+    kernels: Kernels = "auto"
     augment: AugmentConfig = AugmentConfig()
     # Sides of the images over the training, as shares of the full size, each for as many epochs: [0.5, 0.75, 1.0].
     grow_images: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()

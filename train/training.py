@@ -31,6 +31,7 @@ from train.epochs import (
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
 from train.following import Following
+from train.fused import kernels_allowed
 from train.image_growth import growth_of
 from train.inputs import Inputs
 from train.layers import Unfreeze
@@ -173,6 +174,7 @@ def _view(job: Job, config: FitConfig, taught: np.ndarray | None) -> TracedView:
 def _switches(config: FitConfig, classifier: Classifier) -> Iterator[None]:
     """What changes how the network is run while it is trained, and nothing of what it learns."""
     with ExitStack() as switches:
+        switches.enter_context(kernels_allowed(config.kernels))
         if config.gradient_checkpointing:
             switches.enter_context(recomputing(classifier))
         if config.compile:
