@@ -19,6 +19,7 @@ SHARED_LIMIT_BYTES = {
     90: 232_448,
     100: 232_448,
 }  # a block's most (CUDA C++ guide, technical specifications)
+_LAUNCH = ("num_warps", "num_stages")
 ALIGNMENT = [["tt.divisibility", 16]]  # what the launcher tells Triton of pointers and strides that are multiples of 16
 
 
@@ -41,6 +42,22 @@ class Build:
     mma: bool = False  # tensor core instructions are expected
     unaligned: tuple[str, ...] = ()
     divisible: tuple[str, ...] = field(default=())  # integer arguments that are multiples of 16
+
+    @classmethod
+    def sized(
+        cls,
+        name: str,
+        kernel: Any,
+        signature: Mapping[str, str],
+        shape: Mapping[str, Any],
+        sizes: Mapping[str, int],
+        **more: Any,
+    ) -> Build:
+        """A build with the sizes that a `kernels.tuning.Tunable` gives; `shape` has the other constants."""
+        launch: dict[str, Any] = {key: value for key, value in sizes.items() if key in _LAUNCH}
+        constants = {key: value for key, value in sizes.items() if key not in _LAUNCH}
+        told = " ".join(f"{key}={value}" for key, value in sizes.items())
+        return cls(f"{name} ({told})", kernel, signature, {**shape, **constants}, **launch, **more)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from kernels.ahead import Build
 from kernels.arguments import check_same, rows_of
 from kernels.runtime import jit, runs_triton, tl, triton
+from kernels.tuning import Sizes, Tunable
 
-FORWARD_ROWS, BACKWARD_ROWS = 4, 32  # rows of a program
-TILE, BLOCK = 4, 512  # rows and columns of a tile in flight
+TILE_ELEMENTS, BACKWARD_ROWS = 2048, 32  # of a tile in flight; rows of a program of the backward pass
 
 
 def bias_gelu(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -47,10 +47,10 @@ def _forward(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     rows = rows_of(x)  # [M, C]
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if rows.numel():
-        grid = (triton.cdiv(rows.shape[0], FORWARD_ROWS), triton.cdiv(rows.shape[1], BLOCK))
-        _forward_kernel[grid](
-            rows, bias.contiguous(), out, rows.shape[0], rows.stride(0), rows.shape[1], FORWARD_ROWS, BLOCK
-        )
+        count, columns = rows.shape
+        sizes = FORWARD.sizes(x, C=columns)
+        grid = (triton.cdiv(count, sizes["ROWS"]), triton.cdiv(columns, sizes["BLOCK"]))
+        _forward_kernel[grid](rows, bias.contiguous(), out, count, rows.stride(0), C=columns, **sizes)
     return out
 
 
@@ -66,14 +66,13 @@ def _backward(grad: torch.Tensor, x: torch.Tensor, bias: torch.Tensor) -> tuple[
     rows, grads = rows_of(x), rows_of(grad)
     count, columns = rows.shape
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    programs = triton.cdiv(count, BACKWARD_ROWS)
+    sizes = BACKWARD.sizes(x, C=columns)
+    programs = triton.cdiv(count, sizes["ROWS"])
     partial = torch.zeros(programs, columns, dtype=torch.float32, device=x.device)
     if rows.numel():
-        grid = (programs, triton.cdiv(columns, BLOCK))
+        grid = (programs, triton.cdiv(columns, sizes["BLOCK"]))
         strides = rows.stride(0), grads.stride(0)
-        _backward_kernel[grid](
-            grads, rows, bias.contiguous(), dx, partial, count, *strides, columns, BACKWARD_ROWS, TILE, BLOCK
-        )
+        _backward_kernel[grid](grads, rows, bias.contiguous(), dx, partial, count, *strides, C=columns, **sizes)
     return dx, partial.sum(dim=0).to(bias.dtype)
 
 
@@ -148,25 +147,56 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def _forward_sizes(C: int) -> Sizes:
+    block = min(512, max(32, 1 << (C - 1).bit_length()))
+    return {"ROWS": TILE_ELEMENTS // block, "BLOCK": block, "num_warps": 4, "num_stages": 2}
+
+
+def _backward_sizes(C: int) -> Sizes:
+    forward = _forward_sizes(C)
+    return {"ROWS": BACKWARD_ROWS, "TILE": min(forward["ROWS"], BACKWARD_ROWS), **_without(forward, "ROWS")}
+
+
+def _forward_tried(C: int) -> list[Sizes]:
+    blocks = [block for block in (256, 512, 1024, 2048) if block <= max(256, 2 * C)]
+    return [
+        {"ROWS": elements // block, "BLOCK": block, "num_warps": warps, "num_stages": 2}
+        for block in blocks
+        for elements in (1024, 2048, 4096)
+        if elements >= block
+        for warps in (4, 8)
+    ]
+
+
+def _backward_tried(C: int) -> list[Sizes]:
+    return [
+        {"ROWS": rows, "TILE": tile["ROWS"], **_without(tile, "ROWS")}
+        for tile in _forward_tried(C)
+        for rows in (32, 64, 128)
+        if tile["ROWS"] <= rows and tile["ROWS"] * tile["BLOCK"] <= 2048
+    ]
+
+
+def _without(sizes: Sizes, name: str) -> Sizes:
+    return {key: value for key, value in sizes.items() if key != name}
+
+
+FORWARD = Tunable("bias_gelu forward", _forward_sizes, _forward_tried)
+BACKWARD = Tunable("bias_gelu backward", _backward_sizes, _backward_tried)
+TUNABLES = (FORWARD, BACKWARD)
+
+
 def _builds(dtype: str, columns: int) -> list[Build]:
     pointer, sizes = f"*{dtype}", {"count": "i32", "stride": "i32"}
-    forward = {"C": columns, "ROWS": FORWARD_ROWS, "BLOCK": BLOCK}
-    backward = {"C": columns, "ROWS": BACKWARD_ROWS, "TILE": TILE, "BLOCK": BLOCK}
+    grads = {**dict.fromkeys(("grad_ptr", "x_ptr", "bias_ptr", "dx_ptr"), pointer), "partial_ptr": "*fp32"}
+    forward = {"x_ptr": pointer, "bias_ptr": pointer, "out_ptr": pointer, **sizes}
+    backward = grads | sizes | {"grad_stride": "i32"}
+    both = (
+        (FORWARD, _forward_kernel, forward, ("stride",)),
+        (BACKWARD, _backward_kernel, backward, ("stride", "grad_stride")),
+    )
     return [
-        Build(
-            f"bias_gelu forward {dtype} C={columns}",
-            _forward_kernel,
-            {"x_ptr": pointer, "bias_ptr": pointer, "out_ptr": pointer, **sizes},
-            forward,
-            divisible=("stride",),
-        ),
-        Build(
-            f"bias_gelu backward {dtype} C={columns}",
-            _backward_kernel,
-            {**dict.fromkeys(("grad_ptr", "x_ptr", "bias_ptr", "dx_ptr"), pointer), "partial_ptr": "*fp32"}
-            | sizes
-            | {"grad_stride": "i32"},
-            backward,
-            divisible=("stride", "grad_stride"),
-        ),
+        Build.sized(f"{tunable.op} {dtype} C={columns}", kernel, signature, {"C": columns}, chosen, divisible=divisible)
+        for tunable, kernel, signature, divisible in both
+        for chosen in tunable.committed(dtype, C=columns)
     ]
