@@ -13,7 +13,7 @@ SERVED ?= runs/sst2/packages/teacher-int8-dynamic runs/cifar10
 # The machine's own certificates, so that it works behind a company's proxy too.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help setup demo test check serve bench bench-training bench-int8 bench-olive bench-overload bench-serve prove prove-hostile prove-tables lock clean
+.PHONY: help setup demo test check serve bench bench-training bench-int8 bench-olive bench-overload bench-serve prove prove-hostile prove-kernels prove-tables lock clean
 
 help:
 	@echo "make setup   install everything into $(VENV)"
@@ -29,6 +29,7 @@ help:
 	@echo "make bench-serve   our server beside bare Starlette, BentoML and LitServe, with runs/sst2 and runs/cifar10"
 	@echo "make prove   the slow proofs on full data (PROOFS=\"$(PROOFS)\", in DATA=$(DATA))"
 	@echo "make prove-hostile   a hostile corpus against the served runs (HOSTILE=\"$(HOSTILE)\"); 15 minutes"
+	@echo "make prove-kernels   every configuration of the GPU kernels compiled for three architectures, without a GPU"
 	@echo "make prove-tables   distillation tables over several seeds (TABLES, SEEDS); many hours on two cores"
 	@echo "make clean   delete runs and caches"
 
@@ -92,6 +93,10 @@ prove: setup
 # After `make prove`: 2,000 images, 2,000 JSON bodies and more against each of these runs, an image model and a text model.
 prove-hostile: setup
 	$(BIN)/python -m benchmarks.hostile $(HOSTILE) --out benchmarks/results/hostile.json
+
+# Needs no GPU. Registers, spills, shared memory, vector loads and tensor cores of each configuration.
+prove-kernels: setup
+	$(BIN)/limbeck kernels compile --out benchmarks/results/kernels-ahead.json
 
 # Each table goes on where it was stopped; what comes out is small and committed.
 prove-tables: setup

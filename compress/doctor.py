@@ -8,6 +8,8 @@ from pathlib import Path
 
 import kernels
 from compress.environment import hardware, versions
+from kernels.doctor import summary
+from kernels.machine import this_machine
 
 
 def examine() -> bool:
@@ -18,6 +20,7 @@ def examine() -> bool:
     print(f"   {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, GPU: {machine['gpu'] or 'none'}")
     if "avx512_vnni" not in machine["cpu_flags"] and "avx_vnni" not in machine["cpu_flags"]:
         print("   note: this CPU has no VNNI instructions; int8 may be no faster than fp32 here")
+    print(f"   {summary(this_machine())}")
     problems = [problem for check in (_kernels_name, _torch_pair, _installed) if (problem := check())]
     for problem in problems:
         print(f"!! {problem}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kernels import bias_gelu
 from kernels.ahead import Build
+from kernels.tuning import Tunable
 
 MODULES = (bias_gelu,)
 
@@ -11,3 +12,13 @@ MODULES = (bias_gelu,)
 def builds() -> list[Build]:
     """All committed configurations, for the ahead-of-time lane."""
     return [build for module in MODULES for build in module.builds()]
+
+
+def stems() -> list[str]:
+    """The names of the modules, which are those of their tests, benchmarks and tuned files too."""
+    return [module.__name__.rpartition(".")[2] for module in MODULES]
+
+
+def tunables() -> list[Tunable]:
+    """Every kernel whose sizes can be measured."""
+    return [tunable for module in MODULES for tunable in getattr(module, "TUNABLES", ())]

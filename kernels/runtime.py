@@ -20,7 +20,7 @@ try:
 except ImportError:  # Triton has no wheel for this system
     triton = tl = None
 
-__all__ = ["interpreted", "jit", "runs_triton", "tl", "triton", "why_not"]
+__all__ = ["interpreted", "interprets", "jit", "runs_triton", "tl", "too_old", "triton", "why_not"]
 
 LOG = logging.getLogger("limbeck.kernels")
 OLDEST = (8, 0)  # compute capability; older GPUs have no bf16, and nothing is committed for them
@@ -40,9 +40,9 @@ def why_not(device: torch.device) -> str | None:
         return None
     if device.type != "cuda":
         return f"the tensors are on {device.type}: Triton needs an NVIDIA GPU"
-    if _interprets():
+    if interprets():
         return "TRITON_INTERPRET=1 is set, and it reads no memory of a GPU"
-    return _too_old(device)
+    return _unfit(device)
 
 
 def runs_triton(tensor: torch.Tensor) -> bool:
@@ -59,7 +59,7 @@ def interpreted() -> Iterator[None]:
 
     For tests. Raises RuntimeError unless TRITON_INTERPRET=1 was set before Triton was imported.
     """
-    if not _interprets():
+    if not interprets():
         raise RuntimeError("Triton's interpreter is off: set TRITON_INTERPRET=1 before anything imports kernels")
     token = _interpreted.set(True)
     try:
@@ -68,16 +68,26 @@ def interpreted() -> Iterator[None]:
         _interpreted.reset(token)
 
 
-def _interprets() -> bool:
+def interprets() -> bool:
+    """Whether TRITON_INTERPRET=1 was set before Triton was imported: kernels are interpreted, never compiled."""
     return triton is not None and bool(triton.knobs.runtime.interpret)
 
 
-@functools.cache
-def _too_old(device: torch.device) -> str | None:
-    found = torch.cuda.get_device_capability(device)
-    if found >= OLDEST:
+def too_old(capability: tuple[int, int]) -> str | None:
+    """Why a GPU of this compute capability takes the references; None where it does not."""
+    if capability >= OLDEST:
         return None
-    return f"the GPU has compute capability {found[0]}.{found[1]}: the kernels need {OLDEST[0]}.{OLDEST[1]}"
+    found, needed = (".".join(map(str, version)) for version in (capability, OLDEST))
+    return f"the GPU has compute capability {found}: the kernels need {needed}"
+
+
+@functools.cache
+def _unfit(device: torch.device) -> str | None:
+    from kernels.machine import misfit  # reads what is installed: only where there is a GPU
+
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    return too_old(torch.cuda.get_device_capability(device)) or misfit()
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import kernels
 from compress import cli, doctor
 from compress.doctor import examine
 
+KERNELS = "fused kernels: off, there is no NVIDIA driver, so no NVIDIA GPU"
 MACHINE = {"cpu": "Some CPU", "cores": 2, "memory_gb": 23.5, "cpu_flags": ["avx2", "avx512_vnni"], "gpu": None}
 
 
@@ -23,6 +24,7 @@ def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(doctor, "hardware", lambda: MACHINE)
     monkeypatch.setattr(doctor, "versions", lambda: {"python": "3.11.9", "torch": "2.9.1"})
+    monkeypatch.setattr(doctor, "summary", lambda _: KERNELS)
     monkeypatch.setattr(doctor, "version", absent)
     monkeypatch.setattr(doctor, "distribution", lambda _: SimpleNamespace(version=kernels.__version__))
 
@@ -40,6 +42,7 @@ def test_an_installation_in_order_is_described_and_called_ok(capsys: pytest.Capt
         "   python 3.11.9",
         "   torch 2.9.1",
         "   Some CPU, 2 cores, 23.5 GB, GPU: none",
+        f"   {KERNELS}",
         "ok",
     ]
 
