@@ -69,7 +69,7 @@ class Resources:
     registers: int  # of a thread
     spilled_bytes: int  # of local memory a thread: registers that did not suffice
     shared_bytes: int  # of a block
-    vector_loads: int  # 128-bit loads from global memory (ld.global.v4.b32 and the like) in the PTX
+    vector_loads: int  # 128-bit loads from global memory in the PTX: ld.global.v4.b32 and the like, cp.async.cg
     scalar_loads: int
     mma: int  # tensor core instructions (mma, wgmma, tcgen05)
 
@@ -91,14 +91,14 @@ def compile_for(build: Build, arch: int) -> Resources:
     options = {"num_warps": build.num_warps, "num_stages": build.num_stages, "enable_fp_fusion": True}
     compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     ptx, usage = compiled.asm["ptx"], _resource_usage(compiled.asm["cubin"])
-    vector = len(re.findall(r"ld\.global\S*\.v4\.[bfus]32|ld\.global\S*\.v2\.[bfus]64|cp\.async\S*16;?", ptx))
+    vector = len(re.findall(r"ld\.global\S*\.v4\.[bfus]32|ld\.global\S*\.v2\.[bfus]64", ptx))
     return Resources(
         build=build.name,
         arch=arch,
         registers=usage["REG"],
         spilled_bytes=usage["LOCAL"] + usage["STACK"],
         shared_bytes=compiled.metadata.shared,
-        vector_loads=vector,
+        vector_loads=vector + len(re.findall(r"cp\.async\.cg\.", ptx)),
         scalar_loads=len(re.findall(r"ld\.global", ptx)) - vector,
         mma=len(re.findall(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)", ptx)),
     )

@@ -22,6 +22,21 @@ def check_same(op: str, **tensors: torch.Tensor) -> None:
             raise ValueError(f"{op}: {first} is on {device} and {name} on {tensors[name].device}: expected one device")
 
 
+def check_affine(op: str, x: torch.Tensor, **parameters: torch.Tensor) -> None:
+    """Raise ValueError unless `parameters` (weight, bias) have one dtype, x's or fp32, and x's device.
+
+    They stay fp32 where only activations are fp16 or bf16.
+    """
+    check_same(op, **parameters)
+    (name, first), *_ = parameters.items()
+    if first.device == x.device and (first.dtype == x.dtype or (first.dtype == torch.float32 and x.itemsize == 2)):
+        return
+    raise ValueError(
+        f"{op}: x is {_short(x.dtype)} on {x.device} and {name} {_short(first.dtype)} on {first.device}: "
+        "expected one device, and x's dtype or float32 beside float16 and bfloat16"
+    )
+
+
 def rows_of(x: torch.Tensor) -> torch.Tensor:
     """x [..., C] as [M, C] with adjacent columns: a view if memory allows, else a copy (transposed, stride 0)."""
     rows = x.reshape(-1, x.shape[-1]) if x.numel() else x.new_empty(0, x.shape[-1])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kernels import bias_gelu
+from kernels import bias_gelu, residual_layernorm
 from kernels.ahead import Build
 from kernels.tuning import Tunable
 
-MODULES = (bias_gelu,)
+MODULES = (bias_gelu, residual_layernorm)
 
 
 def builds() -> list[Build]:

@@ -20,7 +20,7 @@ try:
 except ImportError:  # Triton has no wheel for this system
     triton = tl = None
 
-__all__ = ["interpreted", "interprets", "jit", "runs_triton", "tl", "too_old", "triton", "why_not"]
+__all__ = ["interpreted", "interprets", "jit", "multiprocessors", "runs_triton", "tl", "too_old", "triton", "why_not"]
 
 LOG = logging.getLogger("limbeck.kernels")
 OLDEST = (8, 0)  # compute capability; older GPUs have no bf16, and nothing is committed for them
@@ -71,6 +71,12 @@ def interpreted() -> Iterator[None]:
 def interprets() -> bool:
     """Whether TRITON_INTERPRET=1 was set before Triton was imported: kernels are interpreted, never compiled."""
     return triton is not None and bool(triton.knobs.runtime.interpret)
+
+
+@functools.cache
+def multiprocessors(device: torch.device) -> int:
+    """How many SMs the GPU has; 1 in Triton's interpreter, so that a program there has several tiles to go through."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
 def too_old(capability: tuple[int, int]) -> str | None:
