@@ -24,9 +24,14 @@ class Gate:
         self._seconds = seconds
         self._tell = tell
 
+    @property
+    def full(self) -> bool:
+        """The next to enter is refused."""
+        return self._inside >= self._capacity
+
     def enter(self) -> _Visit:
         """To be used as `with`. Raises RequestError: 429 at once when full, 504 when the time is up."""
-        if self._inside >= self._capacity:
+        if self.full:
             raise full()
         return _Visit(self, self._seconds)
 

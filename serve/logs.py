@@ -13,7 +13,6 @@ from serve.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from serve.answers import Answer
-    from serve.edge import Exchange
 
 log = logging.getLogger("bentoml.limbeck")  # below BentoML's logger, so that its handlers and level hold
 _FORMATS = ("text", "json")
@@ -39,13 +38,13 @@ def set_up(name: str, model: str) -> None:
                 handler.setFormatter(_Json(model) if name == "json" else _WithModel(inner, model))
 
 
-def log_request(exchange: Exchange, model: str, answer: Answer | None) -> None:
+def log_request(request_id: str, status: int, model: str, answer: Answer | None) -> None:
     """One line for a request to classify. What was sent in it is not logged."""
     laps = answer.stopwatch.laps if answer else {}
     fields = {
-        "request_id": exchange.id_text,
+        "request_id": request_id,
         "model": model,
-        "status": exchange.status,
+        "status": status,
         "inputs": len(answer.predictions) if answer else None,
         **{f"{phase}_ms": round(1000 * seconds, 3) for phase, seconds in laps.items()},
     }

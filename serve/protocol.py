@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import logging
+from collections.abc import Callable
 
 import httptools
 import uvicorn.config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serve.headers import request_id_of, security_headers
+from serve.errors import RequestError
+from serve.headers import Headers, request_id_of
 from serve.limits import Limits
+from serve.raw import RawError
 
 MAX_HEAD_BYTES = 64 * 1024  # of all headers, as h11's default; also what chunks may weigh beside their content
 MAX_HEADERS = 100  # Apache's default
@@ -38,11 +41,14 @@ _FULL = (503, "too_many_connections", "the server has as many connections as it 
 _DROPPED = (b"connection", b"upgrade", b"http2-settings")  # of a request that offers to speak something else
 
 Refusal = tuple[int, str, str, str]
+# The whole answer to a POST, by its address, its headers and those that uvicorn adds; None: ask the application.
+Refuse = Callable[[bytes, Headers, Headers], bytes | None]
 
 
-def install(limits: Limits) -> None:
+def install(limits: Limits, refuse: Refuse | None = None) -> None:
     """Make this the protocol of the servers that this process starts; BentoML starts uvicorn with its default."""
     BoundedProtocol.limits = limits
+    BoundedProtocol.refuse = staticmethod(refuse) if refuse else None
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{BoundedProtocol.__name__}"
     _allow_files(limits.max_connections + 128)
 
@@ -62,14 +68,18 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
     limits = Limits()
+    refuse: Refuse | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._refusal: Refusal = _NOT_HTTP  # what the parser's next error means
         self._refused = False
+        self._turned_away = False  # the request that is being read is answered, and what comes of its body ignored
         self._headed = True  # no head has begun, or the last that did is complete
         self._beside = 0  # bytes that came and were no body: the head, the frames of chunks, what follows them
         self._idle_since = self.loop.time()  # counts only while no request is under way
         self._stalled_since: float | None = None  # the client does not read what we write
+        # uvicorn has a line made for each request wherever the root logger has a handler, also if nobody is to read it
+        self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         super().connection_made(transport)
         self._watch = self.loop.call_later(_LOOKS_S, self._look)
         if len(self.connections) > self.limits.max_connections:
@@ -128,7 +138,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._beside = 0
-        self._headed = False
+        self._headed = self._turned_away = False
+        self._unset_keepalive_if_required()  # it may have been set since this data came, where one was turned away
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -147,11 +158,34 @@ class BoundedProtocol(HttpToolsProtocol):
         self._headed = True
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
             self._stop(_LARGE_HEAD)
-        super().on_headers_complete()
+        if not self._turn_away():
+            super().on_headers_complete()
+
+    def _turn_away(self) -> bool:
+        """Answer a request without asking the application, where `refuse` says so and nothing else is to be heeded."""
+        parser = self.parser
+        plain = self.idle and parser.get_method() == b"POST" and parser.get_http_version() == "1.1"
+        if self.refuse is None or not plain or not parser.should_keep_alive() or parser.should_upgrade():
+            return False
+        if self.expect_100_continue or self.flow.write_paused or self.access_log or self.transport.is_closing():
+            return False
+        answer = self.refuse(self.url, self.headers, self.server_state.default_headers)
+        if answer is None:
+            return False
+        self._turned_away, self._idle_since = True, self.loop.time()
+        self.transport.write(answer)
+        return True
 
     def on_body(self, body: bytes) -> None:
         self._beside -= len(body) + len(body) // 8  # a body in chunks of 64 bytes is fine, one in single bytes is not
-        super().on_body(body)
+        if not self._turned_away:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._turned_away:
+            self.on_response_complete()  # from now on, not since its answer, the connection waits for another request
+        else:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         self._idle_since = self.loop.time()
@@ -203,18 +237,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _error(self, status: int, code: str, message: str, hint: str) -> bytes:
         """A whole answer in the one error form."""
-        given: list[tuple[bytes, bytes]] = self.headers or []
-        request_id = request_id_of(given)
-        error = {"code": code, "message": message, "hint": hint, "request_id": request_id.decode("ascii")}
-        body = json.dumps({"error": error}).encode()
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"x-request-id", request_id),
-            (b"connection", b"close"),
-            *([(b"retry-after", b"1")] if status == 503 else []),
-            *security_headers(""),
-        ]
-        lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-        return STATUS_LINE[status] + lines + b"\r\n" + body
+        error = RequestError(status, code, message, hint, [(b"retry-after", b"1")] if status == 503 else ())
+        more = [*self.server_state.default_headers, (b"connection", b"close")]
+        return RawError(error).answer(request_id_of(self.headers or []), more)

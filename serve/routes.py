@@ -80,12 +80,12 @@ class Routes:
         self._app = app
         self._state = state
         self._access_log = access_log
-        self._tally = Tally()
+        self.tally = Tally()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"] if scope["type"] == "http" else ""
         if path == "/metrics":
-            self._tally.flush()
+            self.tally.flush()
         if path in _CLASSIFY:
             await self._classify(None, scope[EXCHANGE], scope, receive)
         elif path in _OURS or path.startswith(("/models/", ADMIN)):
@@ -93,7 +93,7 @@ class Routes:
         else:
             await self._app(scope, receive, send)
             if scope["type"] == "lifespan":  # the worker ends
-                self._tally.flush()
+                self.tally.flush()
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
         models: Registry[Engine] = self._state["models"]
@@ -132,9 +132,9 @@ class Routes:
                 await exchange.fail(error)
             except Exception:
                 await exchange.fail_internally()
-        self._tally.add(engine.metrics, exchange.status, answer)
+        self.tally.add(engine.metrics, exchange.status, answer)
         if self._access_log:
-            log_request(exchange, engine.model_id, answer)
+            log_request(exchange.id_text, exchange.status, engine.model_id, answer)
 
 
 def _listed(models: Registry[Engine]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from bentoml._internal.utils.analytics.usage_stats import do_not_track
 
 from serve.bodies import query_from
 from serve.control import Control
+from serve.door import Door
 from serve.edge import App, Edge
 from serve.errors import UserError
 from serve.gate import Gate
@@ -76,9 +77,12 @@ class _EdgedService(bentoml.Service):
 
     def to_asgi(self, is_main: bool = True) -> App:
         give_back_large_buffers()
-        install(LIMITS)  # the worker is about to start uvicorn
-        routes = Routes(super().to_asgi(is_main), _STATE, bool(os.environ.get("LIMBECK_ACCESS_LOG")))
-        return Worker(Edge(routes, Addresses(_ADMIN), TOKENS), _DRAIN_S)
+        access_log = bool(os.environ.get("LIMBECK_ACCESS_LOG"))
+        routes = Routes(super().to_asgi(is_main), _STATE, access_log)
+        worker = Worker(Edge(routes, Addresses(_ADMIN), TOKENS), _DRAIN_S)
+        door = Door(_STATE, routes.tally, TOKENS, access_log, lambda: worker.letting_go)
+        install(LIMITS, door.refuse)  # the worker is about to start uvicorn
+        return worker
 
 
 try:

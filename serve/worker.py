@@ -41,7 +41,7 @@ class Worker:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, self._beginning(send))
-        elif scope["type"] != "http" or not (self._draining or self._to_close):
+        elif scope["type"] != "http" or not self.letting_go:
             await self._app(scope, receive, send)
         elif self._draining and scope["path"] == "/readyz":
             exchange = Exchange(scope, self._closing(send))
@@ -50,6 +50,11 @@ class Worker:
         else:
             self._to_close = max(0, self._to_close - 1)
             await self._app(scope, receive, self._closing(send))
+
+    @property
+    def letting_go(self) -> bool:
+        """Some answers now end their connection."""
+        return self._draining or self._to_close > 0
 
     def _beginning(self, send: Send) -> Send:
         """Passes the application's word on, and takes up work as a worker once it has started."""
