@@ -12,6 +12,7 @@ from compress.advice import advise
 from compress.audit import audit, exemplars, promise_facts, temperature_facts
 from compress.choose import problems_of
 from compress.drops import exact_problems, judged_drop, margin_p, share_drop
+from compress.examples import examples
 from compress.groups import group_changes, group_problems
 from compress.latency import reference_point
 from compress.packaging import PackageResult
@@ -50,9 +51,11 @@ def assemble(
     seed: int,
     threads: int = 1,
     baseline: str = BASELINE,
+    shown: int = 0,
 ) -> schema.Report:
     """The report; limits on latency are judged at `threads`, and drops from the variant `baseline`.
 
+    `shown` is how many of the choice's flips the report shows.
     `selected` is the choice if it held on test, and nothing otherwise: no swap for a luckier one.
     """
     base = next(item for item in evidence if item.plan.id == baseline)
@@ -74,9 +77,14 @@ def assemble(
         training_notes={item.plan.model: _notes(item.fit) for item in evidence},
         refits={item.plan.model: schema.Refit(**item.fit.refit.model_dump()) for item in evidence if item.fit.refit},
         variants=variants,
+        examples=examples(data, base.scores, _scores(evidence, choice.id), shown),
         exemplars=_exemplars(evidence, base, data),
         preprocessing=_preprocessing(chosen.id, evidence),
     )
+
+
+def _scores(evidence: list[Evidence], variant: str) -> np.ndarray:
+    return next(item.scores for item in evidence if item.plan.id == variant)
 
 
 def _preprocessing(chosen: str, evidence: list[Evidence]) -> dict[str, Any]:

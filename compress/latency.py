@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from compress.report.schema import Latency
+from compress.report.schema import QUANTILES, Latency
 from serve.runner import Runner
 
 P99_SAMPLES = 1000  # below this a 99th percentile is an anecdote
@@ -107,4 +107,5 @@ def _summary(times: np.ndarray, batch: int, threads: int) -> Latency:
         total_p99=p99 if len(total) >= P99_SAMPLES else None,
         compute_p50=float(np.median(compute)),
         n=len(total),
+        quantiles=[float(value) for value in np.quantile(total, QUANTILES)],
     )

@@ -70,7 +70,8 @@ def run(
         )  # frozen here: the test split is scored after it
         predict_split(context, "test")
         evidence = gather_evidence(context, fits, packages, latency, memory)
-        report = assemble(run_info(about, rundir), recipe.accept, data, choice, evidence, recipe.seed, context.threads)
+        info, shown = run_info(about, rundir), recipe.report.examples
+        report = assemble(info, recipe.accept, data, choice, evidence, recipe.seed, context.threads, shown=shown)
         write_payloads(report, data, folder)
         write_report(report, folder)
         context.forget_removed()

@@ -106,6 +106,12 @@ class Accept(_Table):
         return fields
 
 
+class ReportConfig(_Table):
+    """[report]: what the report shows of the data themselves."""
+
+    examples: int = Field(default=12, ge=0, le=100)  # test items shown that the choice flipped; 0: none leaves the data
+
+
 class Recipe(_Table):
     name: str = Field(pattern=NAME, max_length=60)
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -121,6 +127,7 @@ class Recipe(_Table):
     calibrate: CalibrateConfig = CalibrateConfig()
     abstain: AbstainConfig | None = None
     serving: ServingConfig | None = None  # each package's serving.json; None: what stands there, or the defaults
+    report: ReportConfig = ReportConfig()
     tune: TuneConfig | None = None  # `limbeck tune` alone reads it
     optimize: OptimizeConfig | None = None  # `limbeck optimize` alone reads it
 

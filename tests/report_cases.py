@@ -46,10 +46,15 @@ def not_finite(report: Report) -> None:
         variant.accuracy_ci95 = variant.metric_drop_points_ci95 = (math.nan, math.inf)
         variant.accuracy_drop_points, variant.peak_rss_mb = math.inf, math.nan
         variant.latency_ms[0].total_p50 = math.nan
+        variant.latency_ms[0].quantiles = [math.nan] * 11
         variant.graph["share"] = math.nan
     for epoch in report.training["teacher"]:
         epoch.loss = math.nan
     report.run.stages["export"] = math.nan
+
+
+def without_data(report: Report) -> None:
+    report.examples = []
 
 
 def collapsed(report: Report) -> None:
@@ -64,6 +69,9 @@ def hostile(report: Report) -> None:
     report.advice = list(HOSTILE)
     report.data.notes = list(HOSTILE)
     report.run.hardware = {HOSTILE[0]: HOSTILE[1]}
+    for example, text in zip(report.examples, HOSTILE, strict=False):
+        example.label = example.baseline = example.choice = example.origin = text
+        example.text = text
     report.training = dict.fromkeys(HOSTILE, report.training["teacher"])
     for variant, text in zip(report.variants, HOSTILE, strict=False):
         variant.reasons, variant.graph = [text], {text: [text]}
@@ -76,6 +84,7 @@ CASES = {
     "choice failed": make_report(accepted=False),
     "none could be chosen": edited(lambda report: setattr(report.choice, "id", "nobody"), accepted=False),
     "no control": make_report(controls=False),
+    "no examples": edited(without_data),
     "no student": make_report(students=(), controls=False),
     "two classes": make_report(labels=["negative", "positive"]),
     "many classes": make_report(labels=[f"class {at}" for at in range(200)], n=800),

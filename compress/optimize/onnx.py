@@ -202,8 +202,8 @@ def confirm(
         frozen = choose_variant(run, packages, {}, latency, choice)
         predict_split(run, "test")
         evidence = gather_evidence(run, {TEACHER: about(given)}, packages, latency, memory)
-        info, accept = run_info(described, rundir), recipe.accept
-        report = assemble(info, accept, data, frozen, evidence, recipe.seed, run.threads, GIVEN.id)
+        info, accept, shown = run_info(described, rundir), recipe.accept, recipe.report.examples
+        report = assemble(info, accept, data, frozen, evidence, recipe.seed, run.threads, GIVEN.id, shown)
         write_payloads(report, data, folder)
         write_report(report, folder)
         run.forget_removed()

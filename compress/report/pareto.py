@@ -46,6 +46,7 @@ class Point:
     high: float
     role: str
     marks: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()  # what is shown beneath its name while it is hovered over
 
     @property
     def drawable(self) -> bool:
@@ -94,10 +95,17 @@ def pareto(points: Sequence[Point], width: float = svg.WIDE, words: Words | None
         *[part for label in names for part in _name(label)],
         *legend,
         *names_below,
+        *[_tip(point, x, y, width) for point in shown if point.told],
     ]
     fastest_first = ", ".join(point.name for point in front(shown))
     description = f"{len(shown)} variants. The front, {words.front}: {fastest_first}."
-    return svg.drawing(f"{words.ident}-{width:g}", words.title, description, (width, bottom), parts)
+    told = any(point.told for point in shown)
+    return svg.drawing(f"{words.ident}-{width:g}", words.title, description, (width, bottom), parts, told)
+
+
+def _tip(point: Point, x: Scale, y: Scale, width: float) -> Markup:
+    head = titled(point.name, point.marks, 44)
+    return svg.tip(x(point.latency_ms), y(point.accuracy), [head, *point.told], width)
 
 
 def _scales(shown: list[Point], width: float, height: float) -> tuple[Scale, Scale, list[float]]:

@@ -50,6 +50,9 @@ class Flips(_Part):
     gained: int  # wrong with the baseline, right here
 
 
+QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
+
+
 class Latency(_Part):
     """Milliseconds for one call; `total` is from request bytes to labels, `compute` the model alone."""
 
@@ -60,6 +63,8 @@ class Latency(_Part):
     total_p99: float | None  # None below 1,000 samples
     compute_p50: float
     n: int
+    # `total` at the shares QUANTILES of the calls; None in reports from before they were kept.
+    quantiles: list[float] | None = None
 
 
 class Parity(_Part):
@@ -156,6 +161,22 @@ class Exemplar(_Part):
     variants: str  # what most of the variants answer that differ
     flipped: int  # how many variants differ
     of: int  # how many there are; controls are not counted
+
+
+class Example(_Part):
+    """A test item that the choice answers otherwise than the baseline, with its text or its picture."""
+
+    item: int  # its place in the test split, from 0
+    origin: str  # where it came from
+    kind: Literal["lost", "gained"]
+    label: str
+    baseline: str  # what the baseline answers
+    baseline_score: float
+    choice: str  # what the choice answers
+    choice_score: float
+    text: str | None  # the beginning of it
+    # A small picture. Nothing else may stand here: a page would fetch it.
+    image: str | None = Field(pattern=r"^data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+$")
 
 
 class Variant(_Part):
@@ -274,6 +295,7 @@ class Report(_Part):
     training_notes: dict[str, list[str]] = {}  # model name -> what else is to know of how it was trained
     refits: dict[str, Refit] = {}  # model name -> its refit, where the recipe asks for one
     variants: list[Variant]
+    examples: list[Example] = []  # flips of the choice, those lost first; as many as [report] examples allows
     exemplars: list[Exemplar] = []  # those that most variants flipped, worst first
     preprocessing: dict[str, Any] | None = None  # as in the manifest of the choice; what a request's bytes meet
     teacher_licence: str | None = None  # as its source states it; None where it states none

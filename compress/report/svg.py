@@ -71,8 +71,29 @@ def group(children: Iterable[str], class_: str) -> Markup:
     return tag("g", *children, class_=class_)
 
 
-def drawing(name: str, title: str, description: str, size: tuple[float, float], parts: Iterable[str]) -> Markup:
-    """A whole chart. `name` is unique on the page: it ties title and description to the drawing for screen readers."""
+def tip(x: float, y: float, lines: Sequence[str], width: float) -> Markup:
+    """What is to know of the point at x, y, shown while it is hovered over or has the focus: no script is needed.
+
+    The stylesheet hides and shows it. Draw the tips last: what comes later lies on top.
+    """
+    across = max(text_width(line) for line in lines) + 20
+    down = 17 * len(lines) + 10
+    left = x + 14 if x + 14 + across <= width else max(x - 14 - across, 2.0)
+    top = max(y - down / 2, 2.0)
+    words = [text(left + 10, top + 18 + 17 * at, line, class_="" if at else "head") for at, line in enumerate(lines)]
+    box = tag("rect", x=left, y=top, width=across, height=down, rx=3.0, class_="ground")
+    seen = tag("circle", cx=x, cy=y, r=12.0, class_="target")
+    label = "; ".join(clean(line) for line in lines)
+    return tag("g", seen, group([box, *words], "told"), class_="tip", tabindex="0", role="img", aria_label=label)
+
+
+def drawing(
+    name: str, title: str, description: str, size: tuple[float, float], parts: Iterable[str], told: bool = False
+) -> Markup:
+    """A whole chart. `name` is unique on the page: it ties title and description to the drawing for screen readers.
+
+    One with tips (`told`) is a group of parts for them, any other a single image.
+    """
     width, height = size
     return tag(
         "svg",
@@ -82,7 +103,7 @@ def drawing(name: str, title: str, description: str, size: tuple[float, float], 
         viewBox=f"0 0 {width:g} {height:g}",
         width=width,
         height=height,
-        role="img",
+        role="group" if told else "img",
         aria_labelledby=f"{name}-title {name}-desc",
     )
 
@@ -127,6 +148,17 @@ def _sign(sign: str, x: float, y: float) -> Markup:
         return marker("student", x, y, sign)
     if sign == "ring":
         return tag("circle", cx=x, cy=y, r=7.0, class_="ring")
+    if sign in ("better", "worse"):
+        return tag("rect", x=x - 7, y=y - 4, width=14.0, height=8.0, class_=f"bar {sign}")
+    if sign == "ideal":
+        return line(x - 7, y, x + 7, y, "ideal")
+    if sign == "bin":
+        return tag("circle", cx=x, cy=y, r=3.5, class_="bin")
+    if sign == "box":
+        return group(
+            [tag("rect", x=x - 6, y=y - 5, width=12.0, height=10.0, class_="box"), line(x, y - 5, x, y + 5, "median")],
+            "sign",
+        )
     if sign == "front":
         return line(x - 7, y, x + 7, y, "front")
     if sign == "whisker":

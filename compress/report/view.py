@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from compress.report import audit, classes, evidence, facts, provenance, quantization, svg, wording
-from compress.report.charts import Drop, Point, drops, learning, pareto
+from compress.report import audit, classes, evidence, facts, fronts, provenance, quantization, svg, wording
+from compress.report.charts import Drop, drops, learning
+from compress.report.distributions import distributions
+from compress.report.gallery import Gallery, gallery
 from compress.report.reference import Reference, reference
 from compress.report.refits import refit_note
+from compress.report.reliability import calibration
 from compress.report.schema import Report
 from compress.report.tables import Table
 from compress.report.verdict import Verdict, constraints_table, verdict
+from compress.report.waterfall import waterfall
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,11 @@ class View:
     baseline: str
     reference: Reference
     constraints: Table | None
+    waterfall: Chart | None
     variants: Table
     summary: Table
     pareto: Chart | None
+    pareto_size: Chart | None
     drops: Chart | None
     controls: Table | None
     other_controls: list[str]
@@ -42,10 +48,13 @@ class View:
     is_matrix: bool
     by_class: Table
     audit: Table | None
+    calibration: Markup | None
     reliability: Table | None
     promises: Table | None
+    gallery: Gallery | None
     exemplars: Table | None
     groups: Table | None
+    latencies: Chart | None
     latency: Table | None
     parity: Table
     quantization: list[str]
@@ -75,9 +84,11 @@ def view(report: Report) -> View:
         baseline=report.baseline,
         reference=reference(report),
         constraints=constraints_table(report),
+        waterfall=_chart(waterfall(report), waterfall(report, svg.NARROW)),
         variants=evidence.variants_table(report),
         summary=evidence.summary_table(report),
-        pareto=_pareto(report),
+        pareto=_chart(fronts.by_latency(report), fronts.by_latency(report, svg.NARROW)),
+        pareto_size=_chart(fronts.by_size(report), fronts.by_size(report, svg.NARROW)),
         drops=_drops(report),
         controls=evidence.controls_table(report),
         other_controls=evidence.other_controls(report),
@@ -85,10 +96,13 @@ def view(report: Report) -> View:
         is_matrix=len(report.data.labels) <= classes.MATRIX_CLASSES,
         by_class=classes.class_table(report),
         audit=audit.audit_table(report),
+        calibration=calibration(report),
         reliability=audit.reliability_table(report),
         promises=audit.promise_table(report),
+        gallery=gallery(report),
         exemplars=audit.exemplar_table(report),
         groups=audit.group_table(report),
+        latencies=_chart(distributions(report), distributions(report, svg.NARROW)),
         latency=evidence.latency_table(report),
         parity=evidence.parity_table(report),
         quantization=quantization.quantization_notes(report),
@@ -114,18 +128,6 @@ def _byline(report: Report) -> tuple[str, ...]:
     size = wording.plural(facts.baseline(report).n, "test item")
     count = wording.plural(len(report.data.labels), "class").replace("classs", "classes")
     return (report.run.name, wording.moment(report.run.created), f"{report.data.source}, {count}, {size}")
-
-
-def _pareto(report: Report) -> Chart | None:
-    points = []
-    for variant in report.variants:
-        at = facts.single(variant)
-        if at is None:
-            continue
-        low, high = (100 * end for end in variant.accuracy_ci95)
-        marks = tuple(facts.marks(report, variant))
-        points.append(Point(variant.id, at.total_p50, 100 * variant.accuracy, low, high, variant.role, marks))
-    return _chart(pareto(points, svg.WIDE), pareto(points, svg.NARROW))
 
 
 def _drops(report: Report) -> Chart | None:
