@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kernels import bias_gelu, residual_layernorm
+from kernels import bias_gelu, distill_loss, early_gradient, residual_layernorm
 from kernels.ahead import Build
 from kernels.tuning import Tunable
 
-MODULES = (bias_gelu, residual_layernorm)
+MODULES = (bias_gelu, residual_layernorm, distill_loss, early_gradient)
 
 
 def builds() -> list[Build]:
