@@ -13,12 +13,14 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.first_token import take_first_token_early
+from kernels.sites import unfuse
 from serve.predictor import OUTPUT
 from train.classifier import Classifier
 
 
 def export_onnx(classifier: Classifier) -> bytes:
     """The exported and simplified graph, weights inside. Normalisation and masks are a part of it, as of the module."""
+    unfuse(classifier)  # no runtime of ONNX knows our kernels
     free = {0: torch.export.Dim("batch")}
     if classifier.spec.preprocessing.kind == "text":
         free[1] = torch.export.Dim("length", max=classifier.spec.preprocessing.max_length)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from kernels.ledger import Ledger
 from train.epochs import EpochRecord
 
 
@@ -33,3 +34,4 @@ class FitResult(BaseModel):
     refit: Refit | None = None  # what was trained again once `best_epoch` was known; None: nothing was
     processes: int = 1  # which shared each batch
     sharded: bool = False  # the model was split over them
+    kernels: Ledger | None = None  # where fused ones ran, and why not elsewhere; None: fit.kernels was "off"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PrinterCallback, TrainerCallback
 
+from kernels.ledger import Ledger
 from train.arguments import training_arguments, training_device
 from train.augment import AugmentConfig
 from train.augment.augmenter import text_augmenter
@@ -32,6 +33,7 @@ from train.fit_config import FitConfig
 from train.fit_result import FitResult
 from train.following import Following
 from train.fused import kernels_allowed
+from train.fusion import Fusion
 from train.image_growth import growth_of
 from train.inputs import Inputs
 from train.layers import Unfreeze
@@ -74,7 +76,7 @@ def train(job: Job, config: FitConfig) -> FitResult:
     with ExitStack() as ending:
         trainer = _trainer(job, config, classifier, last, ending)
         try:
-            with _switches(config, classifier):
+            with _switches(job, config, classifier, last) as ledger:
                 trainer.train(resume_from_checkpoint=None if last is None else str(last))
         except WorkerError as error:
             raise error.told() from None
@@ -90,7 +92,7 @@ def train(job: Job, config: FitConfig) -> FitResult:
     if world().leads:
         save_classifier(classifier, job.folder)
         shutil.rmtree(checkpoints)
-    return _result(job, config, classifier, epoch_records(trainer.state))
+    return _result(job, config, classifier, epoch_records(trainer.state), ledger)
 
 
 def _trainer(
@@ -121,7 +123,9 @@ def _trainer(
     return trainer
 
 
-def _result(job: Job, config: FitConfig, classifier: Classifier, records: list[EpochRecord]) -> FitResult:
+def _result(
+    job: Job, config: FitConfig, classifier: Classifier, records: list[EpochRecord], ledger: Ledger | None
+) -> FitResult:
     return FitResult(
         epochs=records,
         best_epoch=_kept(config, records) if job.until is None else job.until,
@@ -134,6 +138,7 @@ def _result(job: Job, config: FitConfig, classifier: Classifier, records: list[E
         processes=world().size,
         sharded=job.shard,
         notes=note_on_norms(classifier),
+        kernels=ledger,
     )
 
 
@@ -171,15 +176,17 @@ def _view(job: Job, config: FitConfig, taught: np.ndarray | None) -> TracedView:
 
 
 @contextmanager
-def _switches(config: FitConfig, classifier: Classifier) -> Iterator[None]:
-    """What changes how the network is run while it is trained, and nothing of what it learns."""
+def _switches(job: Job, config: FitConfig, classifier: Classifier, last: Path | None) -> Iterator[Ledger | None]:
+    """What changes how the network is run while it is trained, and nothing of what it learns. Gives its kernels."""
+    fusion = Fusion(job.train, job.arithmetic, job.folder / CHECKPOINTS, last is not None, job.shard, job.following.say)
     with ExitStack() as switches:
         switches.enter_context(kernels_allowed(config.kernels))
+        ledger = switches.enter_context(fusion.of(config, classifier))
         if config.gradient_checkpointing:
             switches.enter_context(recomputing(classifier))
         if config.compile:
             switches.enter_context(compiled(classifier.network, training_device()))
-        yield
+        yield ledger
 
 
 def _callbacks(job: Job, config: FitConfig) -> list[TrainerCallback]:

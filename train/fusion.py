@@ -1,0 +1,109 @@
+"""Kernels in the network that is trained (`fit.kernels`): chosen once before a training, taken out after it.
+
+What is kept depends on clocks, so a training that goes on from a checkpoint keeps what it began with, and of several
+processes the first chooses for all.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from kernels.fuse import FuseOptions, fuse, fuse_as, left_plain, unfuse
+from kernels.ledger import Ledger
+from kernels.runtime import why_not
+from train.arguments import training_device
+from train.classifier import Classifier
+from train.fit_config import FitConfig
+from train.inputs import Inputs
+from train.precision import Arithmetic
+from train.processes import world
+
+LEDGER = "kernels.json"  # beside the checkpoints
+_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What a training knows that chooses its kernels."""
+
+    inputs: Inputs  # its items, of which the first batch is what sites are judged on
+    arithmetic: Arithmetic
+    checkpoints: Path
+    goes_on: bool  # from a checkpoint
+    sharded: bool
+    say: Callable[[str], None]
+
+    @contextmanager
+    def of(self, config: FitConfig, classifier: Classifier) -> Iterator[Ledger | None]:
+        """For a while `classifier` has the kernels that pay in it. Gives the ledger, None where they are off."""
+        if config.kernels == "off":
+            yield None
+            return
+        ledger = self._choose(config, classifier)
+        if ledger.kept or why_not(training_device()) is None:
+            self.say(ledger.line())
+        else:
+            _say_once(ledger.why, self.say)
+        try:
+            yield ledger
+        finally:
+            unfuse(classifier)
+
+    def _choose(self, config: FitConfig, classifier: Classifier) -> Ledger:
+        """Fuse `classifier`, and say what was kept of it."""
+        device = next(classifier.parameters()).device
+        reason = why_not(device) or self._unfit(config)
+        if reason is not None:
+            return left_plain(classifier, reason)
+        known = self._known()
+        if known is None and world().leads:
+            known = fuse(classifier, (self._batch(config).to(device),), self._options(config))
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            (self.checkpoints / LEDGER).write_text(known.to_json())
+        ledger = _firsts(known)
+        fuse_as(classifier, ledger)
+        return ledger
+
+    def _unfit(self, config: FitConfig) -> str | None:
+        """Why no network is fused under these settings."""
+        if self.sharded:
+            return "with --shard a parameter is whole only while its layer computes"
+        return None if config.stack is None else "fit.stack replaces layers while they are trained"
+
+    def _known(self) -> Ledger | None:
+        """What a training that goes on has chosen; None where it began without, or on another GPU's machine."""
+        try:
+            return Ledger.from_json((self.checkpoints / LEDGER).read_text()) if self.goes_on else None
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def _batch(self, config: FitConfig) -> torch.Tensor:
+        items = min(len(self.inputs), max(1, config.batch_size // world().size))
+        return torch.from_numpy(self.inputs.gather(np.arange(items)))
+
+    def _options(self, config: FitConfig) -> FuseOptions:
+        return FuseOptions(dtype=_DTYPES[self.arithmetic.precision], compiled=config.compile)
+
+
+def _firsts(ledger: Ledger | None) -> Ledger:
+    """The first process's."""
+    if world().size == 1:
+        assert ledger is not None
+        return ledger
+    told = [None if ledger is None else ledger.to_json()]
+    dist.broadcast_object_list(told, src=0, device=torch.device("cpu"))
+    assert told[0] is not None
+    return Ledger.from_json(told[0])
+
+
+@functools.cache
+def _say_once(reason: str, say: Callable[[str], None]) -> None:
+    say(f"fused kernels are off: {reason}")
