@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import serve
+from serve import playground
 from serve.errors import UserError
 from serve.locate import BUNDLED, find_package
 from serve.package import CARD, MANIFEST, SERVING, Package, load_package
@@ -113,9 +114,11 @@ def bento_name(target: Path) -> str:
 
 def _lay_out(stage: Path, package: Package, pins: tuple[str, ...]) -> None:
     """What the Bento is built from: the sources, the verified bytes of the package, the versions."""
-    (stage / "serve").mkdir()
-    for source in sorted(Path(serve.__file__).parent.glob("*.py")):
-        shutil.copyfile(source, stage / "serve" / source.name)
+    sources = Path(serve.__file__).parent
+    for source in sorted([*sources.glob("*.py"), *playground.FOLDER.iterdir()]):
+        place = stage / "serve" / source.relative_to(sources)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, place)
     inside = stage / BUNDLED.name
     inside.mkdir()
     for name, content in package.files.items():
@@ -133,7 +136,7 @@ def _build(stage: Path, tag: str, package: Package) -> Path:
         "service": SERVICE,
         "description": f"{package.name}, model {package.manifest.id}, packaged by limbeck",
         "labels": {"model": package.manifest.id},
-        "include": ["serve/*.py", f"{BUNDLED.name}/*"],
+        "include": ["serve/*.py", "serve/page/*", f"{BUNDLED.name}/*"],
         "python": {"requirements_txt": "requirements.txt", "lock_packages": False},
     }
     (stage / "bentofile.yaml").write_text(json.dumps(content))  # JSON is YAML

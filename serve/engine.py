@@ -47,6 +47,7 @@ class Engine:
         self.model_id = predictor.package.manifest.id
         self.metrics = ModelMetrics(self.model_id, predictor.labels, predictor.package.card.get("expected", {}))
         self.model = {"id": self.model_id, "name": predictor.package.name}
+        self.package_path = predictor.package.path
         self._namer = Namer(predictor.labels, predictor.package.manifest.abstain_below)
         serving = predictor.package.serving
         check_batching(predictor.package)
@@ -87,7 +88,9 @@ class Engine:
             "batch_invariant": manifest.batch_invariant,
             "temperature": manifest.temperature,
             "abstain_below": manifest.abstain_below,
+            "size_bytes": package.size_bytes,
             "metrics": package.card.get("metrics", {}),
+            "expected": package.card.get("expected", {}).get("labels", {}),
             "limits": self._limits(),
             "default_top_k": self._default_top_k,
         }

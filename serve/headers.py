@@ -6,6 +6,8 @@ import re
 import secrets
 from collections.abc import Iterable
 
+from serve.playground import ADDRESSES, REPORT_ADDRESS
+
 Headers = list[tuple[bytes, bytes]]
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")  # short, and nothing that could break out of a log line
@@ -14,20 +16,43 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")  # short, and nothing that c
 _NOT_SNIFFED = (b"x-content-type-options", b"nosniff")
 _NOT_KEPT = (b"cache-control", b"no-store")
 _DATA_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-# BentoML's page would load a tracker from elsewhere; what is not ours is not loaded.
+_ASKED_AGAIN = (
+    b"cache-control",
+    b"private, no-cache",
+)  # kept, and used only after the server has said that it still holds
+# Files of our own and the visitor's image, no text of the page's that would be run: not even markup made from strings.
 _PAGE_POLICY = (
     b"content-security-policy",
-    b"default-src 'self' 'unsafe-inline' data:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
+    (
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
 )
-_PAGE_PATHS = ("/", "/static_content/")
+# A report is one file with all in it. In a sandbox it is of no origin, so that nothing in it could ask this server.
+_REPORT_POLICY = (
+    b"content-security-policy",
+    (
+        b"sandbox allow-scripts allow-popups allow-modals; default-src 'none'; script-src 'unsafe-inline'; "
+        b"style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; form-action 'none'; "
+        b"frame-ancestors 'none'"
+    ),
+)
+_OF_WINDOWS: Headers = [
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
+]
 
 _OF_DATA: Headers = [_NOT_SNIFFED, _NOT_KEPT, _DATA_POLICY]
-_OF_PAGE: Headers = [_NOT_SNIFFED, _NOT_KEPT, _PAGE_POLICY]
+_OF_PAGE: Headers = [_NOT_SNIFFED, _ASKED_AGAIN, _PAGE_POLICY, *_OF_WINDOWS]
+_OF_REPORT: Headers = [_NOT_SNIFFED, _ASKED_AGAIN, _REPORT_POLICY, *_OF_WINDOWS]
 
 
 def security_headers(path: str) -> Headers:
     """The security headers of an answer at `path`."""
-    return _OF_PAGE if path == "/" or path.startswith(_PAGE_PATHS[1]) else _OF_DATA
+    if path in ADDRESSES:
+        return _OF_PAGE
+    return _OF_REPORT if path.endswith(REPORT_ADDRESS) else _OF_DATA
 
 
 def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

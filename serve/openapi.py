@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from serve.playground import ADDRESSES as PAGE
 from serve.tokens import ADMIN, HEALTH
 
 Schema = dict[str, Any]
 
 _STATUS = {
     "400": "The body is malformed or incomplete",
-    "404": "There is nothing at this address",
+    "404": "There is nothing at this address, or not for this model",
     "408": "The body came too slowly",
     "413": "The body, the number of inputs or an input is over a limit",
     "415": "The Content-Type is not one of those named here",
@@ -61,13 +62,10 @@ def document(model: dict[str, Any]) -> Schema:
             "/model": {"get": _get("The model that answers, and the limits in force", "Model")},
             "/openapi.json": {"get": _get("This document", None)},
             "/schema.json": {"get": _get("BentoML's description of `predict`, for its own clients", None)},
-            "/docs.json": {"get": _get("BentoML's description of `predict`, for its page", None)},
             "/livez": {"get": _probe("The process answers")},
             "/healthz": {"get": _probe("The same as /livez")},
             "/readyz": {"get": _probe("The model is loaded and has answered once")},
             "/metrics": {"get": _probe("Counters and latencies in Prometheus' text format")},
-            "/": {"get": _page("A page to try the server")},
-            "/static_content/{file}": {"get": {**_page("What it is made of", "404"), "parameters": [_FILE]}},
         },
         "components": {
             "schemas": {
@@ -101,7 +99,7 @@ def secured(content: Schema) -> Schema:
 
 
 def _secured(path: str, operation: Schema) -> Schema:
-    if path in HEALTH:
+    if path in HEALTH or path in PAGE:
         return {**operation, "security": []}
     return {**operation, "responses": {**operation["responses"], "401": to_ref("responses", "401")}}
 
@@ -192,8 +190,11 @@ def _probe(summary: str) -> Schema:
     return {"summary": summary, "responses": responses("Text", ("500", "503", "504"), "text/plain")}
 
 
-def _page(summary: str, *errors: str) -> Schema:
-    return {"summary": summary, "responses": responses("Text", (*_GET_ERRORS, *errors), "text/*")}
+def file_operation(summary: str, media_type: str, *errors: str) -> Schema:
+    """Of an address that answers with a file, which a browser may keep."""
+    answers = responses("Text", ("500", *errors), media_type)
+    answers["304"] = {"description": "If-None-Match names what is there", "headers": _ID_HEADER}
+    return {"summary": summary, "responses": answers}
 
 
 def error_response(description: str) -> Schema:
@@ -202,7 +203,6 @@ def error_response(description: str) -> Schema:
     return {"description": description, "headers": _ID_HEADER, "content": content}
 
 
-_FILE = {"name": "file", "in": "path", "required": True, "schema": {"type": "string"}}
 _ID_HEADER = {"X-Request-ID": to_ref("headers", "X-Request-ID")}
 _TEXT = {"type": "string"}
 _SCORE = {"type": "number", "minimum": 0, "maximum": 1}
@@ -237,7 +237,14 @@ _SCHEMAS: Schema = {
             "batch_invariant": {"type": "boolean"},
             "temperature": {"type": "number"},
             "abstain_below": {"type": ["number", "null"], "description": "Predictions with a lower score are marked"},
+            "size_bytes": {"type": "integer", "description": "Of the files that decide an answer"},
             "metrics": {"type": "object", "description": "What the run measured of this model"},
+            "expected": {
+                "type": "object",
+                "description": "Share of the test split's inputs that the model gives each label",
+                "additionalProperties": _SCORE,
+            },
+            "report": {"type": "boolean", "description": "Whether there is a report at /report beside it"},
             "limits": {"type": "object", "additionalProperties": {"type": "integer"}},
             "default_top_k": {"type": "integer"},
         }

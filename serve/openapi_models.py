@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from serve.openapi import Schema, document, error_response, responses, to_object, to_ref
+from serve.openapi import Schema, document, error_response, file_operation, responses, to_object, to_ref
+from serve.playground import REPORT_ADDRESS, assets
 
 _TEXT = {"type": "string"}
 _MODEL = to_object({"id": _TEXT, "name": _TEXT})
@@ -34,8 +35,13 @@ _NAME = {
 }
 
 
-def whole_document(models: Mapping[str, dict[str, Any]], default: str, admin: bool = False) -> Schema:
-    """The OpenAPI 3.1 document of a server that serves `models`: by name, what GET /models/NAME answers."""
+def whole_document(
+    models: Mapping[str, dict[str, Any]], default: str, admin: bool = False, page: bool = True
+) -> Schema:
+    """The OpenAPI 3.1 document of a server that serves `models`: by name, what GET /models/NAME answers.
+
+    `page` is whether the playground and the reports are served.
+    """
     whole = document(models[default])
     paths, components = whole["paths"], whole["components"]
     paths["/models"] = {"get": {"summary": "The models that are served", "responses": responses("Models", ("500",))}}
@@ -45,6 +51,8 @@ def whole_document(models: Mapping[str, dict[str, Any]], default: str, admin: bo
         paths[f"/models/{name}"] = own["paths"]["/model"]
         paths[f"/models/{name}/classify"] = own["paths"]["/classify"]
         components["schemas"].update({f"{name}.{key}": own["components"]["schemas"][key] for key in _OWN})
+    if page:
+        paths.update(_page_paths(models))
     if admin:
         paths.update(_admin_paths())
         components["securitySchemes"] = {**components.get("securitySchemes", {}), "admin": _SCHEME}
@@ -67,6 +75,15 @@ def _prefixed(own: Schema, name: str) -> Schema:
     operation["responses"]["404"] = to_ref("responses", "404")
     renamed["paths"]["/model"]["get"]["responses"]["404"] = to_ref("responses", "404")
     return renamed
+
+
+def _page_paths(models: Collection[str]) -> Schema:
+    """The playground's files, and the report beside each model."""
+    page = {path: file_operation("A file of that page", each.kind.decode()) for path, each in assets().items()}
+    page["/"]["summary"] = "A page to try the models"
+    report = {"get": file_operation("The report of the run that made the model", "text/html; charset=utf-8", "404")}
+    own = {f"/models/{name}{REPORT_ADDRESS}": report for name in sorted(models)}
+    return {**{path: {"get": operation} for path, operation in page.items()}, REPORT_ADDRESS: report, **own}
 
 
 def _admin_paths() -> Schema:

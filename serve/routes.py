@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from serve import playground
 from serve.admin import admin_methods
 from serve.answers import Answer
 from serve.bodies import read_body
@@ -25,48 +26,44 @@ from serve.tokens import ADMIN
 _GET, _POST = ("GET", "HEAD"), ("POST",)
 _CLASSIFY = ("/classify", "/predict")
 _OURS = {**dict.fromkeys(_CLASSIFY, _POST), "/model": _GET, "/models": _GET, "/openapi.json": _GET}
-_MODEL = re.compile(r"/models/(?P<name>[^/]+?)(?P<classify>/classify)?")
-_PAGE = (
-    "favicon-dark-32x32.png",
-    "favicon-light-32x32.png",
-    "index.css",
-    "marked.min.js",
-    "swagger-initializer.js",
-    "swagger-ui-bundle.js",
-    "swagger-ui-standalone-preset.js",
-    "swagger-ui.css",
-)
-_BENTOML = ("/", "/livez", "/readyz", "/healthz", "/metrics", "/schema.json", "/docs.json")
+_MODEL = re.compile(r"/models/(?P<name>[^/]+?)(?P<what>/classify|/report)?")
+_BENTOML = ("/livez", "/readyz", "/healthz", "/metrics", "/schema.json")
+_PAGE = (*playground.ADDRESSES, playground.REPORT_ADDRESS)
 
-# Every path that is always served, and the methods it takes.
+# Every path that is served whatever the models are called, and the methods it takes. Without the playground, not _PAGE.
 ROUTES: dict[str, tuple[str, ...]] = {
     **_OURS,
     **dict.fromkeys(_BENTOML, _GET),
-    **dict.fromkeys((f"/static_content/{name}" for name in _PAGE), _GET),
+    **dict.fromkeys(_PAGE, _GET),
 }
 
 
 class Addresses(Mapping[str, Sequence[str]]):
     """ROUTES, an address for each name that a model may have, and with `admin` those of admin requests."""
 
-    def __init__(self, admin: bool) -> None:
+    def __init__(self, admin: bool, page: bool = True) -> None:
+        """`page` is whether the playground and the reports are served."""
         self._admin = admin
+        self._page = page
+        self._always = {path: methods for path, methods in ROUTES.items() if page or path not in _PAGE}
 
     def __getitem__(self, path: str) -> Sequence[str]:
-        if path in ROUTES:
-            return ROUTES[path]
+        if path in self._always:
+            return self._always[path]
         methods = admin_methods(path) if self._admin and path.startswith(ADMIN) else None
         if methods is None and (found := _MODEL.fullmatch(path)) and is_name(found["name"]):
-            methods = _POST if found["classify"] else _GET
+            methods = _POST if found["what"] == _CLASSIFY[0] else _GET
+            if found["what"] == playground.REPORT_ADDRESS and not self._page:
+                methods = None
         if methods is None:
             raise KeyError(path)
         return methods
 
     def __iter__(self) -> Iterator[str]:
-        return iter(ROUTES)
+        return iter(self._always)
 
     def __len__(self) -> int:
-        return len(ROUTES)
+        return len(self._always)
 
 
 class Routes:
@@ -76,9 +73,11 @@ class Routes:
     request is taken.
     """
 
-    def __init__(self, app: App, state: Mapping[str, Any], access_log: bool = False) -> None:
+    def __init__(self, app: App, state: Mapping[str, Any], access_log: bool = False, page: bool = True) -> None:
+        """`page` is whether the playground and the reports are served."""
         self._app = app
         self._state = state
+        self._page = page
         self._access_log = access_log
         self.tally = Tally()
 
@@ -88,7 +87,9 @@ class Routes:
             self.tally.flush()
         if path in _CLASSIFY:
             await self._classify(None, scope[EXCHANGE], scope, receive)
-        elif path in _OURS or path.startswith(("/models/", ADMIN)):
+        elif path in playground.ADDRESSES:
+            await playground.send_page(scope[EXCHANGE], scope)
+        elif path in _OURS or path == playground.REPORT_ADDRESS or path.startswith(("/models/", ADMIN)):
             await self._answer(scope[EXCHANGE], scope, receive)
         else:
             await self._app(scope, receive, send)
@@ -105,16 +106,25 @@ class Routes:
         elif path == "/openapi.json":
             engines, default = models.current
             described = {name: engine.describe() for name, engine in engines.items()}
-            content = whole_document(described, default, admin="admin" in self._state)
+            content = whole_document(described, default, "admin" in self._state, self._page)
             await exchange.answer(json.dumps(secured(content) if self._state.get("secured") else content).encode())
         else:
             found = _MODEL.fullmatch(path)
             name = found["name"] if found else None
-            if found and found["classify"]:
+            what = found["what"] if found else path
+            if what == _CLASSIFY[0]:
                 await self._classify(name, exchange, scope, receive)
                 return
             with models.borrow(name) as engine:
-                await exchange.answer(json.dumps(engine.describe()).encode())
+                if what == playground.REPORT_ADDRESS:
+                    await playground.send_report(exchange, scope, engine.package_path)
+                else:
+                    await exchange.answer(json.dumps(self._described(engine)).encode())
+
+    def _described(self, engine: Engine) -> dict[str, Any]:
+        """What GET /model says."""
+        report = self._page and playground.report_of(engine.package_path) is not None
+        return {**engine.describe(), "report": report}
 
     async def _classify(self, name: str | None, exchange: Exchange, scope: Scope, receive: Receive) -> None:
         """Answer first and count afterwards, so that no client waits for the counting."""

@@ -17,6 +17,7 @@ import click
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.utils.analytics.usage_stats import do_not_track
 
+from serve import playground
 from serve.bodies import query_from
 from serve.control import Control
 from serve.door import Door
@@ -46,7 +47,7 @@ def _settings() -> dict[str, Any]:
         "http": {"host": "0.0.0.0" if contained else "127.0.0.1", "port": 3000},
         "traffic": {"timeout": LIMITS.request_seconds},
         "tracing": {"excluded_urls": ".*"},
-        "logging": {"access": {"enabled": False}},  # what passes BentoML are health checks and the page
+        "logging": {"access": {"enabled": False}},  # what passes BentoML are health checks
     }
 
 
@@ -77,12 +78,18 @@ class _EdgedService(bentoml.Service):
 
     def to_asgi(self, is_main: bool = True) -> App:
         give_back_large_buffers()
+<<<<<<< HEAD
         access_log = bool(os.environ.get("LIMBECK_ACCESS_LOG"))
         routes = Routes(super().to_asgi(is_main), _STATE, access_log)
         worker = Worker(Edge(routes, Addresses(_ADMIN), TOKENS), _DRAIN_S)
         door = Door(_STATE, routes.tally, TOKENS, access_log, lambda: worker.letting_go)
         install(LIMITS, door.refuse)  # the worker is about to start uvicorn
         return worker
+=======
+        install(LIMITS)  # the worker is about to start uvicorn
+        routes = Routes(super().to_asgi(is_main), _STATE, bool(os.environ.get("LIMBECK_ACCESS_LOG")), _PAGE)
+        return Worker(Edge(routes, Addresses(_ADMIN, _PAGE), TOKENS), _DRAIN_S)
+>>>>>>> e815297 (A playground at /: images and texts in a browser, two models side by side, the report beside them)
 
 
 try:
@@ -91,6 +98,7 @@ try:
     TOKENS = Tokens.from_env()
     _SETTINGS = _settings()
     _DRAIN_S = drain_seconds()
+    _PAGE = playground.wanted()
     _ADMIN = Control.from_env().token_hash is not None
 except UserError as error:
     _exit(error)

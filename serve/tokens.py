@@ -4,8 +4,9 @@
     LIMBECK_TOKENS_FILE=FILE     one on each line; blank lines and lines that begin with # say nothing
 
 With neither, nobody is asked for one. With one of them, every address needs one but the health checks, which a load
-balancer or Kubernetes asks without, and admin requests, which have a token of their own. The file is read again when it
-changes. Only hashes are kept, and no token is ever logged.
+balancer or Kubernetes asks without, the page at `/`, which holds nothing but a field for the token, and admin requests,
+which have a token of their own. The file is read again when it changes. Only hashes are kept, and no token is ever
+logged.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from serve.errors import RequestError, UserError
 from serve.logs import log
+from serve.playground import ADDRESSES as PAGE
 
 ENV, ENV_FILE = "LIMBECK_TOKENS", "LIMBECK_TOKENS_FILE"
 HEALTH = ("/livez", "/readyz", "/healthz")
@@ -68,7 +70,7 @@ class Tokens:
 
     def refusal(self, path: str, headers: Headers) -> RequestError | None:
         """Why a request to `path` with these headers is not let in: a 401, or None."""
-        if path in HEALTH or path.startswith(ADMIN):
+        if path in HEALTH or path in PAGE or path.startswith(ADMIN):
             return None
         self._look()
         given = [value for name, value in headers if name == b"authorization"]

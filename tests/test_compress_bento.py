@@ -75,7 +75,8 @@ def test_it_holds_serve_and_the_package_and_nothing_else(built: Bento, package: 
     assert built.path.is_relative_to(home)
     source = built.path / "src"
     found = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
-    sources = {f"serve/{path.name}" for path in Path(serve.__file__).parent.glob("*.py")}
+    server = Path(serve.__file__).parent
+    sources = {path.relative_to(server.parent).as_posix() for path in (*server.glob("*.py"), *server.glob("page/*"))}
     names = {*package.manifest.files, "manifest.json", "card.json", "serving.json"}
     assert found == {*sources, *(f"package/{name}" for name in names), "bentofile.yaml"}
     assert Manifest.model_validate_json((source / "package" / "manifest.json").read_text()) == package.manifest
@@ -128,6 +129,7 @@ def test_it_answers_alone(built: Bento, package: Package, home: Path, tmp_path: 
             assert client.get("/model").json()["id"] == package.manifest.id
             answer = client.post("/classify", json={"inputs": ["a great film"]}).json()
             assert answer["predictions"][0]["label"] in package.manifest.labels
+            assert "Limbeck playground" in client.get("/").text
         process.send_signal(signal.SIGTERM)
         assert process.wait(40) == 0, log.read_text()
         # Nothing is written but below BENTOML_HOME and the temporary folder: the rest may be read-only.

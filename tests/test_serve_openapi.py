@@ -26,8 +26,13 @@ def document(either: Served) -> dict[str, Any]:
 def test_every_route_is_described_and_nothing_else(document: dict[str, Any]) -> None:
     described = {(path, method) for path, methods in document["paths"].items() for method in methods}
     served = {
-        ("/static_content/{file}" if path.startswith("/static") else path, methods[0].lower())
-        for path, methods in {**ROUTES, "/models/package": ("GET",), "/models/package/classify": ("POST",)}.items()
+        (path, methods[0].lower())
+        for path, methods in {
+            **ROUTES,
+            "/models/package": ("GET",),
+            "/models/package/classify": ("POST",),
+            "/models/package/report": ("GET",),
+        }.items()
     }
     assert described == served
 

@@ -225,7 +225,7 @@ def test_the_model_and_its_limits(client: httpx.Client, served: Served) -> None:
 
 
 def test_health_metrics_and_the_page(client: httpx.Client, served: Served) -> None:
-    for path in ("/livez", "/readyz", "/healthz", "/schema.json", "/docs.json", "/", "/static_content/index.css"):
+    for path in ("/livez", "/readyz", "/healthz", "/schema.json", "/", "/playground/main.js"):
         assert client.get(path).status_code == 200, path
     client.get("/some/random/address")
     client.post("/classify", json={"inputs": [_text(RED)]})
@@ -234,6 +234,7 @@ def test_health_metrics_and_the_page(client: httpx.Client, served: Served) -> No
     assert 'phase="compute"' in metrics
     assert 'le="0.0001"' in metrics
     assert "random" not in metrics
+    assert "playground" not in metrics
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_health_needs_none(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/metrics", "/", "/model", "/openapi.json", "/nothing", "/livez/", "//livez", "/admin"]
+    "path", ["/metrics", "/report", "/model", "/openapi.json", "/nothing", "/livez/", "//livez", "/admin"]
 )
 def test_everything_else_needs_one(path: str) -> None:
     assert _refused(Tokens([ONE], None), path=path) is not None

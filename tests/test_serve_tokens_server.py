@@ -51,9 +51,9 @@ def test_only_who_has_a_token_is_answered_and_health_is_open_to_all(guarded: tup
         assert response.status_code == 401
         assert response.json()["error"]["code"] == "unauthorized"
         assert response.headers["www-authenticate"].startswith('Bearer realm="limbeck"')
-    for path in ("/metrics", "/model", "/openapi.json", "/", "/docs.json", "/nothing"):
+    for path in ("/metrics", "/model", "/openapi.json", "/report", "/docs.json", "/nothing"):
         assert httpx.get(server.url + path).status_code == 401, path
-    for path in ("/livez", "/readyz", "/healthz"):
+    for path in ("/livez", "/readyz", "/healthz", "/", "/playground/main.js"):
         assert httpx.get(server.url + path).status_code == 200, path
 
 
