@@ -78,18 +78,12 @@ class _EdgedService(bentoml.Service):
 
     def to_asgi(self, is_main: bool = True) -> App:
         give_back_large_buffers()
-<<<<<<< HEAD
         access_log = bool(os.environ.get("LIMBECK_ACCESS_LOG"))
-        routes = Routes(super().to_asgi(is_main), _STATE, access_log)
-        worker = Worker(Edge(routes, Addresses(_ADMIN), TOKENS), _DRAIN_S)
+        routes = Routes(super().to_asgi(is_main), _STATE, access_log, _PAGE)
+        worker = Worker(Edge(routes, Addresses(_ADMIN, _PAGE), TOKENS), _DRAIN_S)
         door = Door(_STATE, routes.tally, TOKENS, access_log, lambda: worker.letting_go)
         install(LIMITS, door.refuse)  # the worker is about to start uvicorn
         return worker
-=======
-        install(LIMITS)  # the worker is about to start uvicorn
-        routes = Routes(super().to_asgi(is_main), _STATE, bool(os.environ.get("LIMBECK_ACCESS_LOG")), _PAGE)
-        return Worker(Edge(routes, Addresses(_ADMIN, _PAGE), TOKENS), _DRAIN_S)
->>>>>>> e815297 (A playground at /: images and texts in a browser, two models side by side, the report beside them)
 
 
 try:
