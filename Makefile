@@ -13,7 +13,7 @@ SERVED ?= runs/sst2/packages/teacher-int8-dynamic runs/cifar10
 # The machine's own certificates, so that it works behind a company's proxy too.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help setup demo test check serve bench bench-training bench-int8 bench-olive bench-overload bench-serve prove prove-hostile prove-kernels prove-tables lock clean
+.PHONY: help setup demo test check serve bench bench-training bench-kernels bench-int8 bench-olive bench-overload bench-serve prove prove-hostile prove-kernels prove-tables lock clean
 
 help:
 	@echo "make setup   install everything into $(VENV)"
@@ -23,6 +23,7 @@ help:
 	@echo "make serve   serve the newest run's selection on http://127.0.0.1:3000"
 	@echo "make bench   load a served digits run with locust, every answer checked"
 	@echo "make bench-training   training against a bare PyTorch loop, and bf16 against fp32, in turn"
+	@echo "make bench-kernels   check, tune and measure the GPU kernels on an NVIDIA GPU (below 8 minutes)"
 	@echo "make bench-int8   int8 MiniLM of runs/sst2 beside quantize_dynamic and OpenVINO"
 	@echo "make bench-olive   our packages of runs/sst2 beside what Olive makes of the same teacher"
 	@echo "make bench-overload   runs/sst2 under three times its capacity for ten minutes"
@@ -67,6 +68,10 @@ bench: setup
 bench-training: setup
 	LIMBECK_DATA=$(DATA) $(BIN)/python -m benchmarks.training
 	LIMBECK_DATA=$(DATA) $(BIN)/python -m benchmarks.precision
+
+# Needs an NVIDIA GPU. Tuned sizes go into kernels/tuned, all else into benchmarks/results/kernels.
+bench-kernels: setup
+	$(BIN)/limbeck kernels gpu --out benchmarks/results/kernels
 
 # After `make prove`: needs its runs/sst2. OpenVINO gets an environment of its own.
 bench-int8: setup

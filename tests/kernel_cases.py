@@ -11,11 +11,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from kernels.tolerances import ATOL, RTOL
+
 ROWS = (1, 3, 33)
 COLUMNS = (1, 2, 10, 197, 768, 1000, 1023, 1024, 4097)
-# relative to an fp64 reference; the absolute one is for each unit of the length that is summed over
-RTOL = {torch.float32: 1.3e-6, torch.float16: 1e-3, torch.bfloat16: 1.6e-2}
-ATOL = {torch.float32: 1e-6, torch.float16: 1e-4, torch.bfloat16: 1e-3}
 
 interpreter = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="Triton's interpreter is off")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from compress.cli import data, kernels, serving, shipping
+from compress.cli import data, kernels, kernels_gpu, serving, shipping
 from compress.cli.shared import BUG, DONE, NOTHING_MET, STOPPED, USER_ERROR, Debug, RunFolder
 from serve.errors import LimbeckError, UserError
 
@@ -31,6 +31,7 @@ app = typer.Typer(
 config = typer.Typer(help="About recipes.", no_args_is_help=True)
 app.add_typer(config, name="config")
 app.add_typer(data.app, name="data")
+kernels.app.add_typer(kernels_gpu.app)
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(serving.app)
 app.add_typer(shipping.app)

@@ -43,10 +43,10 @@ def compile_kernels(
     archs = tuple(arch or ARCHS)
     if unknown := [each for each in archs if each not in ARCHS]:
         raise UserError(f"--arch {unknown[0]} is not known", f"expected one of {', '.join(map(str, ARCHS))}")
-    stems = _chosen(only)
+    stems = chosen(only)
     builds = [build for build in catalog.builds() if not only or build.name.split()[0] in stems]
     done = ahead_lane.compile_all(ahead_lane.sample(builds) if sample else builds, archs, tell=_warn)
-    _print(_table_of_builds(done))
+    print_table(_table_of_builds(done))
     if out is not None:
         ahead_lane.write(done, out)
         print(out)
@@ -63,14 +63,15 @@ def doctor(debug: Debug = False) -> None:
     from kernels.machine import this_machine
 
     machine = this_machine()
-    table = _table("kernel", "runs as", "tuned for this GPU", "why")
+    table = new_table("kernel", "runs as", "tuned for this GPU", "why")
     for line in examine(machine):
         table.add_row(line.kernel, line.lane, line.tuned, line.why)
     print(f"GPU: {machine.gpu or 'none'}, torch {machine.torch}, Triton {machine.triton or 'none'}")
-    _print(table)
+    print_table(table)
 
 
-def _chosen(only: list[str] | None) -> list[str]:
+def chosen(only: list[str] | None) -> list[str]:
+    """The kernels that are named, or all. Raises UserError for an unknown name."""
     from kernels import catalog
     from serve.errors import UserError, did_you_mean
 
@@ -82,7 +83,7 @@ def _chosen(only: list[str] | None) -> list[str]:
 
 
 def _table_of_builds(done: list[Compiled]) -> Table:
-    table = _table("configuration", "arch", "registers", "spilled", "shared", "vector loads", "tensor cores", "")
+    table = new_table("configuration", "arch", "registers", "spilled", "shared", "vector loads", "tensor cores", "")
     for each in done:
         found = each.found
         figures = ("-",) * 5 if found is None else _figures(found)
@@ -100,7 +101,8 @@ def _warn(compiled: Compiled) -> None:
         print(f"!! {complaint}", file=sys.stderr)
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
+    """An empty table as all commands here print them."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -109,7 +111,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _print(table: Table) -> None:
+def print_table(table: Table) -> None:
     """On a terminal as wide as it is, elsewhere as wide as the table."""
     from rich.console import Console
 

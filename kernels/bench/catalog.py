@@ -1,0 +1,19 @@
+"""The benchmark of each kernel, by the name of its module."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+
+from kernels import catalog
+from kernels.bench.case import Case
+
+
+def cases(stems: Sequence[str] | None = None) -> list[Case]:
+    """All cases of the kernels that are named, or of every kernel that has its module `kernels.bench.<stem>`."""
+    return [case for stem in stems or benched() for case in importlib.import_module(f"kernels.bench.{stem}").cases()]
+
+
+def benched() -> list[str]:
+    """The kernels that have a benchmark."""
+    return [stem for stem in catalog.stems() if importlib.util.find_spec(f"kernels.bench.{stem}")]
