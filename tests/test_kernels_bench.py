@@ -26,7 +26,15 @@ from kernels.bench.search import Search
 from kernels.bench.timing import Times
 from kernels.tolerances import excess
 
-WITHOUT = {"residual_layernorm", "distill_loss", "hidden_loss", "quantize_rows", "int8_gemm", "normalise"}  # so far
+WITHOUT = {
+    "residual_layernorm",
+    "distill_loss",
+    "hidden_loss",
+    "quantize_rows",
+    "int8_gemm",
+    "normalise",
+    "early_gradient",
+}
 CPU = torch.device("cpu")
 ROWS = 6
 ROOF = Roofline(copy_gb_s=4000.0, bf16_tflops=800.0, int8_tops=1600.0, datasheet_gb_s=4800.0)
