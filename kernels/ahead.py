@@ -27,8 +27,8 @@ ALIGNMENT = [["tt.divisibility", 16]]  # what the launcher tells Triton of point
 class Build:
     """One configuration of a kernel, as its launcher would ask for it.
 
-    `signature` gives the types of the arguments in order, in Triton's words ("*bf16", "i32", "fp32"), `constants` the
-    values of the constexpr ones, which come last. Pointers count as aligned to 16 bytes, as torch's allocator gives
+    `signature` gives the types of the arguments in Triton's words ("*bf16", "i32", "fp32"), `constants` the values of
+    the constexpr ones. Pointers count as aligned to 16 bytes, as torch's allocator gives
     them, unless named in `unaligned`.
     """
 
@@ -42,6 +42,7 @@ class Build:
     mma: bool = False  # tensor core instructions are expected
     unaligned: tuple[str, ...] = ()
     divisible: tuple[str, ...] = field(default=())  # integer arguments that are multiples of 16
+    oldest: int = 80  # architectures before it lack an instruction that this needs, and take the reference
 
     @classmethod
     def sized(
@@ -80,8 +81,9 @@ def compile_for(build: Build, arch: int) -> Resources:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    signature = {**build.signature, **dict.fromkeys(build.constants, "constexpr")}
-    names = list(signature)
+    types = {**build.signature, **dict.fromkeys(build.constants, "constexpr")}
+    names = list(build.kernel.arg_names)
+    signature = {name: types[name] for name in names}
     source = ASTSource(
         build.kernel,
         signature,

@@ -41,7 +41,7 @@ def compile_all(
     """Compile each of `builds` for each of `archs`; what a compiler refuses is a complaint, and no error."""
     done = []
     for build in builds:
-        for arch in archs:
+        for arch in (arch for arch in archs if arch >= build.oldest):
             done.append(_compiled(build, arch))
             if tell is not None:
                 tell(done[-1])

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from kernels import bias_gelu, distill_loss, early_gradient, residual_layernorm
+from kernels import (
+    bias_gelu,
+    bias_gelu_quantized,
+    distill_loss,
+    early_gradient,
+    quantize_rows,
+    residual_layernorm,
+    residual_layernorm_quantized,
+)
 from kernels.ahead import Build
 from kernels.tuning import Tunable
 
-MODULES = (bias_gelu, residual_layernorm, distill_loss, early_gradient)
+MODULES = (
+    bias_gelu,
+    residual_layernorm,
+    distill_loss,
+    early_gradient,
+    residual_layernorm_quantized,
+    bias_gelu_quantized,
+    quantize_rows,
+)
 
 
 def builds() -> list[Build]:

@@ -14,11 +14,30 @@ import torch
 from kernels.ahead import Build
 from kernels.dropout_mask import kept, threshold
 from kernels.layernorm_forward import NARROW, WIDE_BLOCK, load_sum
+from kernels.row_tiles import block_of
 from kernels.runtime import jit, multiprocessors, tl, triton
+from kernels.tuning import Sizes, Tunable
 
-ELEMENTS = 4096  # of a tile
 PROGRAMS = 2  # on an SM: one computes while the other's loads are under way
-WARPS = 8
+
+
+def _sizes(C: int) -> Sizes:
+    """4,096 elements a tile, 16 of a thread: beside them it keeps as many sums of dw and of db."""
+    return {"ROWS": 1 if C > NARROW else 4096 // block_of(C), "num_warps": 8, "num_stages": 2}
+
+
+def _tried(C: int) -> list[Sizes]:
+    block = WIDE_BLOCK if C > NARROW else block_of(C)
+    return [
+        {"ROWS": elements // block, "num_warps": warps, "num_stages": stages}
+        for elements in ((block,) if C > NARROW else sorted({max(each, block) for each in (2048, 4096, 8192)}))
+        for warps in (4, 8, 16)
+        for stages in (2, 3)
+        if 8 <= elements // (32 * warps) <= 32
+    ]
+
+
+BACKWARD = Tunable("residual_layernorm backward", _sizes, _tried)
 
 
 def launch(
@@ -37,8 +56,8 @@ def launch(
     """
     (count, columns), (dz, dx), (p_in, p_out, seed) = x.shape, out, dropout
     narrow = columns <= NARROW
-    block = max(triton.next_power_of_2(columns), 16) if narrow else WIDE_BLOCK
-    rows = max(ELEMENTS // block, 1) if narrow else 1
+    chosen = BACKWARD.sizes(x, C=columns)
+    block, rows = block_of(columns) if narrow else WIDE_BLOCK, chosen["ROWS"]
     tiles = triton.cdiv(count, rows)
     programs = min(tiles, PROGRAMS * multiprocessors(x.device))
     partial = torch.zeros(programs, 2, columns, dtype=torch.float32, device=x.device)
@@ -49,7 +68,8 @@ def launch(
         *(partial, count, triton.cdiv(tiles, programs), grad.stride(0), upper.stride(0), x.stride(0), other.stride(0)),
         *(threshold(max(p_in, p_out)), 1 / (1 - max(p_in, p_out)), columns, rows, block),
         *(residual is not None, grad_sum is not None, p_in > 0, p_out > 0),
-        num_warps=WARPS,
+        num_warps=chosen["num_warps"],
+        num_stages=chosen["num_stages"],
     )
     return partial.sum(dim=0)
 
@@ -149,28 +169,24 @@ def _wide_kernel(
 
 def builds(dtype: str) -> list[Build]:
     """The widths of the forward pass, one of them with dropout and one with the sum's gradient, and a wide one."""
-    return [
-        *(_build(dtype, columns) for columns in (192, 384, 768, 1024)),
-        _build(dtype, 768, drop=True),
-        _build(dtype, 768, with_sum=True),
-        _build(dtype, 8192),
-    ]
+    kinds = [(columns, False, False) for columns in (192, 384, 768, 1024, 8192)]
+    kinds += [(768, True, False), (768, False, True)]
+    return [_build(dtype, *kind, chosen) for kind in kinds for chosen in BACKWARD.committed(dtype, C=kind[0])]
 
 
-def _build(dtype: str, columns: int, drop: bool = False, with_sum: bool = False) -> Build:
+def _build(dtype: str, columns: int, drop: bool, with_sum: bool, chosen: Sizes) -> Build:
     narrow = columns <= NARROW
-    block = triton.next_power_of_2(columns) if narrow else WIDE_BLOCK
     pointers = {f"{name}_ptr": f"*{dtype}" for name in ("grad", "grad_sum", "x", "residual", "weight")}
     pointers |= {"seed_ptr": "*i64", "mean_ptr": "*fp32", "rstd_ptr": "*fp32"}
     pointers |= {"dz_ptr": f"*{dtype}", "dx_ptr": f"*{dtype}", "partial_ptr": "*fp32"}
     strides = ("grad_stride", "grad_sum_stride", "stride", "residual_stride")
     numbers = {"count": "i32", "steps": "i32", **dict.fromkeys(strides, "i32"), "dropped": "i32", "grown": "fp32"}
-    tiles = {"C": columns, "ROWS": max(ELEMENTS // block, 1) if narrow else 1, "BLOCK": block}
-    return Build(
+    flags = {"RESIDUAL": not with_sum, "SUM": with_sum, "DROP_IN": drop, "DROP_OUT": drop}
+    return Build.sized(
         f"residual_layernorm backward {dtype} C={columns}{' dropout' * drop}{' sum' * with_sum}",
         _backward_kernel if narrow else _wide_kernel,
         pointers | numbers,
-        tiles | {"RESIDUAL": not with_sum, "SUM": with_sum, "DROP_IN": drop, "DROP_OUT": drop},
-        num_warps=WARPS,
+        {"C": columns, "BLOCK": block_of(columns) if narrow else WIDE_BLOCK, **flags},
+        chosen,
         divisible=strides,
     )

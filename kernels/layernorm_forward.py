@@ -11,11 +11,13 @@ import torch
 
 from kernels.ahead import Build
 from kernels.dropout_mask import kept, threshold
-from kernels.runtime import jit, multiprocessors, tl, triton
+from kernels.row_tiles import block_of, fewer_rows, sizes, tried
+from kernels.runtime import jit, tl, triton
+from kernels.tuning import Sizes, Tunable
 
 NARROW = 4096  # columns that one program holds at once
-ELEMENTS = 4096  # of a tile: 32 of a thread, as four 128-bit loads of bf16 a tensor
 WIDE_BLOCK = 2048
+FORWARD = Tunable("residual_layernorm forward", sizes, tried)
 
 
 def launch(
@@ -30,7 +32,8 @@ def launch(
 ) -> None:
     """Fill y [M, C], the sum [M, C] if there is one, mean and rstd fp32 [M] from rows x, residual [M, C]."""
     (count, columns), (y, summed, mean, rstd) = x.shape, out
-    block, rows = tile(count, columns, x.device)
+    chosen = FORWARD.sizes(x, C=columns)
+    launched = {"num_warps": chosen["num_warps"], "num_stages": chosen["num_stages"]}
     other = x if residual is None else residual
     arguments = (
         *(x, other, weight, bias, x if seed is None else seed, y, x if summed is None else summed, mean, rstd),
@@ -38,18 +41,10 @@ def launch(
     )
     flags = residual is not None, p > 0, summed is not None
     if columns <= NARROW:
-        _forward_kernel[(triton.cdiv(count, rows),)](*arguments, rows, block, *flags)
+        rows = fewer_rows(chosen["ROWS"], count, x.device)
+        _forward_kernel[(triton.cdiv(count, rows),)](*arguments, rows, block_of(columns), *flags, **launched)
     else:
-        _wide_kernel[(count,)](*arguments, 1, WIDE_BLOCK, *flags, num_warps=8)
-
-
-def tile(count: int, columns: int, device: torch.device) -> tuple[int, int]:
-    """Columns and rows of a program: several rows where they are narrow, as long as there is work for every SM."""
-    block = max(triton.next_power_of_2(columns), 16)
-    rows = max(ELEMENTS // block, 1)
-    while rows > 1 and triton.cdiv(count, rows) < 2 * multiprocessors(device):
-        rows //= 2
-    return block, rows
+        _wide_kernel[(count,)](*arguments, 1, WIDE_BLOCK, *flags, **launched)
 
 
 @jit
@@ -66,6 +61,17 @@ def load_sum(
         at = residual_ptr + row[:, None] * residual_stride + column[None, :]
         z += tl.load(at, mask=inside, other=0.0).to(tl.float32)
     return z
+
+
+@jit
+def normalised(z, weight_ptr, bias_ptr, column, inside, eps, C: tl.constexpr):
+    """LayerNorm of whole rows z fp32 [R, BLOCK], 0 outside of them, and their statistics [R]."""
+    mean = tl.sum(z, axis=1) / C
+    off = tl.where(inside, z - mean[:, None], 0.0)
+    rstd = 1.0 / tl.sqrt_rn(tl.sum(off * off, axis=1) / C + eps)
+    weight = tl.load(weight_ptr + column, mask=column < C, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + column, mask=column < C, other=0.0).to(tl.float32)
+    return off * rstd[:, None] * weight[None, :] + bias[None, :], mean, rstd
 
 
 @jit
@@ -86,12 +92,8 @@ def _forward_kernel(
         rounded = z.to(sum_ptr.dtype.element_ty)
         tl.store(sum_ptr + at, rounded, mask=inside)
         z = rounded.to(tl.float32)
-    mean = tl.sum(z, axis=1) / C
-    off = tl.where(inside, z - mean[:, None], 0.0)
-    rstd = 1.0 / tl.sqrt_rn(tl.sum(off * off, axis=1) / C + eps)
-    weight = tl.load(weight_ptr + column, mask=column < C, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + column, mask=column < C, other=0.0).to(tl.float32)
-    tl.store(y_ptr + at, off * rstd[:, None] * weight[None, :] + bias[None, :], mask=inside)
+    y, mean, rstd = normalised(z, weight_ptr, bias_ptr, column, inside, eps, C)
+    tl.store(y_ptr + at, y, mask=inside)
     tl.store(mean_ptr + row, mean, mask=row < count)
     tl.store(rstd_ptr + row, rstd, mask=row < count)
 
@@ -142,27 +144,23 @@ def _wide_kernel(
 
 def builds(dtype: str) -> list[Build]:
     """The widths of MiniLM, ViT and BERT, one of them with dropout and one with the sum, and a wide one."""
-    return [
-        *(_build(dtype, columns, ELEMENTS // triton.next_power_of_2(columns)) for columns in (192, 384, 768, 1024)),
-        _build(dtype, 768, 4, drop=True),
-        _build(dtype, 768, 4, with_sum=True),
-        _build(dtype, 8192, 1),
-    ]
+    kinds = [(columns, False, False) for columns in (192, 384, 768, 1024, 8192)]
+    kinds += [(768, True, False), (768, False, True)]
+    return [_build(dtype, *kind, chosen) for kind in kinds for chosen in FORWARD.committed(dtype, C=kind[0])]
 
 
-def _build(dtype: str, columns: int, rows: int, drop: bool = False, with_sum: bool = False) -> Build:
+def _build(dtype: str, columns: int, drop: bool, with_sum: bool, chosen: Sizes) -> Build:
     narrow = columns <= NARROW
     pointers = {f"{name}_ptr": f"*{dtype}" for name in ("x", "residual", "weight", "bias")}
     pointers |= {"seed_ptr": "*i64", "y_ptr": f"*{dtype}", "sum_ptr": f"*{dtype}"}
     pointers |= {"mean_ptr": "*fp32", "rstd_ptr": "*fp32"}
     numbers = {"count": "i32", "stride": "i32", "residual_stride": "i32", "eps": "fp32", "dropped": "i32"}
-    block = triton.next_power_of_2(columns) if narrow else WIDE_BLOCK
-    tiles = {"C": columns, "ROWS": rows, "BLOCK": block}
-    return Build(
-        f"residual_layernorm forward {dtype} C={columns} rows={rows}{' dropout' * drop}{' sum' * with_sum}",
+    flags = {"RESIDUAL": True, "DROP": drop, "SUM": with_sum}
+    return Build.sized(
+        f"residual_layernorm forward {dtype} C={columns}{' dropout' * drop}{' sum' * with_sum}",
         _forward_kernel if narrow else _wide_kernel,
         pointers | numbers | {"grown": "fp32"},
-        tiles | {"RESIDUAL": True, "DROP": drop, "SUM": with_sum},
-        num_warps=4 if narrow else 8,
+        {"C": columns, "BLOCK": block_of(columns) if narrow else WIDE_BLOCK, **flags},
+        chosen,
         divisible=("stride", "residual_stride"),
     )

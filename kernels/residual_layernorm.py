@@ -22,6 +22,8 @@ from kernels.arguments import check_affine, check_same, rows_of
 from kernels.dropout_mask import check_dropout, draw_seed
 from kernels.runtime import runs_triton
 
+TUNABLES = (layernorm_forward.FORWARD, layernorm_backward.BACKWARD)
+
 
 def residual_layernorm(
     x: Tensor,

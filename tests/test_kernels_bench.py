@@ -31,6 +31,8 @@ WITHOUT = {
     "distill_loss",
     "hidden_loss",
     "quantize_rows",
+    "residual_layernorm_quantized",
+    "bias_gelu_quantized",
     "int8_gemm",
     "normalise",
     "early_gradient",

@@ -259,7 +259,7 @@ IN_ROW = "mask=inside, other=0.0).to(tl.float32)"
     [
         (
             layernorm_forward,
-            "_forward_kernel",
+            "normalised",
             "tl.where(inside, z - mean[:, None], 0.0)",
             "z - mean[:, None]",
             10,
