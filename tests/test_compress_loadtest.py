@@ -50,6 +50,15 @@ def test_a_rate_is_found_and_everything_that_was_tried_is_written(copy: Path, fe
     assert any(line.startswith("PASS: 20 requests/s keep errors<50%") for line in said)
 
 
+def test_a_package_that_was_not_selected_is_loaded_with_its_own_answers(copy: Path, few: None) -> None:
+    asked = Asked(EASY, repeats=1, seconds=2.0, lowest=20.0, highest=20.0, variant="teacher-int8-static")
+    assert loadtest(copy, asked, lambda _: None)
+    written = json.loads((copy / "loadtest" / "capacity-teacher-int8-static.json").read_text())
+    assert written["variant"] == "teacher-int8-static"
+    assert all(probe["outcome"] == "held" for probe in written["searches"][0]["probes"][1:])  # wrong answers would fail
+    assert "teacher-int8-static: 20.0 requests/s keep" in (copy / "report.html").read_text()
+
+
 def test_an_objective_that_nothing_keeps_ends_with_status_3(copy: Path, few: None) -> None:
     command = ["loadtest", str(copy), "--slo", "p50<0.001ms", "--repeats", "1", "--seconds", "2"]
     result = CliRunner().invoke(app, command)
@@ -64,6 +73,9 @@ def test_what_cannot_be_loaded_is_told(copy: Path) -> None:
     with pytest.raises(UserError, match="load generator ended before it had measured") as refused:
         loadtest(copy, Asked("p99<20", repeats=1))
     assert "expected as in p99<20ms" in refused.value.hint
+    with pytest.raises(UserError, match="no package 'teacher-int8'") as unknown:
+        loadtest(copy, Asked(EASY, variant="teacher-int8"))
+    assert "teacher-int8-static" in unknown.value.hint
     report = json.loads((copy / "report.json").read_text())
     (copy / "report.json").write_text(json.dumps({**report, "selected": None}))
     with pytest.raises(UserError, match="has no selection to load"):

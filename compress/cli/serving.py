@@ -86,6 +86,9 @@ def loadtest(
     body: Annotated[
         str | None, typer.Option(help="How an item is sent: json, multipart, raw. [default: raw for images]")
     ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="A package of the run that was not selected. [default: the selection]")
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, max=100, help="Searches; the lowest result counts.")] = 3,
     seconds: Annotated[
         float | None,
@@ -103,7 +106,7 @@ def loadtest(
     from compress.loadtest import Asked
     from compress.loadtest import loadtest as find_rate
 
-    if not find_rate(folder, Asked(slo, at_least, body, repeats, seconds)):
+    if not find_rate(folder, Asked(slo, at_least, body, repeats, seconds, variant=variant)):
         raise typer.Exit(NOTHING_MET)
 
 

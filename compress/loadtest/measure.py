@@ -12,16 +12,17 @@ from typing import Any
 
 from compress.environment import hardware, versions
 from compress.loadtest.generator import Generator, on_cores, split_cores
+from compress.loadtest.others import served, with_answers_of
 from compress.loadtest.search import Found, Kind, Probe, Search
 from compress.loadtest.split import Split
 from compress.loadtest.split import lines as split_lines
 from compress.report.schema import Report
-from compress.report.write import read_report
+from compress.report.write import read_report, write_report
 from compress.rundir import write_text
 from serve.errors import UserError
 from serve.launch import start
 
-RESULT = Path("loadtest") / "capacity.json"
+RESULT = Path("loadtest") / "capacity.json"  # of the selection; of others, capacity-VARIANT.json
 _SCHEMA = 1
 _BODIES = {"text": ("json",), "image": ("json", "multipart", "raw")}
 Say = Callable[[str], None]
@@ -38,6 +39,7 @@ class Asked:
     seconds: float | None = None  # of each window; None: as many as a 99th percentile needs
     lowest: float = 10.0  # requests per second at which a search begins
     highest: float = 100_000.0
+    variant: str | None = None  # None: the run's selection
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,12 @@ class Capacity:
 def loadtest(folder: Path, asked: Asked, say: Say = print) -> bool:
     """Find the highest rate at which the package that `folder` selected keeps the objective; True if it is enough.
 
+    Of another variant than the selection where `asked` names one.
+
     Written to loadtest/capacity.json in the run, with every rate that was tried. Raises UserError.
     """
     report = read_report(folder)
-    variant = selected(folder, report)
+    variant = selected(folder, report) if asked.variant is None else served(report, asked.variant)
     body = body_of(report, asked.body)
     for_server, for_generator = split_cores()
     if for_generator is None:
@@ -88,17 +92,20 @@ def loadtest(folder: Path, asked: Asked, say: Say = print) -> bool:
     found = []
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="limbeck-loadtest-")))
+        run = with_answers_of(report, variant, folder.resolve(), scratch)
         with on_cores(for_server):
             server = stack.enter_context(start(folder / "packages" / variant))
         for repeat in range(asked.repeats):
             say(f"search {repeat + 1} of {asked.repeats}")
-            generator = Generator(server.url, folder.resolve(), asked.objective, scratch, body, seed=1000 * repeat)
+            generator = Generator(server.url, run, asked.objective, scratch, body, seed=1000 * repeat)
             generator.seconds, generator.cores = asked.seconds, for_generator
             found.append(Search(telling(generator, say), asked.lowest, asked.highest).run())
     capacity = Capacity(tuple(found), asked)
-    content = {**_content(report, body, capacity), "generator_on_its_own_core": for_generator is not None}
-    write_text(folder / RESULT, json.dumps(content, indent=1) + "\n")
-    for line in [*capacity.lines(), f"written to {folder / RESULT}"]:
+    content = {**_content(report, variant, body, capacity), "generator_on_its_own_core": for_generator is not None}
+    out = folder / (RESULT if asked.variant is None else RESULT.with_stem(f"{RESULT.stem}-{variant}"))
+    write_text(out, json.dumps(content, indent=1) + "\n")
+    write_report(report, folder)  # which shows it
+    for line in [*capacity.lines(), f"written to {out}; {folder / 'report.html'} shows it"]:
         say(line)
     return capacity.passed
 
@@ -131,15 +138,14 @@ def telling(generator: Generator, say: Say) -> Callable[[float, Kind], Probe]:
     return try_rate
 
 
-def _content(report: Report, body: str, capacity: Capacity) -> dict[str, Any]:
-    assert report.selected is not None
+def _content(report: Report, variant: str, body: str, capacity: Capacity) -> dict[str, Any]:
     return {
         "schema": _SCHEMA,
         "verdict": "PASS" if capacity.passed else "FAIL",
         "requests_per_second": capacity.rate,
         "asked": asdict(capacity.asked),
-        "variant": report.selected,
-        "package_id": report.variant(report.selected).package_id,
+        "variant": variant,
+        "package_id": report.variant(variant).package_id,
         "body": body,
         "hardware": hardware(),
         "versions": versions(),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
 from compress.report import facts, svg, wording
+from compress.report.loads import Load
 from compress.report.pareto import Point, Words, pareto
 from compress.report.schema import Report, Variant
 
@@ -26,6 +28,27 @@ def by_latency(report: Report, width: float = svg.WIDE) -> Markup | None:
 def by_size(report: Report, width: float = svg.WIDE) -> Markup | None:
     """Accuracy over the bytes that decide an answer."""
     return pareto(_points(report, lambda variant: variant.size_bytes / 1e6), width, _SIZE)
+
+
+def by_rate(report: Report, loads: Sequence[Load], width: float = svg.WIDE) -> Markup | None:
+    """Accuracy over the requests a second under the objective that most of `loads` share; None below two of them.
+
+    Drawn by the time that a request takes of the machine, so that left is better here too.
+    """
+    objective, _ = Counter(load.objective for load in loads).most_common(1)[0] if loads else ("", 0)
+    rates = {load.variant: load.rate for load in loads if load.objective == objective and load.rate}
+    words = Words(
+        ident="pareto-rate",
+        title="Accuracy against requests a second",
+        across=f"Requests a second that keep {objective}; more to the left",
+        front="the most requests first",
+        tick=lambda ms: f"{1000 / ms:g}",
+    )
+    if len(rates) < 2:
+        return None
+    return pareto(
+        _points(report, lambda variant: 1000 / rates[variant.id] if variant.id in rates else None), width, words
+    )
 
 
 def _points(report: Report, cost: Callable[[Variant], float | None]) -> list[Point]:

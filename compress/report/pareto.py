@@ -7,7 +7,7 @@ scaled down.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -30,6 +30,7 @@ class Words:
     across: str = "Median latency from bytes to label, ms"
     upwards: str = "Accuracy on test, %"
     front: str = "the fastest first"
+    tick: Callable[[float], str] = "{:g}".format  # what is written beneath a tick across
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _axes(x: Scale, y: Scale, x_ticks: list[float], words: Words) -> list[Markup
         parts.append(svg.text(x.start - 8, y(tick) + 4, wording.fixed(tick, digits), "end"))
     for tick in x_ticks:
         parts.append(svg.line(x(tick), y.start, x(tick), y.start + 5, "tick"))
-        parts.append(svg.text(x(tick), y.start + 20, f"{tick:g}", "middle"))
+        parts.append(svg.text(x(tick), y.start + 20, words.tick(tick), "middle"))
     parts.append(svg.line(x.start, y.start, x.end, y.start, "base"))
     return parts
 

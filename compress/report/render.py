@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from compress.report.card import card
+from compress.report.loads import Load
 from compress.report.schema import Report
 from compress.report.view import view
 from compress.report.wording import clean
@@ -23,9 +25,9 @@ _INLINE = re.compile(r"([\\`*_\[\]~|])")
 _LINE_START = re.compile(r"^([#+\-=]|\d+[.)](?=\s|$))")
 
 
-def render_html(report: Report) -> str:
-    """The whole page, in one file that asks for nothing from the network."""
-    return _html().get_template("report.html.j2").render(view=view(report), stylesheet=_stylesheet())
+def render_html(report: Report, loads: Sequence[Load] = ()) -> str:
+    """The whole page with what was found under load, in one file that asks for nothing from the network."""
+    return _html().get_template("report.html.j2").render(view=view(report, loads), stylesheet=_stylesheet())
 
 
 def render_preview(page: Any) -> str:

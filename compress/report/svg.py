@@ -150,8 +150,8 @@ def _sign(sign: str, x: float, y: float) -> Markup:
         return tag("circle", cx=x, cy=y, r=7.0, class_="ring")
     if sign in ("better", "worse"):
         return tag("rect", x=x - 7, y=y - 4, width=14.0, height=8.0, class_=f"bar {sign}")
-    if sign == "ideal":
-        return line(x - 7, y, x + 7, y, "ideal")
+    if sign in ("ideal", "margin"):
+        return line(x - 7, y, x + 7, y, sign)
     if sign == "bin":
         return tag("circle", cx=x, cy=y, r=3.5, class_="bin")
     if sign == "box":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -10,6 +11,7 @@ from compress.report import audit, classes, evidence, facts, fronts, provenance,
 from compress.report.charts import Drop, drops, learning
 from compress.report.distributions import distributions
 from compress.report.gallery import Gallery, gallery
+from compress.report.loads import Load, load_curve, split_table
 from compress.report.reference import Reference, reference
 from compress.report.refits import refit_note
 from compress.report.reliability import calibration
@@ -41,6 +43,7 @@ class View:
     summary: Table
     pareto: Chart | None
     pareto_size: Chart | None
+    pareto_rate: Chart | None
     drops: Chart | None
     controls: Table | None
     other_controls: list[str]
@@ -54,6 +57,7 @@ class View:
     gallery: Gallery | None
     exemplars: Table | None
     groups: Table | None
+    loads: list[tuple[str, Chart | None, Table | None]]  # what was found, how, and where the time went
     latencies: Chart | None
     latency: Table | None
     parity: Table
@@ -75,7 +79,8 @@ class View:
     stages: Table | None
 
 
-def view(report: Report) -> View:
+def view(report: Report, loads: Sequence[Load] = ()) -> View:
+    """`loads` are the load tests of the run's packages."""
     return View(
         name=wording.short(report.run.name, 80),
         task=report.task,
@@ -88,6 +93,7 @@ def view(report: Report) -> View:
         variants=evidence.variants_table(report),
         summary=evidence.summary_table(report),
         pareto=_chart(fronts.by_latency(report), fronts.by_latency(report, svg.NARROW)),
+        pareto_rate=_chart(fronts.by_rate(report, loads), fronts.by_rate(report, loads, svg.NARROW)),
         pareto_size=_chart(fronts.by_size(report), fronts.by_size(report, svg.NARROW)),
         drops=_drops(report),
         controls=evidence.controls_table(report),
@@ -102,6 +108,7 @@ def view(report: Report) -> View:
         gallery=gallery(report),
         exemplars=audit.exemplar_table(report),
         groups=audit.group_table(report),
+        loads=[(one.title, _chart(load_curve(one), load_curve(one, svg.NARROW)), split_table(one)) for one in loads],
         latencies=_chart(distributions(report), distributions(report, svg.NARROW)),
         latency=evidence.latency_table(report),
         parity=evidence.parity_table(report),

@@ -10,6 +10,7 @@ import numpy as np
 
 from compress.predictions import read_scores
 from compress.report.cards import write_cards
+from compress.report.loads import read_loads
 from compress.report.render import render_html, render_markdown, render_model_card
 from compress.report.schema import Report
 from compress.rundir import write_text
@@ -17,12 +18,13 @@ from serve.errors import UserError
 from train.data import Data
 
 REPORT_JSON = "report.json"
+PAYLOADS = Path("loadtest") / "payloads.json"
 _PAYLOADS = 256
 
 
 def write_report(report: Report, folder: Path) -> None:
     """report.html, report.md and MODEL_CARD.md, then report.json: a server that finds it finds the others whole."""
-    write_text(folder / "report.html", render_html(report))
+    write_text(folder / "report.html", render_html(report, read_loads(report, folder)))
     write_text(folder / "report.md", render_markdown(report))
     write_text(folder / "MODEL_CARD.md", render_model_card(report))
     write_cards(report, folder)
@@ -51,6 +53,7 @@ def write_payloads(report: Report, data: Data, folder: Path) -> None:
     rows = np.random.default_rng(report.run.seed).permutation(len(items))[:_PAYLOADS].tolist()
     payloads = [
         {
+            "row": row,
             "input": _as_json(items.content[row], report.task),
             "label": data.classes[int(answers[row].argmax())],
             "score": float(answers[row].max()),
@@ -58,8 +61,8 @@ def write_payloads(report: Report, data: Data, folder: Path) -> None:
         for row in rows
     ]
     content = {"model_id": chosen.package_id, "task": report.task, "items": payloads}
-    (folder / "loadtest").mkdir(exist_ok=True)
-    write_text(folder / "loadtest" / "payloads.json", json.dumps(content) + "\n")
+    (folder / PAYLOADS).parent.mkdir(exist_ok=True)
+    write_text(folder / PAYLOADS, json.dumps(content) + "\n")
 
 
 def _as_json(item: bytes, task: str) -> str:
