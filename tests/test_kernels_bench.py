@@ -27,8 +27,6 @@ from kernels.bench.timing import Times
 from kernels.tolerances import excess
 
 WITHOUT = {
-    "residual_layernorm",
-    "distill_loss",
     "hidden_loss",
     "quantize_rows",
     "residual_layernorm_quantized",
@@ -38,6 +36,7 @@ WITHOUT = {
     "early_gradient",
 }
 CPU = torch.device("cpu")
+ASKED = (("forward", 1536), ("forward", 3072), ("backward", 1536))
 ROWS = 6
 ROOF = Roofline(copy_gb_s=4000.0, bf16_tflops=800.0, int8_tops=1600.0, datasheet_gb_s=4800.0)
 CASES = {case.title: case for case in cases()}
@@ -278,6 +277,15 @@ def test_each_bucket_is_searched_once_and_not_when_the_time_is_over(folder: Path
     late = iter([0.0, 0.0, *[9.0] * 99])
     found = replace(search(timer), clock=lambda: next(late)).one(GELU, GELU.tunes[0])
     assert found.tried == 3
+
+
+def test_each_has_an_equal_share_of_the_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = []
+    monkeypatch.setattr(Search, "one", lambda self, case, tunable: shares.append(self.deadline))
+    now = iter([0.0, 3.0, 4.0])  # the first took longer than its share
+    three = replace(search(BySizes({}, 1.0)), deadline=6.0, clock=lambda: next(now))
+    list(three.all(CASES[f"bias_gelu {name} bf16 C={width}"] for name, width in ASKED))
+    assert shares == [2.0, 4.5, 6.0]
 
 
 # the commands

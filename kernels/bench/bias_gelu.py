@@ -45,7 +45,7 @@ def _backward(columns: int, rows: int) -> Case:
         moved=lambda inputs: 3 * inputs[0].nbytes,  # x and dy are read, dx written
         mode="backward",
         leaves=(0, 1),
-        summed_rows=True,
+        sums=(1,),
         targets=(Target("roof", 0.75), Target(EAGER, 1.0)),
         tunes=(module.BACKWARD,),
         dimensions=(("C", columns),),

@@ -48,12 +48,13 @@ class Case:
     mode: Mode = "forward"
     leaves: tuple[int, ...] = ()  # the inputs that get gradients
     summed: int = 1  # the longest sum whose error the tolerance must allow for
-    summed_rows: bool = False  # a gradient sums over all rows besides
+    sums: tuple[int, ...] = ()  # the places of outputs that are sums over all rows besides
     roof: Roof = "copy"
     targets: tuple[Target, ...] = ()
     liger: Callable[[], Function] | None = None  # imports Liger, and gives what computes the same
     others: tuple[tuple[str, Function], ...] = ()  # further contenders by name
     seen: Callable[[Any], Sequence[Tensor]] | None = None  # what of the outputs is compared
+    fixed: bool = False  # its inputs are of no other dtype
     tolerated: float = 1.0  # multiples of the usual tolerance: quantized outputs differ by a step
     tunes: tuple[Tunable, ...] = ()
     dimensions: tuple[tuple[str, int], ...] = ()  # by which its tunables are asked
@@ -100,9 +101,8 @@ def error(case: Case, found: Any, right: list[Tensor]) -> float:
     mine = outputs(case, found)
     if len(mine) != len(right):
         return float("inf")
-    rows = case.rows if case.summed_rows else 1
-    worst = max(excess(each, other, case.summed * rows) for each, other in zip(mine, right, strict=True))
-    return worst / case.tolerated
+    terms = [case.summed * (case.rows if place in case.sums else 1) for place in range(len(mine))]
+    return max(map(excess, mine, right, terms)) / case.tolerated
 
 
 def outputs(case: Case, found: Any) -> list[Tensor]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -38,17 +39,19 @@ class Search:
     deadline: float
     clock: Callable[[], float] = time.monotonic
     rows: int | None = None  # None: the case's
-    seen: set[tuple[str, str, str]] = field(default_factory=set)
 
     def all(self, cases: Iterable[Case]) -> Iterator[Found]:
-        """Each tunable at each bucket of shapes once, until the time is over."""
-        for case in cases:
-            for tunable in case.tunes:
-                key = tunable.op, TRITON_NAMES[case.dtype], bucket(dict(case.dimensions))
-                if key in self.seen or self.clock() > self.deadline:
-                    continue
-                self.seen.add(key)
-                yield self.one(case, tunable)
+        """Each tunable at each bucket of shapes once, until the time is over, of which each has an equal share."""
+        asked = {
+            (tunable.op, TRITON_NAMES[case.dtype], bucket(dict(case.dimensions))): (case, tunable)
+            for case in cases
+            for tunable in case.tunes
+        }
+        for left, (case, tunable) in zip(range(len(asked), 0, -1), asked.values(), strict=True):
+            now = self.clock()
+            if now > self.deadline:
+                return
+            yield replace(self, deadline=now + (self.deadline - now) / left).one(case, tunable)
 
     def one(self, case: Case, tunable: Tunable) -> Found:
         """Raises ValueError where even the heuristic's sizes give a wrong result."""
@@ -61,7 +64,9 @@ class Search:
         run = runner(case, case.ours, inputs)
         medians: dict[str, tuple[float, Sizes]] = {}
         refused: dict[str, str] = {}
-        tried = [heuristic, *(each for each in tunable.candidates(**dimensions) if each != heuristic)]
+        others = [each for each in tunable.candidates(**dimensions) if each != heuristic]
+        random.Random(0).shuffle(others)  # where the time is over early, it has looked everywhere a little
+        tried = [heuristic, *others]
         for sizes in tried:
             if medians and self.clock() > self.deadline:
                 break

@@ -47,13 +47,13 @@ def steps(out: Path) -> list[Step]:
     python, limbeck = (sys.executable,), (sys.executable, "-m", "compress", "kernels")
     tests = "tests/test_kernels_gpu.py"
     return [
-        Step("tests", (*python, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", tests), 110, tests),
-        Step("tune", (*limbeck, "tune", "--seconds", "85", "--copy-to", str(out / "tuned")), 100),
-        Step("bench", (*limbeck, "bench", "--seconds", "130", "--out", str(out / "bench.json")), 150),
+        Step("tests", (*python, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", tests), 150, tests),
+        Step("tune", (*limbeck, "tune", "--seconds", "65", "--copy-to", str(out / "tuned")), 80),
+        Step("bench", (*limbeck, "bench", "--seconds", "110", "--out", str(out / "bench.json")), 135),
         Step(
             "end to end",
             (*python, "-m", "benchmarks.kernels_step", "--out", str(out / "step.json")),
-            60,
+            50,
             "benchmarks/kernels_step.py",
         ),
     ]

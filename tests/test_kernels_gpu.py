@@ -1,0 +1,146 @@
+"""The GPU lane: TRITON_INTERPRET=0 pytest -m gpu tests/test_kernels_gpu.py. Bounded by `limbeck kernels gpu`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import kernels_gpu_checks as check
+import pytest
+import torch
+
+from kernels import bias_gelu, distill_loss, residual_layernorm, runtime
+from kernels.bench.case import Case
+from kernels.bench.catalog import cases
+
+HERE = torch.cuda.is_available() and not runtime.interprets()
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not HERE, reason="needs an NVIDIA GPU, and TRITON_INTERPRET=0"),
+]
+GPU = torch.device("cuda", 0)
+CASES = {case.title: case for case in cases()}
+FIRST = list({(case.kernel, case.mode): title for title, case in reversed(CASES.items())}.values())
+ODD_ROWS = 4099  # no multiple of any tile
+FAR_ELEMENTS = 2**31
+
+
+@pytest.fixture(autouse=True)
+def alive() -> Iterator[None]:
+    """What a kernel did wrong shows at the latest here, in the test that did it."""
+    yield
+    torch.cuda.synchronize()
+
+
+def test_the_kernels_are_what_runs_here() -> None:
+    assert runtime.why_not(GPU) is None
+
+
+@pytest.mark.parametrize("title", CASES)
+def test_parity_for_an_odd_number_of_rows(title: str) -> None:
+    check.parity(CASES[title], CASES[title].dtype, ODD_ROWS, GPU)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("title", [title for title in FIRST if not CASES[title].fixed])
+def test_parity_in_other_dtypes(title: str, dtype: torch.dtype) -> None:
+    check.parity(CASES[title], dtype, ODD_ROWS, GPU)
+
+
+@pytest.mark.parametrize("title", CASES)
+def test_parity_at_the_size_that_is_measured(title: str) -> None:
+    case = CASES[title]
+    if torch.cuda.mem_get_info()[0] < 60e9:
+        pytest.skip("the fp64 reference needs 60 GB")
+    check.parity(case, case.dtype, case.rows, GPU)
+
+
+@pytest.mark.parametrize("title", FIRST)
+def test_rows_beyond_2_31_elements(title: str) -> None:
+    case = CASES[title]
+    rows = FAR_ELEMENTS // _columns(case) + 2 * check.LAST
+    if torch.cuda.mem_get_info()[0] < 24 * FAR_ELEMENTS:  # inputs made in fp32, inputs, outputs and what autograd keeps
+        pytest.skip("needs 52 GB")
+    check.far_rows(case, rows, GPU)
+
+
+@pytest.mark.parametrize("title", FIRST)
+def test_one_graph_with_inductor(title: str) -> None:
+    check.same_compiled(CASES[title], ODD_ROWS, GPU)
+
+
+@contextlib.contextmanager
+def no_waiting() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("title", CASES)
+def test_the_host_never_waits(title: str) -> None:
+    check.quiet(CASES[title], ODD_ROWS, GPU, no_waiting)
+
+
+def test_the_guard_sees_a_wait() -> None:
+    with pytest.raises(RuntimeError, match="synchroniz"), no_waiting():
+        torch.ones(1, device=GPU).item()
+
+
+@pytest.mark.parametrize("title", [title for title, case in CASES.items() if case.mode == "forward"])
+def test_a_captured_graph_replays_it(title: str) -> None:
+    case = CASES[title]
+    inputs = case.make(ODD_ROWS, GPU)
+    with torch.no_grad():
+        expected = case.ours(*inputs)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            found = case.ours(*inputs)
+    graph.replay()
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_opcheck() -> None:
+    def leaf(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device=GPU, requires_grad=True)
+
+    labels = torch.tensor([1, -100, 4], device=GPU)
+    settings = 2.0, 0.5, 0.5, 0.1, -100, True
+    torch.library.opcheck(distill_loss._forward, (leaf(3, 5), torch.randn(3, 5, device=GPU), labels, *settings))
+    layer = leaf(3, 40), leaf(3, 40), leaf(40), leaf(40)
+    torch.library.opcheck(residual_layernorm._forward, (*layer, 1e-5, 0.0, None))
+    y = bias_gelu.bias_gelu(leaf(3, 40), leaf(40))
+    y.sum().backward()  # a gradient of stride 0
+
+
+def test_a_label_out_of_range_reads_nothing_and_makes_the_loss_nan() -> None:
+    logits = torch.randn(5, 10, device=GPU, requires_grad=True)
+    labels = torch.tensor([0, 1, 2**40, -7, 9], device=GPU)
+    found = distill_loss.distill_loss(logits, logits.detach(), labels, 2.0)
+    found.loss.backward()
+    assert found.loss.isnan()
+    assert logits.grad is not None
+    assert logits.grad.isnan().any(dim=1).tolist() == [False, False, True, True, False]
+
+
+def test_dropout_is_the_same_here_and_on_a_cpu() -> None:
+    x, weight, bias = torch.randn(33, 768), torch.rand(768), torch.rand(768)
+    seed, layer = torch.tensor([1234]), residual_layernorm.residual_layernorm
+    here, there = (
+        layer(*(each.to(device) for each in (x, x, weight, bias)), 1e-5, 0.3, seed.to(device))
+        for device in (GPU, torch.device("cpu"))
+    )  # fmt: skip
+    torch.testing.assert_close(here.cpu(), there, rtol=1e-4, atol=1e-4)
+
+
+def test_any_layout() -> None:
+    whole = torch.randn(64, 2 * 100, device=GPU)
+    bias = torch.randn(100, device=GPU)
+    for x in (whole[:, :100], whole[:, 1:101], whole[:, ::2], torch.randn(100, 64, device=GPU).t()):
+        exact = torch.nn.functional.gelu(x.double() + bias.double())
+        torch.testing.assert_close(bias_gelu.bias_gelu(x, bias).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def _columns(case: Case) -> int:
+    return int(case.make(1, torch.device("cpu"))[0].shape[-1])
