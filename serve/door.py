@@ -46,13 +46,18 @@ class Door:
         self._letting_go = letting_go
         self._refusal = RawError(full())
 
+    @property
+    def full(self) -> bool:
+        """Whether `refuse` may refuse at all: asked first, of every request."""
+        gate: Gate | None = self._state.get("gate")
+        return gate is not None and gate.full
+
     def refuse(self, url: bytes, headers: Headers, default_headers: Headers) -> bytes | None:
         """The whole answer to a POST of which nothing but this is read; None: let it in, and have it answered there.
 
         A refusal is counted and logged as any other.
         """
-        gate: Gate | None = self._state.get("gate")
-        if gate is None or not gate.full or self._letting_go():
+        if not self.full or self._letting_go():
             return None
         engine = self._engine(url)
         if engine is None or (self._tokens and self._tokens.refusal("", headers)):

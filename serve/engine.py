@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from serve.answers import Answer, Namer, Prepared, error_item, refusal, to_json
 from serve.batching import Batcher, Outcome, check_batching, compute_each
 from serve.bodies import BODIES, Query, parse_query, shown
+from serve.brief import Brief
 from serve.errors import InputError, RequestError
 from serve.images import MAX_PIXELS
 from serve.limits import Limits
@@ -53,6 +54,8 @@ class Engine:
         check_batching(predictor.package)
         threads = pool_size(serving)
         self._pool = Pool(threads, "classify")
+        # Where there are two threads, they are to share the work; and a few bytes can be an image of many pixels.
+        self._brief = Brief(threads == 1 and self.task == "text" and serving.max_batch == 1)
         self._batcher: Batcher | None = None
         if serving.max_batch > 1:
             self._batcher = Batcher(
@@ -108,8 +111,15 @@ class Engine:
     def _default_top_k(self) -> int:
         return min(DEFAULT_TOP_K, len(self.labels))
 
-    async def respond(self, headers: Mapping[bytes, bytes], query_string: bytes, body: bytes) -> Answer:
-        """The answer to a request. Parsing, decoding and the model run in a thread, so health checks are answered.
+    async def respond(
+        self,
+        headers: Mapping[bytes, bytes],
+        query_string: bytes,
+        body: bytes,
+        alone: Callable[[], bool] = lambda: False,
+    ) -> Answer:
+        """The answer to a request. Parsing, decoding and the model run in a thread, so health checks are answered;
+        where no other request is inside, which `alone` says, and it takes a few milliseconds, here.
 
         Raises RequestError. If the caller gives up waiting, the work ends at its next input.
         """
@@ -123,11 +133,13 @@ class Engine:
 
         def whole() -> Answer:
             question = ask()
-            return self._reply(question, self._compute(question, abandoned))
+            answer = self._reply(question, self._compute(question, abandoned))
+            self._brief.took(stopwatch.worked)
+            return answer
 
         try:
             if self._batcher is None:
-                return await self._pool.run(whole)
+                return whole() if await self._brief.alone(body, alone) else await self._pool.run(whole)
             question = await self._pool.run(ask)
             batched = await asyncio.wrap_future(self._batcher.submit(question.rows))
             stopwatch.lap("compute", batched.computed_s, rest="queue")

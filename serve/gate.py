@@ -29,6 +29,10 @@ class Gate:
         """The next to enter is refused."""
         return self._inside >= self._capacity
 
+    def alone(self) -> bool:
+        """No more than one request is inside."""
+        return self._inside <= 1
+
     def enter(self) -> _Visit:
         """To be used as `with`. Raises RequestError: 429 at once when full, 504 when the time is up."""
         if self.full:

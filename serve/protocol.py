@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
 
 import httptools
 import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serve.door import Door
 from serve.errors import RequestError
-from serve.headers import Headers, request_id_of
+from serve.headers import request_id_of
 from serve.limits import Limits
 from serve.raw import RawError
 
@@ -41,14 +41,12 @@ _FULL = (503, "too_many_connections", "the server has as many connections as it 
 _DROPPED = (b"connection", b"upgrade", b"http2-settings")  # of a request that offers to speak something else
 
 Refusal = tuple[int, str, str, str]
-# The whole answer to a POST, by its address, its headers and those that uvicorn adds; None: ask the application.
-Refuse = Callable[[bytes, Headers, Headers], bytes | None]
 
 
-def install(limits: Limits, refuse: Refuse | None = None) -> None:
+def install(limits: Limits, door: Door | None = None) -> None:
     """Make this the protocol of the servers that this process starts; BentoML starts uvicorn with its default."""
     BoundedProtocol.limits = limits
-    BoundedProtocol.refuse = staticmethod(refuse) if refuse else None
+    BoundedProtocol.door = door
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{BoundedProtocol.__name__}"
     _allow_files(limits.max_connections + 128)
 
@@ -68,7 +66,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
     limits = Limits()
-    refuse: Refuse | None = None
+    door: Door | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._refusal: Refusal = _NOT_HTTP  # what the parser's next error means
@@ -162,14 +160,16 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def _turn_away(self) -> bool:
-        """Answer a request without asking the application, where `refuse` says so and nothing else is to be heeded."""
+        """Answer a request without asking the application, where the door says so and nothing else is to be heeded."""
+        if self.door is None or not self.door.full:
+            return False
         parser = self.parser
         plain = self.idle and parser.get_method() == b"POST" and parser.get_http_version() == "1.1"
-        if self.refuse is None or not plain or not parser.should_keep_alive() or parser.should_upgrade():
+        if not plain or not parser.should_keep_alive() or parser.should_upgrade():
             return False
         if self.expect_100_continue or self.flow.write_paused or self.access_log or self.transport.is_closing():
             return False
-        answer = self.refuse(self.url, self.headers, self.server_state.default_headers)
+        answer = self.door.refuse(self.url, self.headers, self.server_state.default_headers)
         if answer is None:
             return False
         self._turned_away, self._idle_since = True, self.loop.time()

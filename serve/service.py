@@ -33,6 +33,7 @@ from serve.models import Models, check_models
 from serve.package import read_serving
 from serve.protocol import install
 from serve.routes import Addresses, Routes
+from serve.tally import InFlight
 from serve.tokens import Tokens, exposure
 from serve.worker import Worker
 
@@ -82,7 +83,7 @@ class _EdgedService(bentoml.Service):
         routes = Routes(super().to_asgi(is_main), _STATE, access_log, _PAGE)
         worker = Worker(Edge(routes, Addresses(_ADMIN, _PAGE), TOKENS), _DRAIN_S)
         door = Door(_STATE, routes.tally, TOKENS, access_log, lambda: worker.letting_go)
-        install(LIMITS, door.refuse)  # the worker is about to start uvicorn
+        install(LIMITS, door)  # the worker is about to start uvicorn
         return worker
 
 
@@ -108,7 +109,7 @@ class Classifier:
     def __init__(self) -> None:
         self.models = Models(LIMITS, lambda engine: set_up(LOG_FORMAT, engine.model_id))
         capacity = math.ceil(LIMITS.max_concurrency / _workers())
-        gate = Gate(capacity, LIMITS.request_seconds, instruments().inside.inc)
+        gate = Gate(capacity, LIMITS.request_seconds, InFlight(instruments().inside.inc).moved)
         _STATE.update(models=self.models.registry, gate=gate)
         if self.models.admin is not None:
             _STATE["admin"] = self.models.admin

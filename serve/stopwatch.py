@@ -31,6 +31,11 @@ class Stopwatch:
             self.laps[rest] = self.laps.get(rest, 0.0) + passed - own
         self._last = now
 
+    @property
+    def worked(self) -> float:
+        """Seconds that the laps so far spent on the request itself, and not on its waiting."""
+        return sum(seconds for phase, seconds in self.laps.items() if phase != "queue")
+
     def stop(self) -> None:
         """To be called once. What no lap claimed is overhead."""
         self.total = time.perf_counter() - self._started

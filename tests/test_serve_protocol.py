@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 
 import serve.protocol as protocol
 from serve.limits import Limits
-from serve.protocol import BoundedProtocol, Refuse
+from serve.protocol import BoundedProtocol
 
 LIMITS = Limits(max_connections=4, head_seconds=1, request_seconds=1)
 
@@ -72,8 +72,8 @@ async def _answers(reader: asyncio.StreamReader, most: int = 100) -> list[tuple[
 
 
 @asynccontextmanager
-async def _server(limits: Limits, refuse: Refuse | None) -> AsyncIterator[Server]:
-    kind = type("Bounded", (BoundedProtocol,), {"limits": limits, "refuse": staticmethod(refuse) if refuse else None})
+async def _server(limits: Limits, door: Any) -> AsyncIterator[Server]:
+    kind = type("Bounded", (BoundedProtocol,), {"limits": limits, "door": door})
     config, state = uvicorn.Config(_echo, timeout_keep_alive=0, log_config=None), ServerState()
     loop = asyncio.get_running_loop()
     listening = await loop.create_server(lambda: kind(config, state, {}, loop), "127.0.0.1", 0)
@@ -90,11 +90,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Runs `talk(server)`, on an event loop and a server of its own."""
     monkeypatch.setattr(protocol, "_LOOKS_S", 0.05)
 
-    def run(
-        talk: Callable[[Server], Coroutine[Any, Any, Any]], limits: Limits = LIMITS, refuse: Refuse | None = None
-    ) -> Any:
+    def run(talk: Callable[[Server], Coroutine[Any, Any, Any]], limits: Limits = LIMITS, door: Any = None) -> Any:
         async def whole() -> Any:
-            async with _server(limits, refuse) as server:
+            async with _server(limits, door) as server:
                 return await asyncio.wait_for(talk(server), 20)
 
         return asyncio.run(whole())
@@ -264,9 +262,13 @@ def _post(body: bytes, path: bytes = b"/", headers: bytes = b"") -> bytes:
     return b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % len(body) + headers + b"\r\n" + body
 
 
-def _at_full(url: bytes, headers: Any, default_headers: Any) -> bytes | None:
-    """Refuses what is asked of /full."""
-    return b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 2\r\n\r\n{}" if url == b"/full" else None
+class Full:
+    """A door that refuses what is asked of /full."""
+
+    full = True
+
+    def refuse(self, url: bytes, headers: Any, default_headers: Any) -> bytes | None:
+        return b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 2\r\n\r\n{}" if url == b"/full" else None
 
 
 def test_what_is_turned_away_keeps_its_connection_and_its_body_is_nobodys(run: Callable[..., Any]) -> None:
@@ -283,7 +285,7 @@ def test_what_is_turned_away_keeps_its_connection_and_its_body_is_nobodys(run: C
         writer.close()
         return answers, server.state.total_requests
 
-    answers, total = run(talk, refuse=_at_full)
+    answers, total = run(talk, door=Full())
     # The last two are pipelined behind one that is under way: the application has them.
     assert [(status, body.get("size")) for status, body in answers] == [(429, None), (200, 3), (200, 0), (200, 4)]
     assert total == 4
@@ -307,7 +309,7 @@ def test_what_is_no_plain_post_is_never_turned_away_by_the_protocol(run: Callabl
         writer.close()
         return answer
 
-    assert b"HTTP/1.1 200 OK" in run(talk, refuse=_at_full)
+    assert b"HTTP/1.1 200 OK" in run(talk, door=Full())
 
 
 def test_one_who_offers_another_protocol_is_turned_away_as_well(run: Callable[..., Any]) -> None:
@@ -318,7 +320,7 @@ def test_one_who_offers_another_protocol_is_turned_away_as_well(run: Callable[..
         writer.close()
         return [(status, body.get("size")) for status, body in answers]
 
-    assert run(talk, refuse=_at_full) == [(429, None), (200, 4)]
+    assert run(talk, door=Full()) == [(429, None), (200, 4)]
 
 
 def test_a_body_that_is_refused_and_never_ends_ends_its_connection(run: Callable[..., Any]) -> None:
@@ -333,4 +335,4 @@ def test_a_body_that_is_refused_and_never_ends_ends_its_connection(run: Callable
                 return True
         return False
 
-    assert run(talk, refuse=_at_full)
+    assert run(talk, door=Full())

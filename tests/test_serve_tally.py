@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from serve.answers import Answer
 from serve.metrics import ModelMetrics
 from serve.stopwatch import PHASES, Stopwatch
-from serve.tally import LATEST_S, Tally
+from serve.tally import LATEST_S, InFlight, Tally
 
 
 def value(name: str, **labels: str) -> float | None:
@@ -91,3 +91,23 @@ def test_the_time_of_a_request_ends_when_it_is_answered_not_when_it_is_counted()
     total = asyncio.run(serve())
     assert total > 0
     assert value("limbeck_request_seconds_sum", model="timed") == pytest.approx(total)
+
+
+def test_how_many_are_inside_is_told_soon_and_not_each_time() -> None:
+    told: list[int] = []
+
+    async def scenario() -> None:
+        inside = InFlight(told.append)
+        for _ in range(50):
+            inside.moved(1)
+            inside.moved(-1)
+        inside.moved(1)
+        inside.moved(1)
+        assert told == []
+        await asyncio.sleep(2 * LATEST_S)
+        assert told == [2]
+        inside.moved(-2)
+        await asyncio.sleep(2 * LATEST_S)
+
+    asyncio.run(scenario())
+    assert told == [2, -2]
