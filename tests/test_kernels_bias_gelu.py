@@ -1,24 +1,30 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from kernel_cases import COLUMNS, ROWS, close, interpreter, strided, transposed
+from planted_bugs import plant
 
 from kernels import bias_gelu as module
 from kernels.bias_gelu import bias_gelu, reference
+from kernels.gelu import APPROXIMATIONS
 from kernels.runtime import interpreted
 
 pytestmark = interpreter
 
 
-def both(x: torch.Tensor, bias: torch.Tensor, grad: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def both(
+    x: torch.Tensor, bias: torch.Tensor, grad: torch.Tensor, approximate: str = "none"
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """y, dx, db by the kernels in the interpreter, and by autograd in fp64."""
     with interpreted():
         mine = [leaf.detach().requires_grad_() for leaf in (x, bias)]
-        y = bias_gelu(*mine)
+        y = bias_gelu(*mine, approximate)
         y.backward(grad)
     exact = [leaf.detach().double().requires_grad_() for leaf in (x, bias)]
-    expected = torch.nn.functional.gelu(exact[0] + exact[1])
+    expected = torch.nn.functional.gelu(exact[0] + exact[1], approximate=approximate)
     expected.backward(grad.double())
     return [y, *(leaf.grad for leaf in mine)], [expected, *(leaf.grad for leaf in exact)]
 
@@ -39,6 +45,23 @@ def test_half_precision_is_read_and_written_and_never_summed_in(dtype: torch.dty
     for tensor, exact, summed in zip(found, expected, (1, 1, 33), strict=True):
         assert tensor.dtype == dtype
         close(tensor, exact, summed)
+
+
+@pytest.mark.parametrize("columns", [10, 1000])
+def test_tanh_instead_of_erf(columns: int) -> None:
+    torch.manual_seed(columns)
+    x = torch.randn(33, columns) * 3
+    found, expected = both(x, torch.randn(columns), torch.randn(33, columns), "tanh")
+    for tensor, exact, summed in zip(found, expected, (2, 4, 33), strict=True):
+        close(tensor, exact, summed)
+
+
+def test_a_bias_of_fp32_beside_half_precision() -> None:
+    torch.manual_seed(0)
+    found, expected = both(torch.randn(9, 50).half(), torch.randn(50), torch.randn(9, 50).half())
+    assert [tensor.dtype for tensor in found] == [torch.float16, torch.float16, torch.float32]
+    for tensor, exact in zip(found, expected, strict=True):
+        torch.testing.assert_close(tensor.double(), exact, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("layout", [strided, transposed])
@@ -81,10 +104,11 @@ def test_opcheck_and_gradcheck() -> None:
         torch.randn(3, 5, dtype=torch.float64, requires_grad=True),
         torch.randn(5, dtype=torch.float64, requires_grad=True),
     )
-    torch.autograd.gradcheck(bias_gelu, (x, bias))
+    for approximate in APPROXIMATIONS:
+        torch.autograd.gradcheck(lambda *tensors: bias_gelu(*tensors, approximate), (x, bias))  # noqa: B023
     single = tuple(torch.randn(*shape, requires_grad=True) for shape in ((3, 5), (5,)))
     with interpreted():
-        torch.library.opcheck(module._forward, single)
+        torch.library.opcheck(module._forward, (*single, "tanh"))
 
 
 def test_compiled_whole_and_exported() -> None:
@@ -104,10 +128,32 @@ def test_compiled_whole_and_exported() -> None:
     ("x", "bias", "said"),
     [
         (torch.zeros(2, 3), torch.zeros(4), r"x is \(2, 3\) and bias \(4,\)"),
-        (torch.zeros(2, 3), torch.zeros(3).half(), "x is float32 and bias float16"),
+        (torch.zeros(2, 3), torch.zeros(3).half(), "x is float32 on cpu and bias float16 on cpu"),
         (torch.zeros(2, 3).int(), torch.zeros(3).int(), "x is int32: expected one of"),
     ],
 )
 def test_what_does_not_fit_is_refused(x: torch.Tensor, bias: torch.Tensor, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         bias_gelu(x, bias)
+
+
+def test_another_approximation_is_refused() -> None:
+    with pytest.raises(ValueError, match="approximate is 'erf': expected one of"):
+        bias_gelu(torch.zeros(2, 3), torch.zeros(3), "erf")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "right", "wrong"),
+    [
+        ("_forward_kernel", "+ bias[None, :]", ""),
+        ("_backward_kernel", "total += tl.sum(tl.where(inside, du, 0.0), axis=0)", "total += 0.0"),
+        ("_backward_kernel", "tl.where(inside, du, 0.0)", "tl.where(inside, du, 1.0)"),
+        ("_backward_kernel", "u += bias[None, :]", ""),
+    ],
+)
+def test_a_planted_bug_is_found(
+    kernel: str, right: str, wrong: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plant(monkeypatch, tmp_path, module, kernel, right, wrong)
+    with pytest.raises(AssertionError):
+        test_it_is_gelu_of_the_sum_and_its_gradients(3, 10)
