@@ -12,7 +12,8 @@ from kernels import distill_loss as module
 from kernels.bench.case import COMPILE, Case, Inputs, Target
 from kernels.distill_loss_kernels import IN_REGISTERS, IN_ROWS, IN_SWEEPS
 
-TEMPERATURE, ALPHA, BETA = 2.0, 0.5, 0.5
+TEMPERATURE = 2.0
+ALPHA = BETA = 50.0  # so large that gradients are not small beside the tolerance
 
 
 def cases() -> list[Case]:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from kernels import residual_layernorm as module
 from kernels.bench.case import COMPILE, EAGER, Case, Inputs, Target
+from kernels.layernorm_backward import BACKWARD
+from kernels.layernorm_forward import FORWARD
 
 EPS = 1e-12  # BERT's
 
@@ -51,6 +53,8 @@ def _forward(columns: int, rows: int) -> Case:
         summed=columns,
         targets=(Target("roof", 0.88), Target(COMPILE, 0.98)),
         liger=_liger,
+        tunes=(FORWARD,),
+        dimensions=(("C", columns),),
     )
 
 
@@ -69,6 +73,8 @@ def _backward(columns: int, rows: int) -> Case:
         sums=(2, 3),
         targets=(Target("roof", 0.75), Target(EAGER, 1.0)),
         liger=_liger,
+        tunes=(BACKWARD,),
+        dimensions=(("C", columns),),
     )
 
 
