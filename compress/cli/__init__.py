@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from compress.cli import data, kernels, kernels_gpu, serving, shipping
-from compress.cli.shared import BUG, DONE, NOTHING_MET, STOPPED, USER_ERROR, Debug, RunFolder
+from compress.cli import cleaning, data, kernels, kernels_gpu, serving, shipping
+from compress.cli.complete import recipes, runs
+from compress.cli.shared import BUG, DONE, NOTHING_MET, STOPPED, USER_ERROR, Debug, RecipeFile, RunFolder, own_recipe
 from serve.errors import LimbeckError, UserError
 
 if TYPE_CHECKING:
@@ -34,12 +35,13 @@ app.add_typer(data.app, name="data")
 kernels.app.add_typer(kernels_gpu.app)
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(serving.app)
+app.add_typer(cleaning.app)
 app.add_typer(shipping.app)
 
 
 @app.command()
 def run(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, for example compress/recipes/digits.toml.")],
+    recipe: RecipeFile,
     out: Annotated[Path | None, typer.Option(help="The run directory. [default: runs/NAME]")] = None,
     changes: Annotated[
         list[str] | None,
@@ -92,7 +94,7 @@ def run(
 
 @app.command()
 def repeat(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, for example compress/recipes/digits.toml.")],
+    recipe: RecipeFile,
     seeds: Annotated[str, typer.Option(help="Which seeds, with commas between them.")] = "0,1,2",
     out: Annotated[Path | None, typer.Option(help="The folder of the runs. [default: runs/NAME-seeds]")] = None,
     changes: Annotated[
@@ -123,7 +125,9 @@ def repeat(
 
 @app.command()
 def tune(
-    recipe: Annotated[Path, typer.Argument(help="A recipe with a [tune] table.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="A recipe with a [tune] table.", autocompletion=recipes, callback=own_recipe)
+    ],
     out: Annotated[Path | None, typer.Option(help="The folder of the search. [default: runs/NAME-tune]")] = None,
     storage: Annotated[
         str | None,
@@ -131,7 +135,7 @@ def tune(
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many in all. [default: tune.trials]")] = None,
     teacher_from: Annotated[
-        Path | None, typer.Option(help="A run whose trained teacher to take.", metavar="RUN")
+        Path | None, typer.Option(help="A run whose trained teacher to take.", metavar="RUN", autocompletion=runs)
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -162,7 +166,12 @@ def tune(
 
 @app.command()
 def optimize(
-    recipe: Annotated[Path | None, typer.Argument(help="A recipe; its [optimize] may say what to search.")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A recipe; its [optimize] may say what to search.", autocompletion=recipes, callback=own_recipe
+        ),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Instead of a recipe, a trained model, e.g. run:runs/digits, hf:FOLDER.")
     ] = None,

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from compress.cli.shared import USER_ERROR, Debug
+from compress.cli.complete import models, recipes
+from compress.cli.shared import USER_ERROR, Debug, RecipeFile
 
 app = typer.Typer(help="About data.", no_args_is_help=True)
 
@@ -15,7 +16,12 @@ app = typer.Typer(help="About data.", no_args_is_help=True)
 @app.command()
 def check(
     target: Annotated[
-        str, typer.Argument(help="A recipe, a source such as csv:reviews.csv, or a path.", metavar="RECIPE-or-SOURCE")
+        str,
+        typer.Argument(
+            help="A recipe, a source such as csv:reviews.csv, or a path.",
+            metavar="RECIPE-or-SOURCE",
+            autocompletion=recipes,
+        ),
     ],
     debug: Debug = False,
 ) -> None:
@@ -31,8 +37,10 @@ def check(
 
 @app.command()
 def preview(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, for example compress/recipes/sst2.toml.")],
-    model: Annotated[str | None, typer.Option(help="teacher, or a student's name. [default: all]")] = None,
+    recipe: RecipeFile,
+    model: Annotated[
+        str | None, typer.Option(help="teacher, or a student's name. [default: all]", autocompletion=models)
+    ] = None,
     rows: Annotated[int, typer.Option(min=1, max=1000, help="How many rows of the training split.")] = 12,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("preview.html"),
     changes: Annotated[

@@ -7,16 +7,15 @@ from typing import Annotated
 
 import typer
 
-from compress.cli.shared import NOTHING_MET, Debug, RunFolder
+from compress.cli.complete import variants
+from compress.cli.shared import NOTHING_MET, Debug, RunFolder, Target
 
 app = typer.Typer()
 
 
 @app.command()
 def serve(
-    target: Annotated[
-        Path | None, typer.Argument(help="A run or a model package. [default: the newest run with a selection]")
-    ] = None,
+    target: Target = None,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on.")] = 3000,
     also: Annotated[
@@ -63,7 +62,9 @@ def reload_model(
 def verify(
     folder: RunFolder,
     url: Annotated[str | None, typer.Option(help="A running server. [default: one is started]")] = None,
-    variant: Annotated[str | None, typer.Option(help="Which package. [default: the run's selection]")] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="Which package. [default: the run's selection]", autocompletion=variants)
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Replay the whole test split over HTTP: every label equal, every score within 1e-5.

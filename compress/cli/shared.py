@@ -7,7 +7,32 @@ from typing import Annotated
 
 import typer
 
+from compress.cli.complete import packages, recipes, runs
+from compress.recipes import named
+
 DONE, BUG, USER_ERROR, NOTHING_MET, STOPPED = 0, 1, 2, 3, 130
 
-RunFolder = Annotated[Path, typer.Argument(help="A run directory, for example runs/digits.", metavar="RUN")]
+
+def own_recipe(path: Path | None) -> Path | None:
+    """A recipe of the command line, which may be the name of one of limbeck's own."""
+    return None if path is None else named(path)
+
+
+RunFolder = Annotated[
+    Path, typer.Argument(help="A run directory, for example runs/digits.", metavar="RUN", autocompletion=runs)
+]
+RecipeFile = Annotated[
+    Path,
+    typer.Argument(
+        help="A recipe, for example recipe.toml, or one of limbeck's own by name, as digits.",
+        autocompletion=recipes,
+        callback=own_recipe,
+    ),
+]
+Target = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A run or a model package. [default: the newest run with a selection]", autocompletion=packages
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]

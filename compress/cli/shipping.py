@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from compress.cli.shared import Debug
+from compress.cli.shared import Debug, Target
 
 app = typer.Typer()
-
-_Target = Annotated[
-    Path | None, typer.Argument(help="A run or a model package. [default: the newest run with a selection]")
-]
 
 
 @app.command()
 def bento(
-    target: _Target = None,
+    target: Target = None,
     name: Annotated[str | None, typer.Option(help="The Bento's name. [default: limbeck-FOLDER]")] = None,
     debug: Debug = False,
 ) -> None:
@@ -40,7 +35,7 @@ def bento(
 @app.command()
 def k8s(
     image: Annotated[str, typer.Option(help="The image that serves it, with its version.", metavar="PATH:TAG")],
-    target: _Target = None,
+    target: Target = None,
     name: Annotated[str | None, typer.Option(help="Of all objects. [default: limbeck-FOLDER]")] = None,
     namespace: Annotated[str | None, typer.Option(help="[default: the one that kubectl is in]")] = None,
     replicas: Annotated[int, typer.Option(help="Pods at the least.")] = 2,
