@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from compress import recipes
-from compress.cli import complete
+from compress.cli import app, complete
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = 'name = "r"\n[[students]]\nname = "small"\nmodel = "builtin:cnn-8"\n'
@@ -76,13 +78,11 @@ def test_a_recipe_of_limbecks_own_goes_by_its_name_unless_a_file_has_it(here: Pa
     assert recipes.named(Path("digits")) == Path("digits")
 
 
-def test_an_own_recipe_is_run_by_its_name(here: Path) -> None:
-    command = [sys.executable, "-m", "compress", "run", "digits", "--dry-run"]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert 'name = "digits"' in done.stdout
+@pytest.mark.parametrize("command", ["run", "repeat", "tune", "optimize"])
+def test_commands_take_an_own_recipe_by_its_name(here: Path, command: str) -> None:
+    commands: Any = get_command(app)
+    for given, taken in (("digits", recipes.FOLDER / "digits.toml"), ("mine.toml", Path("mine.toml"))):
+        assert commands.commands[command].make_context(command, [given]).params["recipe"] == taken
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
