@@ -237,12 +237,46 @@ def init(
 
 
 @app.command()
-def report(folder: RunFolder, debug: Debug = False) -> None:
-    """Write report.html, report.md and MODEL_CARD.md again from a run's report.json."""
-    from compress.report.write import read_report, write_report
+def report(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A run directory, for example runs/digits.", metavar="RUN")
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--compare", metavar="RUN RUN", help="Two runs on the same test items, side by side."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Write report.html, report.md and MODEL_CARD.md again from a run's report.json, load tests included.
 
-    write_report(read_report(folder), folder)
-    print(folder / "report.html")
+    With --compare, a page of two runs instead, their answers paired item by item, beside the second run's report.
+    For example: limbeck report --compare runs/before runs/after --open
+    """
+    if (folder is None) == (compare is None):
+        raise UserError("limbeck report takes one run, or --compare and two", "for example: limbeck report runs/digits")
+    if compare is not None:
+        from compress.report.comparing import write_comparison
+
+        found, page = write_comparison(*compare)
+        print(found.headline)
+    else:
+        from compress.report.write import read_report, write_report
+
+        assert folder is not None
+        page = folder / "report.html"
+        write_report(read_report(folder), folder)
+    print(page)
+    if show:
+        _open(page)
+
+
+def _open(page: Path) -> None:
+    """In the user's browser; a machine without one is told where the page lies."""
+    import webbrowser
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        raise UserError("no browser could be started here", f"open {page.resolve()} in one")
 
 
 @app.command()

@@ -40,6 +40,11 @@ def render_tuning(page: Any) -> str:
     return _html().get_template("tune.html.j2").render(page=page, stylesheet=_stylesheet())
 
 
+def render_comparison(page: Any) -> str:
+    """`compress.report.comparing.Page` as a page like that."""
+    return _html().get_template("compare.html.j2").render(page=page, stylesheet=_stylesheet())
+
+
 def render_optimizing(page: Any) -> str:
     """`compress.report.optimizing.Page` as a page like that."""
     return _html().get_template("optimize.html.j2").render(page=page, stylesheet=_stylesheet())
