@@ -59,7 +59,7 @@ def fuse(network: nn.Module, batch: Batch, options: FuseOptions = FuseOptions())
     call = _call(batch, options.dtype)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), still(network):
         entries = _judge(network, sites, call, options)
-        return _as_a_whole(network, sites, call, _ledger(device, options, entries))
+        return _as_a_whole(network, sites, call, _ledger(device, options, entries), options.backward)
 
 
 def left_plain(network: nn.Module, why: str, options: FuseOptions = FuseOptions()) -> Ledger:
@@ -170,14 +170,14 @@ def _chosen(entry: Entry, times: Times | None, force: bool) -> Entry:
     return dataclasses.replace(entry, kept=kept, why=against if kept else f"not faster: {against}")
 
 
-def _as_a_whole(network: nn.Module, sites: Sequence[Site], call: Call, ledger: Ledger) -> Ledger:
+def _as_a_whole(network: nn.Module, sites: Sequence[Site], call: Call, ledger: Ledger, backward: bool) -> Ledger:
     """Fuse what was kept, unless together it makes another network of it than it was."""
     if not ledger.kept:
         return ledger
     few = _few(call)
-    expected = outcome(network, few)
+    expected = outcome(network, few, backward)
     fuse_kept(sites, ledger.kept)
-    error = difference(outcome(network, few), expected)
+    error = difference(outcome(network, few, backward), expected)
     parameters = next((value.dtype for value in network.parameters() if value.is_floating_point()), torch.float32)
     allowed = WHOLE_TOLERANCE * TOLERANCES[parameters]
     if error <= allowed:

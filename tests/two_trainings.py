@@ -24,6 +24,8 @@ import torch.distributed as dist
 from helpers import image_classifier, image_inputs
 from text_models import TEXTS, WORDS, text_classifier, tiny_folder
 
+from kernels.fuse import FuseOptions
+from kernels.runtime import interpreted
 from train.augment import AugmentConfig
 from train.classifier import Classifier
 from train.distill import DistillConfig
@@ -32,6 +34,7 @@ from train.epochs import EpochRecord
 from train.fit import fit
 from train.fit_config import FitConfig
 from train.following import Following
+from train.fusion import Fusion
 from train.inputs import Inputs, TextInputs
 from train.processes import join, world
 from train.shard import sharded_copy
@@ -106,6 +109,18 @@ def texts(folder: Path, looks_inside: bool = True, **settings: Any) -> Any:
     return fit(student, config, train, validation, 5, folder, teaching, shard=split_here(folder))
 
 
+def with_kernels(folder: Path) -> Any:
+    """Train a small BERT with kernels where they are right, in Triton's interpreter."""
+    student = text_classifier(f"hf:{models(folder.parent)[1]}", dropout=0.0)
+    train, validation = text_inputs(7, student), text_inputs(4, student)
+    chosen = mock.patch.object(Fusion, "_options", return_value=FuseOptions(force=True))
+    with interpreted(), chosen:
+        result = fit(student, FitConfig(**{**SGD, "epochs": 1, "batch_size": 4}), train, validation, 5, folder)
+    assert result.kernels is not None
+    assert len(result.kernels.kept) == 7
+    return result
+
+
 def models(folder: Path) -> tuple[Path, Path]:
     """The folders of a BERT and of a narrower one, made if need be; transformers saves in the first process alone."""
     teacher, student = (folder / f"{name}-{world().rank}" for name in ("teacher", "student"))
@@ -129,6 +144,7 @@ TRAININGS: dict[str, Callable[[Path], Any]] = {
     "unfrozen": lambda folder: images(folder, unfreeze=1, layer_decay=0.8),
     "resumed": resumed,
     "texts": texts,
+    "texts with kernels": with_kernels,
     "sharded, resumed": lambda folder: resumed(folder, optimizer="adamw", clip=0.5, layer_decay=0.9),
     "sharded, taught on new views": lambda folder: images(folder, taught=True, augment=AugmentConfig(shift=1)),
     "sharded texts": lambda folder: texts(folder, looks_inside=False, clip=0.1),

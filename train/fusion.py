@@ -45,6 +45,7 @@ class Fusion:
     def of(self, config: FitConfig, classifier: Classifier) -> Iterator[Ledger | None]:
         """For a while `classifier` has the kernels that pay in it. Gives the ledger, None where they are off."""
         if config.kernels == "off":
+            unfuse(classifier)
             yield None
             return
         ledger = self._choose(config, classifier)
