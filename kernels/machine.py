@@ -90,8 +90,9 @@ def clocks() -> dict[str, str]:
     return _nvidia_smi(*_CLOCKS)
 
 
-def driver_version() -> str | None:
-    return _nvidia_smi("driver_version").get("driver_version")
+def driver_attribute(number: int, device: int) -> int | None:
+    """A CUdevice_attribute of a GPU; None without a driver, or where it does not know it."""
+    return _asked_of_driver("cuDeviceGetAttribute", number, device)
 
 
 def _nvidia_smi(*names: str) -> dict[str, str]:
@@ -106,9 +107,15 @@ def _nvidia_smi(*names: str) -> dict[str, str]:
 
 def _driver_cuda() -> tuple[int, int] | None:
     """Asked of the driver's library itself, which answers without starting CUDA."""
-    version = ctypes.c_int(0)
+    version = _asked_of_driver("cuDriverGetVersion")
+    return (version // 1000, version % 1000 // 10) if version else None
+
+
+def _asked_of_driver(function: str, *arguments: int) -> int | None:
+    """The whole number that a function of the driver's library writes to its first argument."""
+    answer = ctypes.c_int(0)
     try:
-        failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+        failed = getattr(ctypes.CDLL("libcuda.so.1"), function)(ctypes.byref(answer), *arguments)
     except (OSError, AttributeError):
         return None
-    return None if failed or not version.value else (version.value // 1000, version.value % 1000 // 10)
+    return None if failed else answer.value

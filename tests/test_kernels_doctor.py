@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,6 +84,29 @@ def test_this_machine_is_described_as_it_is() -> None:
     assert found.torch == torch.__version__
     assert (found.gpu is None) == (not torch.cuda.is_available())
     assert (why_no_triton(found) is None) <= torch.cuda.is_available()
+
+
+def test_the_driver_is_asked_by_number_and_may_not_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Driver:
+        def cuDriverGetVersion(self, answer: Any) -> int:  # noqa: N802
+            answer._obj.value = 13020
+            return 0
+
+        def cuDeviceGetAttribute(self, answer: Any, number: int, device: int) -> int:  # noqa: N802
+            answer._obj.value = 100 * number + device
+            return 1 if number == 99 else 0
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Driver())
+    assert machine._driver_cuda() == (13, 2)
+    assert machine.driver_attribute(36, 1) == 3601
+    assert machine.driver_attribute(99, 0) is None
+
+    def absent(_: str) -> None:
+        raise OSError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", absent)
+    assert machine._driver_cuda() is None
+    assert machine.driver_attribute(36, 0) is None
 
 
 def test_without_nvidia_smi_there_are_no_clocks(monkeypatch: pytest.MonkeyPatch) -> None:

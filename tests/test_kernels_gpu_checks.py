@@ -17,7 +17,8 @@ from kernels.runtime import interpreted
 pytestmark = interpreter
 CPU = torch.device("cpu")
 CASES = {case.title: case for case in cases()}
-FIRST = list({case.kernel: title for title, case in reversed(CASES.items())}.values())  # the first of each kernel
+# the first of each kernel, forward and backward
+FIRST = list({(case.kernel, case.mode): title for title, case in reversed(CASES.items())}.values())
 BACKWARD = "bias_gelu backward bf16 C=1536"
 
 

@@ -47,8 +47,8 @@ class Case:
     ]  # bytes that must be read and written, or floating point operations for a matrix roof
     mode: Mode = "forward"
     leaves: tuple[int, ...] = ()  # the inputs that get gradients
-    summed: int = 1  # the longest sum whose error the tolerance must allow for
-    sums: tuple[int, ...] = ()  # the places of outputs that are sums over all rows besides
+    summed: int = 1  # multiples of the absolute tolerance, for sums within a row
+    sums: tuple[int, ...] = ()  # the places of outputs that are sums over all rows: as many as these
     roof: Roof = "copy"
     targets: tuple[Target, ...] = ()
     liger: Callable[[], Function] | None = None  # imports Liger, and gives what computes the same
@@ -101,7 +101,7 @@ def error(case: Case, found: Any, right: list[Tensor]) -> float:
     mine = outputs(case, found)
     if len(mine) != len(right):
         return float("inf")
-    terms = [case.summed * (case.rows if place in case.sums else 1) for place in range(len(mine))]
+    terms = [case.rows if place in case.sums else case.summed for place in range(len(mine))]
     return max(map(excess, mine, right, terms)) / case.tolerated
 
 

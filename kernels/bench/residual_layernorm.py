@@ -50,7 +50,7 @@ def _forward(columns: int, rows: int) -> Case:
         ours=_ours,
         plain=_plain,
         moved=lambda inputs: 3 * inputs[0].nbytes,  # x and residual are read, y written
-        summed=columns,
+        summed=8,
         targets=(Target("roof", 0.88), Target(COMPILE, 0.98)),
         liger=_liger,
         tunes=(FORWARD,),
@@ -70,6 +70,7 @@ def _backward(columns: int, rows: int) -> Case:
         moved=lambda inputs: 4 * inputs[0].nbytes,  # dy, x and residual are read, dz written for both
         mode="backward",
         leaves=(0, 1, 2, 3),
+        summed=8,
         sums=(2, 3),
         targets=(Target("roof", 0.75), Target(EAGER, 1.0)),
         liger=_liger,

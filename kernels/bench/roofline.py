@@ -9,7 +9,9 @@ import torch
 
 from kernels.bench.case import Roof
 from kernels.bench.timing import Timer, Times
+from kernels.machine import driver_attribute
 
+_MEMORY_CLOCK, _MEMORY_WIDTH = 36, 37  # CUdevice_attribute: kHz and bits
 COPY_BYTES, SIDE = 512 << 20, 8192
 
 
@@ -55,6 +57,5 @@ def _datasheet(device: torch.device) -> float | None:
     """Two transfers a clock, as HBM and GDDR have them."""
     if device.type != "cuda":
         return None
-    properties = torch.cuda.get_device_properties(device)
-    clock, width = (getattr(properties, name, 0) for name in ("memory_clock_rate", "memory_bus_width"))
-    return 2 * clock * 1e3 * width / 8 / 1e9 or None  # kHz and bits
+    clock, width = (driver_attribute(number, device.index or 0) for number in (_MEMORY_CLOCK, _MEMORY_WIDTH))
+    return None if clock is None or width is None else 2 * clock * 1e3 * width / 8 / 1e9

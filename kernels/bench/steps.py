@@ -52,7 +52,7 @@ def steps(out: Path) -> list[Step]:
         Step("bench", (*limbeck, "bench", "--seconds", "110", "--out", str(out / "bench.json")), 135),
         Step(
             "end to end",
-            (*python, "-m", "benchmarks.kernels_step", "--out", str(out / "step.json")),
+            (*python, "-m", "benchmarks.kernels_step", "--seconds", "40", "--out", str(out / "step.json")),
             50,
             "benchmarks/kernels_step.py",
         ),
