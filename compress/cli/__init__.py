@@ -15,7 +15,7 @@ import typer
 
 from compress.cli import cleaning, data, kernels, kernels_gpu, serving, shipping
 from compress.cli.complete import recipes, runs
-from compress.cli.shared import BUG, DONE, NOTHING_MET, STOPPED, USER_ERROR, Debug, RecipeFile, RunFolder, own_recipe
+from compress.cli.shared import BUG, DONE, NOTHING_MET, STOPPED, USER_ERROR, Debug, RecipeFile, own_recipe
 from serve.errors import LimbeckError, UserError
 
 if TYPE_CHECKING:
@@ -239,7 +239,8 @@ def init(
 @app.command()
 def report(
     folder: Annotated[
-        Path | None, typer.Argument(help="A run directory, for example runs/digits.", metavar="RUN")
+        Path | None,
+        typer.Argument(help="A run directory, for example runs/digits.", metavar="RUN", autocompletion=runs),
     ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,

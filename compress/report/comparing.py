@@ -19,7 +19,7 @@ from compress.report import classes, facts, wording
 from compress.report.reference import reference
 from compress.report.render import render_comparison
 from compress.report.schema import Report, Variant
-from compress.report.tables import Cell, Column, Row, Table, row, table
+from compress.report.tables import Cell, Column, Row, Table, Tone, row, table
 from compress.report.write import read_report
 from compress.rundir import RUN_JSON, write_text
 from compress.statistics import drop_interval, mcnemar
@@ -225,7 +225,7 @@ def _variants(first: Run, second: Run, labels: np.ndarray) -> Table | None:
 
 def _variant_row(before: Variant, after: Variant, found: Paired) -> Row:
     low, high = found.interval
-    tone = "bad" if low > 0 else "good" if high < 0 else ""
+    tone: Tone = "bad" if low > 0 else "good" if high < 0 else ""
     return row(
         after.id,
         wording.percent(before.accuracy, unit=False),
