@@ -8,6 +8,7 @@ from kernels import (
     distill_loss,
     early_gradient,
     hidden_loss,
+    int8_gemm,
     quantize_rows,
     residual_layernorm,
     residual_layernorm_quantized,
@@ -24,6 +25,7 @@ MODULES = (
     residual_layernorm_quantized,
     bias_gelu_quantized,
     quantize_rows,
+    int8_gemm,
 )
 
 
