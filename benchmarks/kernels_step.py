@@ -186,7 +186,7 @@ def _set_up(
         with kernels_allowed("auto" if with_kernels else "off"):
             with arithmetic:
                 taught, logits = lesson.answers(ids), student(ids)
-            total = lesson.loss(logits, taught, ids, labels, label_loss(logits, labels)) / len(labels)
+            total = lesson.loss(logits, taught, ids, labels, label_loss) / len(labels)
             total.backward()
         return total.detach()
 

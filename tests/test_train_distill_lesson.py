@@ -41,7 +41,7 @@ def loss(student: Classifier, teacher: Classifier, settings: DistillConfig) -> f
     lesson = Lesson(student, teacher, settings)
     inputs, labels = torch.from_numpy(student.preparer().prepare(TEXTS)), torch.zeros(len(TEXTS), dtype=torch.int64)
     logits = student.eval()(inputs)
-    found = lesson.loss(logits, lesson.answers(inputs), inputs, labels, cross_entropy(logits, labels)).item()
+    found = lesson.loss(logits, lesson.answers(inputs), inputs, labels, cross_entropy).item()
     lesson.end()
     return found
 

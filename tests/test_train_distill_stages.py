@@ -16,6 +16,7 @@ from train.distill.lesson import Lesson
 from train.distill.stages import find_stages, pair_stages
 from train.fit import fit
 from train.fit_config import FitConfig
+from train.losses import cross_entropy
 from train.teaching import Teaching
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
@@ -77,7 +78,9 @@ def loss(student: Classifier, teacher: Classifier, settings: DistillConfig) -> f
     lesson = Lesson(student, teacher, settings)
     images = torch.from_numpy(IMAGES)
     logits = student.eval()(images)
-    found = lesson.loss(logits, lesson.answers(images), images, torch.zeros(len(IMAGES), dtype=torch.int64), 0.0)
+    found = lesson.loss(
+        logits, lesson.answers(images), images, torch.zeros(len(IMAGES), dtype=torch.int64), cross_entropy
+    )
     lesson.end()
     return found.item()
 

@@ -64,6 +64,12 @@ class LabelLoss:
         weights = class_weights(config.class_weights, labels, train[train != UNLABELLED])
         self._weights = None if weights is None else torch.from_numpy(weights)
 
+    @property
+    def smoothing(self) -> float | None:
+        """The label smoothing of plain cross-entropy without weights of classes; None of every other loss."""
+        plain = self._config.loss == "cross-entropy" and self._weights is None
+        return self._config.label_smoothing if plain else None
+
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         config = self._config
         weights = None if self._weights is None else self._weights.to(logits.device)

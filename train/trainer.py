@@ -97,10 +97,9 @@ class ClassifierTrainer(Trainer):
     def _loss(self, logits: torch.Tensor, inputs: Batch) -> torch.Tensor:
         """The recipe's loss, summed over the batch; evaluation scores against the labels alone."""
         labels = inputs.get("targets", inputs["labels"])
-        on_labels = self._label_loss(logits, labels)
         if self._lesson is None or not logits.requires_grad:
-            return on_labels
-        return self._lesson.loss(logits, self._taught(inputs), inputs["inputs"], labels, on_labels)
+            return self._label_loss(logits, labels)
+        return self._lesson.loss(logits, self._taught(inputs), inputs["inputs"], labels, self._label_loss)
 
     def _no_number(self, loss: float, inputs: Batch) -> UserError:
         batch = f", on {name_rows(inputs[ROWS].tolist(), self._origins)}" if ROWS in inputs else ""

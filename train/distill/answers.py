@@ -1,15 +1,54 @@
-"""Which loss on the answers a recipe's `method` means."""
+"""Which loss on the answers a recipe's `method` means, and that together with the one on the labels.
+
+Soft targets and cross-entropy are one pass over the logits where fused kernels are on (`train.fused`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
+from kernels.distill_loss import distill_loss
 from serve.errors import UserError
 from train.distill.config import DistillConfig
 from train.distill.correlated import correlated
 from train.distill.decoupled import decoupled
 from train.distill.logits import logits_mse, soft_targets
+from train.fused import fused
+from train.losses import LabelLoss
 from train.sources.base import UNLABELLED
+
+OnLabels = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits [N, K] and labels to a sum over the batch
+
+
+def answers_and_labels(
+    student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, config: DistillConfig, on_labels: OnLabels
+) -> torch.Tensor:
+    """alpha * answers + (1 - alpha) * labels, each summed over the batch, of logits [N, K]."""
+    if config.method == "soft-targets" and fused(student):
+        return _in_one_pass(student, teacher, labels, config, on_labels)
+    return _with_labels(
+        config.alpha * answers_loss(student, teacher, labels, config), student, labels, config, on_labels
+    )
+
+
+def _in_one_pass(
+    student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, config: DistillConfig, on_labels: OnLabels
+) -> torch.Tensor:
+    """The same by a fused kernel; of other losses on labels than cross-entropy, the soft targets alone."""
+    smoothing = on_labels.smoothing if isinstance(on_labels, LabelLoss) and labels.dim() == 1 else None
+    if smoothing is None:
+        soft = distill_loss(student, teacher, None, config.temperature, config.alpha, 0.0)
+        return _with_labels(soft.loss, student, labels, config, on_labels)
+    shares = config.alpha, 1 - config.alpha
+    return distill_loss(student, teacher, labels, config.temperature, *shares, smoothing, UNLABELLED).loss
+
+
+def _with_labels(
+    soft: torch.Tensor, student: torch.Tensor, labels: torch.Tensor, config: DistillConfig, on_labels: OnLabels
+) -> torch.Tensor:
+    return soft if config.alpha == 1.0 else soft + (1 - config.alpha) * on_labels(student, labels)
 
 
 def answers_loss(

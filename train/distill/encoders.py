@@ -9,12 +9,17 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from kernels.hidden_loss import hidden_loss
+from train.fused import fused
+
 RELATION_HEADS = 12  # into which MiniLMv2 cuts vectors, whatever heads a model has; fewer where the width asks for it
 _FAR_BELOW = -1e4
 
 
 def hidden_states(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean squared difference of hidden states [N, L, D] (TinyBERT: Jiao et al. 2020, arXiv 1909.10351, eq. 8)."""
+    if fused(student):
+        return hidden_loss(student, teacher, mask).loss
     return _over_tokens((student - teacher).square().mean(dim=2), mask)
 
 

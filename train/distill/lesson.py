@@ -11,7 +11,7 @@ from torch import nn
 from serve.errors import UserError
 from train.classifier import Classifier
 from train.distill import encoder_features, stage_features
-from train.distill.answers import answers_loss
+from train.distill.answers import OnLabels, answers_and_labels
 from train.distill.config import DistillConfig, FeatureConfig
 from train.distill.ensemble import combined
 
@@ -77,13 +77,13 @@ class Lesson:
         taught: torch.Tensor,
         inputs: torch.Tensor,
         labels: torch.Tensor,
-        on_labels: torch.Tensor,
+        on_labels: OnLabels,
     ) -> torch.Tensor:
-        """alpha * answers + (1 - alpha) * on_labels + sum of weight * feature, all summed over the batch."""
-        config = self._config
-        total = config.alpha * answers_loss(logits, taught, labels, config)
-        if config.alpha < 1.0:
-            total = total + (1 - config.alpha) * on_labels
+        """alpha * answers + (1 - alpha) * on_labels + sum of weight * feature, all summed over the batch.
+
+        `on_labels` gives the loss on `labels`, where alpha leaves any of it.
+        """
+        total = answers_and_labels(logits, taught, labels, self._config, on_labels)
         for feature, kind in self._features.items():
             total = total + feature.weight * kind.loss(feature, inputs)
         return total

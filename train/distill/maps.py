@@ -8,6 +8,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from kernels.hidden_loss import hidden_loss
+from train.fused import fused
+
 
 def hints(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Mean squared difference of maps [N, C, H, W] (FitNets: Romero et al. 2015, arXiv 1412.6550, eq. 3).
@@ -15,6 +18,8 @@ def hints(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     The paper halves it and sums over channels and positions; a mean lets the weight mean the same at every stage.
     """
     student, teacher = same_size(student, teacher)
+    if fused(student):  # channels stand in the place of tokens, all of them
+        return hidden_loss(student.flatten(2), teacher.flatten(2)).loss
     return (student - teacher).square().mean(dim=(1, 2, 3)).sum()
 
 
