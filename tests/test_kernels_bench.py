@@ -26,7 +26,7 @@ from kernels.bench.search import Search
 from kernels.bench.timing import Times
 from kernels.tolerances import excess
 
-WITHOUT = {"int8_gemm", "normalise", "early_gradient"}
+WITHOUT = {"normalise", "early_gradient"}
 CPU = torch.device("cpu")
 ASKED = (("forward", 1536), ("forward", 3072), ("backward", 1536))
 ROWS = 6

@@ -1,6 +1,6 @@
 """int8 products of a batch of 256 texts of 128 tokens through the feed-forward layers of MiniLM and BERT.
 
-Once alone, against the rate of `torch._int_mm`; once with the quantization of its input, against the same layer in bf16.
+Once alone, against the rate of `torch._int_mm`; once with the quantization of its input, against that layer in bf16.
 """
 
 from __future__ import annotations
