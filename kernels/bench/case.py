@@ -56,6 +56,7 @@ class Case:
     others: tuple[tuple[str, Function], ...] = ()  # further contenders by name
     seen: Callable[[Any], Sequence[Tensor]] | None = None  # what of the outputs is compared
     fixed: bool = False  # its inputs are of no other dtype
+    waits: bool = False  # it copies small tensors from the host, for which the host waits
     tolerated: float = 1.0  # multiples of the usual tolerance: quantized outputs differ by a step
     tunes: tuple[Tunable, ...] = ()
     dimensions: tuple[tuple[str, int], ...] = ()  # by which its tunables are asked
