@@ -9,6 +9,7 @@ from kernels import (
     early_gradient,
     hidden_loss,
     int8_gemm,
+    normalise,
     quantize_rows,
     residual_layernorm,
     residual_layernorm_quantized,
@@ -26,6 +27,7 @@ MODULES = (
     bias_gelu_quantized,
     quantize_rows,
     int8_gemm,
+    normalise,
 )
 
 
