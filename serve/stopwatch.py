@@ -44,5 +44,5 @@ class Stopwatch:
     def header(self) -> bytes:
         """The laps so far as a Server-Timing header, in ms; overhead is what no lap has claimed until now."""
         rest = time.perf_counter() - self._started - sum(self.laps.values())
-        laps = {**self.laps, "overhead": rest}
-        return ", ".join(f"{phase};dur={1000 * seconds:.3f}" for phase, seconds in laps.items()).encode()
+        parts = [f"{phase};dur={1000 * seconds:.3f}" for phase, seconds in self.laps.items()]
+        return f"{', '.join(parts)}, overhead;dur={1000 * rest:.3f}".encode()
