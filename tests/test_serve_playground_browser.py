@@ -252,9 +252,11 @@ def test_a_server_with_tokens_lets_in_who_has_one(browser: Any, engines: dict[st
         _expect(page, "#trouble .message").to_contain_text("not one of this server's")
         page.keyboard.type(TOKEN)
         page.keyboard.press("Enter")
+        _expect(page, "#ask").to_be_focused()
         page.set_input_files("#image", _image())
         _expect(page, ".verdict .label").to_have_text("red")
         _expect(page, "#door").to_be_hidden()
+        _expect(page, "#program").to_be_hidden()
         _expect(page, "#trouble .message").to_have_count(0)
         kept = "() => JSON.stringify([localStorage, sessionStorage, document.cookie, location.href])"
         assert TOKEN not in page.evaluate(kept)

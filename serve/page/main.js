@@ -4,7 +4,7 @@ import { showAnswer, showTrouble, spoken } from "./answer.js";
 import { byline, showCard } from "./card.js";
 import { byId, el } from "./dom.js";
 import { catchImages, imageInput, textInput } from "./inputs.js";
-import { classify, listModels, readModel, Trouble, useToken } from "./server.js";
+import { classify, hasToken, listModels, readModel, Trouble, useToken } from "./server.js";
 
 const items = {}; // by task, what was given last
 const limits = { image: {}, text: {} }; // by task, the least of the models that are shown
@@ -20,9 +20,11 @@ async function begin() {
     const { default: preferred, models } = await listModels();
     offer(models.map(({ name }) => name), preferred);
     await choose();
-    byId("door").hidden = true;
     byId("work").hidden = false;
     byId("trouble").replaceChildren();
+    byId("program").hidden = hasToken(); // a link carries no token
+    if (!byId("door").hidden) byId("ask").focus(); // which was in the field that goes now
+    byId("door").hidden = true;
   } catch (trouble) {
     fail(trouble);
   }
@@ -34,7 +36,7 @@ function fail(trouble) {
   if (trouble.status !== 401) return showTrouble(byId("trouble"), trouble);
   const again = !byId("door").hidden;
   byId("door").hidden = false;
-  if (again) showTrouble(byId("trouble"), trouble);
+  if (again) showTrouble(byId("trouble"), new Trouble(trouble.message, "ask whoever runs the server for one", 401, trouble.requestId));
   byId("token").focus();
 }
 
