@@ -297,3 +297,10 @@ def test_ahead_of_time_a_row_of_imagenet_is_loaded_in_vectors_and_nothing_spills
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     run = subprocess.run([sys.executable, "-c", AHEAD], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == ["[] True 0"]
+
+
+def test_rows_beyond_2_to_the_31_elements() -> None:
+    """Memory that is never touched costs nothing."""
+    student, teacher, labels = drawn(2, 10)
+    far = torch.empty(2**31 + 18, dtype=torch.float16).as_strided((2, 10), (2**31 + 8, 1)).copy_(student)
+    check(far, teacher, labels)
