@@ -99,9 +99,11 @@ prove: setup
 prove-hostile: setup
 	$(BIN)/python -m benchmarks.hostile $(HOSTILE) --out benchmarks/results/hostile.json
 
-# Needs no GPU. Registers, spills, shared memory, vector loads and tensor cores of each configuration.
+# Needs no GPU. Registers, spills, shared memory, vector loads and tensor cores of each configuration; then loss curves of
+# 200 updates with kernels and without.
 prove-kernels: setup
 	$(BIN)/limbeck kernels compile --out benchmarks/results/kernels-ahead.json
+	LIMBECK_PROVE=1 $(BIN)/pytest tests/test_train_convergence.py
 
 # Each table goes on where it was stopped; what comes out is small and committed.
 prove-tables: setup

@@ -1,6 +1,6 @@
 """End to end: one step of distilling MiniLM, plain, with kernels, and through torch.compile, on an NVIDIA GPU.
 
-    python -m benchmarks.kernels_step [--seconds 55] [--out step.json]
+    python -m benchmarks.kernels_step [--seconds 55] [--choose] [--out step.json]
 
 A step is what training does for a batch: the teacher's answers, the student's, the loss of soft targets and labels, the
 gradients, clipping and AdamW, in bf16. Weights and token ids are random: a step takes no longer for others. Every way
@@ -44,7 +44,7 @@ WAYS = ("eager", "fused", "compiled", "compiled and fused")
 WARM_UP, ROUNDS = 5, 100
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # of the loss and of the norm of the gradient
 _LABELS = ("negative", "positive")
-_MEASURED = FuseOptions()
+ALL = FuseOptions(force=True)  # every site that is right: to choose would take longer than the steps
 
 
 @dataclass(frozen=True)
@@ -81,26 +81,29 @@ def measure(
     dtype: torch.dtype = torch.bfloat16,
     seconds: float = 55.0,
     rounds: int = ROUNDS,
-    options: FuseOptions = _MEASURED,
+    options: FuseOptions = ALL,
     backend: str = "inductor",
+    after_each: Callable[[Sequence[Way]], None] = lambda ways: None,
 ) -> list[Way]:
     """Each way with the times of its steps; ways for which no time is left are named in `wrong`.
 
-    `options` are those of `fuse`, whose dtype and `compiled` follow from the way.
+    `options` are those of `fuse`, whose dtype and `compiled` follow from the way. Once a way is ready all so far are
+    timed again and `after_each` gets them: to compile takes long, and may be cut short.
     """
     until = time.monotonic() + seconds
     torch.manual_seed(0)
     teacher, student = (_classifier(size, layers).to(device) for layers in (size.layers, size.student_layers))
     ids = torch.randint(5, size.vocabulary, (size.batch, size.length), device=device)
     labels = torch.randint(len(_LABELS), (size.batch,), device=device)
-    ways = [Way(name) for name in WAYS]
+    ways = [Way(name, wrong="no time was left for it") for name in WAYS]
     for way in ways:
-        if time.monotonic() > until - 0.25 * seconds and way is not ways[0]:
-            way.wrong = "no time was left for it"
-            continue
+        if time.monotonic() > until - 0.5 * seconds and way is not ways[0]:
+            break
+        way.wrong = ""
         _set_up(way, copy.deepcopy(student), teacher, (ids, labels), dtype, options, backend)
         _compare(way, ways[0], TOLERANCE[dtype])
-    _take_turns([way for way in ways if not way.wrong], device, rounds, until)
+        _take_turns([way for way in ways if not way.wrong], device, rounds, until)
+        after_each(ways)
     torch.compiler.reset()
     return ways
 
@@ -213,8 +216,9 @@ def _compare(way: Way, plain: Way, tolerance: float) -> None:
 
 
 def _take_turns(ways: Sequence[Way], device: torch.device, rounds: int, until: float) -> None:
-    """Time the ways in turn, each a step, for so many rounds or until then; at least one round."""
+    """Time the ways in turn, each a step, for so many rounds or until then; at least one round. Earlier times go."""
     for way in ways:
+        way.times_ms.clear()
         for _ in range(WARM_UP if rounds > WARM_UP else 1):
             assert way.step is not None
             way.step()
@@ -249,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=55.0)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--choose", action="store_true", help="as training does: only what is faster, timed first")
     chosen = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reason = why_not(device)
@@ -256,15 +261,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"nothing can be measured here: {reason}", file=sys.stderr)
         return 2
     size, dtype = Size(), torch.bfloat16
-    ways = measure(size, device, dtype, chosen.seconds)
-    content = report(ways, size, dtype)
-    print(table(content))
+
+    def save(ways: Sequence[Way]) -> None:
+        if chosen.out is not None:
+            chosen.out.parent.mkdir(parents=True, exist_ok=True)
+            chosen.out.write_text(json.dumps(report(ways, size, dtype), indent=1) + "\n")
+
+    options = FuseOptions() if chosen.choose else ALL
+    ways = measure(size, device, dtype, chosen.seconds, options=options, after_each=save)
+    print(table(report(ways, size, dtype)))
     for way in ways:
         if way.ledger is not None:
             print(f"{way.name}: {way.ledger.line()}")
-    if chosen.out is not None:
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        chosen.out.write_text(json.dumps(content, indent=1) + "\n")
     return 1 if any(way.wrong.startswith("its ") for way in ways) else 0
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from kernels.ledger import Entry, Ledger
-from kernels.parity import TOLERANCES, Call, difference, in_full, outcome, site_error, still
+from kernels.parity import TOLERANCES, Call, as_trained, difference, in_full, outcome, site_error, still
 from kernels.runtime import triton, why_not
 from kernels.site_timing import Timer, Times, cuda_timer, measure
 from kernels.sites import KINDS, Kind, Site, find_sites, unfuse
@@ -40,7 +40,7 @@ class FuseOptions:
     backward: bool = True  # the network is trained: gradients are compared and timed as well
     compiled: bool = False  # the network will run through torch.compile
     timer: Timer | None = None  # ms of a call; None: CUDA events on a GPU, and elsewhere nothing is measured
-    force: bool = False  # keep what is right, measured or not
+    force: bool = False  # keep what is right, without measuring it unless a timer is given
     kinds: Sequence[Kind] = field(default=KINDS)
 
 
@@ -141,7 +141,8 @@ def _error(site: Site, call: Call, backward: bool) -> _Error:
 
 
 def _times(site: Site, call: Call, options: FuseOptions) -> Times | None:
-    timer = options.timer or (cuda_timer if call.device.type == "cuda" else None)
+    on_gpu = call.device.type == "cuda" and not options.force
+    timer = options.timer or (cuda_timer if on_gpu else None)
     if timer is None:
         return None
     shapes = (
@@ -152,7 +153,8 @@ def _times(site: Site, call: Call, options: FuseOptions) -> Times | None:
     name = torch.cuda.get_device_name(call.device) if call.device.type == "cuda" else "cpu"
     key = (type(site.module), *shapes, frozen, call.dtype, options.backward, options.compiled, name, timer)
     if key not in _measured:
-        _measured[key] = measure(site.module, site.fused, call, timer, options.backward, options.compiled)
+        with as_trained(site.module, options.backward):
+            _measured[key] = measure(site.module, site.fused, call, timer, options.backward, options.compiled)
     return _measured[key]
 
 

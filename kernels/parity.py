@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -92,7 +92,7 @@ def in_full(call: Call) -> Call:
 
 
 @contextmanager
-def still(network: nn.Module) -> Any:
+def still(network: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while, each module's own mode afterwards."""
     training = [module for module in network.modules() if module.training]
     network.eval()
@@ -101,6 +101,16 @@ def still(network: nn.Module) -> Any:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def as_trained(module: nn.Module, trained: bool) -> Iterator[None]:
+    """Training mode for a while where it is `trained`, with all its dropout; of a network that is `still`."""
+    module.train(trained)
+    try:
+        yield
+    finally:
+        module.eval()
 
 
 def _leaves(named: Mapping[str, Any], dtype: torch.dtype | None) -> dict[str, Any]:

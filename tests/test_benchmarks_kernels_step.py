@@ -12,7 +12,6 @@ from kernel_cases import interpreter
 from benchmarks import kernels_step
 from benchmarks.kernels_step import WAYS, Size, main, measure, report, table
 from kernels import fused_layers
-from kernels.fuse import FuseOptions
 from kernels.runtime import interpreted
 
 pytestmark = interpreter
@@ -21,8 +20,14 @@ CPU = torch.device("cpu")
 
 
 def test_all_ways_give_the_same_loss_and_gradient_and_are_timed_in_turn() -> None:
+    seen: list[int] = []
+
+    def after_each(ways: Any) -> None:
+        seen.append(sum(len(way.times_ms) for way in ways))
+
     with interpreted():
-        ways = measure(TINY, CPU, torch.float32, rounds=2, options=FuseOptions(force=True), backend="aot_eager")
+        ways = measure(TINY, CPU, torch.float32, 600.0, rounds=2, backend="aot_eager", after_each=after_each)
+    assert seen == [2, 4, 6, 8]
     assert [way.name for way in ways] == list(WAYS)
     assert [way.wrong for way in ways] == [""] * 4
     assert [len(way.times_ms) for way in ways] == [2] * 4
@@ -51,7 +56,7 @@ def test_a_way_that_gives_another_loss_is_not_timed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(kernels_step, "fuse", fused)
     monkeypatch.setattr(fused_layers, "bias_gelu", wrong)
     with interpreted():
-        ways = measure(TINY, CPU, torch.float32, rounds=1, options=FuseOptions(force=True))
+        ways = measure(TINY, CPU, torch.float32, rounds=1)
     assert ways[1].wrong.startswith("its loss is nan")
     assert not ways[1].times_ms
     assert ways[0].times_ms

@@ -277,7 +277,11 @@ def test_compiled_whole_and_recomputed() -> None:
     with interpreted():
         expected = layer(x, residual)
         found = torch.compile(layer, fullgraph=True, backend="aot_eager")(x, residual)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            half = torch.compile(layer, fullgraph=True, backend="aot_eager")(x, residual)
     torch.testing.assert_close(found, expected)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), expected, rtol=2e-2, atol=2e-2)
     network.train()
     torch.manual_seed(5)
     expected_all = passed(network, batch)

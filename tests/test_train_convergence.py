@@ -1,5 +1,7 @@
 """200 updates with kernels and with plain operators give the same loss curve: a tiny BERT and ResNet-8, both taught.
 
+`make prove-kernels` (LIMBECK_PROVE=1) does all 200; `make test` the first 40, since the interpreter is slow.
+
 Rounding differs, and training at a high rate makes chaos of it: at 0.1 two plain trainings whose weights differ by 2e-7
 are 0.4 apart in the end, at the rate taken here 2e-5. No loss may be off by more than a thousandth of the first one.
 """
@@ -7,6 +9,7 @@ are 0.4 apart in the end, at the rate taken here 2e-5. No loss may be off by mor
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 
 import torch
@@ -22,7 +25,9 @@ from train.distill.logits import soft_targets
 from train.models.resnet import ResNetOptions, resnet
 
 pytestmark = interpreter
-UPDATES, TOLERANCE = 200, 1e-3
+PROVES = bool(os.environ.get("LIMBECK_PROVE"))
+UPDATES, TOLERANCE = 200 if PROVES else 40, 1e-3
+LEARNED = 0.7 if PROVES else 0.97  # of the first losses, the last ones at most
 TEMPERATURE, ALPHA = 3.0, 0.7
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -38,7 +43,7 @@ def kernel_loss(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tens
 
 
 def curve(network: nn.Module, batches: list[tuple[torch.Tensor, ...]], loss_of: Loss, rate: float) -> list[float]:
-    """The losses of 200 updates by SGD with momentum, over the batches again and again."""
+    """The losses of the updates by SGD with momentum, over the batches again and again."""
     optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9)
     losses = []
     for update in range(UPDATES):
@@ -56,7 +61,7 @@ def same(found: list[float], plain: list[float]) -> None:
     off = max(abs(one - other) for one, other in zip(found, plain, strict=True))
     assert off < TOLERANCE * plain[0], f"off by {off:.2e} at most"
     first, last = sum(plain[:10]), sum(plain[-10:])
-    assert last < 0.7 * first  # it learns, or two equal lines are compared
+    assert last < LEARNED * first  # it learns, or two equal lines are compared
 
 
 def test_a_tiny_bert() -> None:
