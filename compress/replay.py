@@ -10,7 +10,9 @@ import http.client
 import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +23,7 @@ from serve.tokens import authorization
 
 TOLERANCE = 1e-5  # of a score; the same graph on another processor may round its sums differently
 BATCH = 32
+TOGETHER = 8  # requests under way at once: a server that batches then has something to batch, and answers to mix up
 _TIMEOUT_S = 120
 _ENVELOPE = 256  # bytes around each item of a multipart body, more than there are
 _DESCRIBED = {"id", "task", "labels", "limits"}  # what we need of GET /model
@@ -57,7 +60,8 @@ class ReplayResult:
         return self.n > 0 and bool(self.routes) and all(route.agrees(self.n) for route in self.routes.values())
 
 
-_Route = tuple[str, Callable[["_Server", Sequence[bytes], int], tuple[int, Any]], list[range]]
+_Send = Callable[["_Server", Sequence[bytes], int], tuple[int, Any]]
+_Route = tuple[str, _Send, list[range], int]  # its name, how a body is sent, the rows in each, how many at once
 
 
 def replay(
@@ -70,24 +74,48 @@ def replay(
 ) -> ReplayResult:
     """Send every item by each route, and compare all scores with `expected`, float32 [N, K].
 
-    Images go as JSON, as multipart and raw; texts as JSON, one by one and several together.
+    Images go as JSON, as multipart and raw; texts as JSON, one by one and several together; and single ones of either
+    in several requests at once.
     Raises UserError if the server cannot be reached, or answers with another model than `model_id`.
     """
     assert expected.shape == (len(items), len(labels)), "one row for each item, one column for each label"
-    server = _Server(url)
+    servers = [_Server(url) for _ in range(TOGETHER)]
     try:
-        model = _check_model(server, model_id, labels)
+        model = _check_model(servers[0], model_id, labels)
         result = ReplayResult(len(items))
-        for name, send, chunks in _routes(items, model["task"], model["limits"]):
+        for name, send, chunks, at_once in _routes(items, model["task"], model["limits"]):
             route = result.routes[name] = RouteResult()
-            for rows in chunks:
-                status, answer = send(server, [items[row] for row in rows], len(labels))
+            bodies = [[items[row] for row in rows] for rows in chunks]
+            for rows, (status, answer) in zip(chunks, _ask(servers[:at_once], send, bodies, len(labels)), strict=True):
                 _compare(route, rows, status, answer, expected, labels, model)
                 if progress is not None:
                     progress(name, rows.stop, len(items))
     finally:
-        server.close()
+        for server in servers:
+            server.close()
     return result
+
+
+def _ask(
+    servers: Sequence[_Server], send: _Send, bodies: Sequence[Sequence[bytes]], top_k: int
+) -> Iterator[tuple[int, Any]]:
+    """The answers in the order of `bodies`, of which as many are under way as there are connections."""
+    if len(servers) == 1:
+        yield from (send(servers[0], body, top_k) for body in bodies)
+        return
+    free: SimpleQueue[_Server] = SimpleQueue()
+    for server in servers:
+        free.put(server)
+
+    def ask(body: Sequence[bytes]) -> tuple[int, Any]:
+        server = free.get()
+        try:
+            return send(server, body, top_k)
+        finally:
+            free.put(server)
+
+    with ThreadPoolExecutor(len(servers)) as pool:
+        yield from pool.map(ask, bodies)
 
 
 class _Server:
@@ -143,13 +171,16 @@ def _routes(items: Sequence[bytes], task: str, limits: dict[str, int]) -> Iterat
     singles = [range(row, row + 1) for row in range(len(items))]
     sizes = [_text_size(item) if task == "text" else len(item) * 4 // 3 for item in items]
     batches = list(_batches(sizes, min(BATCH, limits["max_items"]), limits["max_body_bytes"]))
+    at_once = max(1, min(TOGETHER, limits["max_concurrency"] // 2))  # half: more might be refused
     if task == "text":
-        yield "json-single", _send_texts, singles
-        yield "json-batch", _send_texts, batches
+        yield "json-single", _send_texts, singles, 1
+        yield "json-batch", _send_texts, batches, 1
+        yield "at-once", _send_texts, singles, at_once
     else:
-        yield "json", _send_json, batches
-        yield "multipart", _send_multipart, batches
-        yield "raw", _send_raw, singles
+        yield "json", _send_json, batches, 1
+        yield "multipart", _send_multipart, batches, 1
+        yield "raw", _send_raw, singles, 1
+        yield "at-once", _send_raw, singles, at_once
 
 
 def _text_size(item: bytes) -> int:

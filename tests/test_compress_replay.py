@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from serve.errors import UserError
 from serve.runner import scores
 
 ITEMS = [colored(*rgb) for rgb in np.random.default_rng(3).integers(0, 256, (70, 3)).tolist()]
-ROUTES = ["json", "multipart", "raw"]
+ROUTES = ["json", "multipart", "raw", "at-once"]
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +31,10 @@ def test_the_same_model_passes_by_every_route(served: Served, expected: np.ndarr
     assert result.ok
     assert result.n == 70
     assert list(result.routes) == ROUTES
-    assert [route.compared for route in result.routes.values()] == [70, 70, 70]
+    assert [route.compared for route in result.routes.values()] == [70] * 4
     assert max(route.max_abs for route in result.routes.values()) <= 1e-5
     assert [step for step in seen if step[0] == "json"] == [("json", 32, 70), ("json", 64, 70), ("json", 70, 70)]
-    assert seen[-1] == ("raw", 70, 70)
+    assert seen[-1] == ("at-once", 70, 70)
 
 
 def test_one_score_that_is_a_little_off_is_found(served: Served, expected: np.ndarray) -> None:
@@ -52,7 +53,7 @@ def test_one_other_label_is_found(served: Served, expected: np.ndarray) -> None:
     planted[7] = np.roll(planted[7], 1)
     result = replay(ITEMS, planted, LABELS, served.url, served.model_id)
     assert not result.ok
-    assert [route.label_differences for route in result.routes.values()] == [1, 1, 1]
+    assert [route.label_differences for route in result.routes.values()] == [1] * 4
 
 
 def test_an_item_that_the_server_cannot_read_is_an_error(served: Served, expected: np.ndarray) -> None:
@@ -106,7 +107,16 @@ class _Stub(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        self._answer(self.replies["/classify"])
+        self._answer(self.replies["/classify"] if "/crowd" not in self.replies else self._of_crowd())
+
+    def _of_crowd(self) -> Any:
+        """What "/crowd" holds where another request is under way."""
+        crowd = self.replies["inside"]
+        crowd.append(self)
+        time.sleep(0.02)
+        reply = self.replies["/crowd" if len(crowd) > 1 else "/classify"]
+        crowd.remove(self)
+        return reply
 
     def log_message(self, *args: Any) -> None:
         pass
@@ -114,7 +124,8 @@ class _Stub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, dict[str, Any]]]:
-    model = {"id": "id", "task": "image", "labels": list(LABELS), "limits": {"max_items": 64, "max_body_bytes": 10**6}}
+    limits = {"max_items": 64, "max_body_bytes": 10**6, "max_concurrency": 128}
+    model = {"id": "id", "task": "image", "labels": list(LABELS), "limits": limits}
     monkeypatch.setattr(_Stub, "replies", {"/model": model})
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Stub)
     thread = threading.Thread(target=server.serve_forever)
@@ -147,6 +158,21 @@ def test_answers_that_are_not_what_was_asked_for_never_pass(
     result = replay(ITEMS[:1], expected[:1], LABELS, url, "id")
     assert not result.ok
     assert all(route.errors or route.score_differences for route in result.routes.values())
+
+
+def test_answers_that_are_mixed_up_where_several_are_under_way_are_found(stub: tuple[str, dict[str, Any]]) -> None:
+    url, replies = stub
+    named = [{"label": label, "score": float(label == "red")} for label in LABELS]
+    right = {"label": "red", "score": 1.0, "top_k": named}
+    replies["/classify"] = {"model": {"id": "id"}, "predictions": [right]}
+    replies["/crowd"] = {"model": {"id": "id"}, "predictions": [{**right, "label": "green"}]}
+    replies["inside"] = []
+    expected = np.array([[float(label == "red") for label in LABELS]] * 24)
+    items = [b"x" * 600_000] * 24  # one in a body, whatever the route
+    result = replay(items, expected, LABELS, url, "id")
+    found = {name: route.label_differences for name, route in result.routes.items()}
+    assert {**found, "at-once": 0} == dict.fromkeys(ROUTES, 0)
+    assert found["at-once"] > 0
 
 
 def test_a_server_that_changes_its_model_midway_is_noticed(
@@ -197,8 +223,8 @@ def test_texts_pass_one_by_one_and_in_batches(served_text: Served) -> None:
     expected = scores(served_text.predictor, TEXTS)
     result = replay(TEXTS, expected, TEXT_LABELS, served_text.url, served_text.model_id)
     assert result.ok, result
-    assert list(result.routes) == ["json-single", "json-batch"]
-    assert [route.compared for route in result.routes.values()] == [65, 65]
+    assert list(result.routes) == ["json-single", "json-batch", "at-once"]
+    assert [route.compared for route in result.routes.values()] == [65] * 3
 
     planted = expected.copy()
     planted[41, 0] += 1e-4

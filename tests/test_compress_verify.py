@@ -111,7 +111,9 @@ def test_a_server_at_hand_is_asked_and_left_running(
     assert verify_run(tiny.folder, server.url)
     n = tiny.report.data.splits["test"].size
     *routes, last = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in routes] == [[name, f"{n}/{n}"] for name in ("json", "multipart", "raw")]
+    assert [line.split()[:2] for line in routes] == [
+        [name, f"{n}/{n}"] for name in ("json", "multipart", "raw", "at-once")
+    ]
     assert all("label differences 0  score differences 0" in line for line in routes)
     assert last == "verified: the server answers as measured"
     os.kill(server.pid, 0)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from compress.environment import hardware, versions
 from compress.loadtest.generator import Generator, on_cores, split_cores
@@ -61,15 +61,27 @@ class Capacity:
         return next((one.split() for one in self.found if one.rate is not None and one.rate == self.rate), {})
 
     @property
+    def unknown(self) -> bool:
+        """Nothing held, and in no search was it the server's doing."""
+        return self.rate is None and all(one.rate or one.limited_by == "generator" for one in self.found)
+
+    @property
+    def verdict(self) -> Literal["PASS", "FAIL", "NO VERDICT"]:
+        return "PASS" if self.passed else "NO VERDICT" if self.unknown else "FAIL"
+
+    @property
     def passed(self) -> bool:
         return self.rate is not None and (self.asked.at_least is None or self.rate >= self.asked.at_least)
 
     def lines(self) -> list[str]:
         """The verdict in words."""
+        if self.unknown:
+            late = "the generator was late even at the lowest rate, so nothing is known of the server"
+            return [f"NO VERDICT: {late}", "give the generator a core that nothing else runs on, and try again"]
         reached = ", ".join("none" if one.rate is None else f"{one.rate:.0f}" for one in self.found)
         what = "no rate keeps" if self.rate is None else f"{self.rate:.0f} requests/s keep"
         wanted = "" if self.asked.at_least is None else f", {self.asked.at_least:g} wanted"
-        verdict = f"{'PASS' if self.passed else 'FAIL'}: {what} {self.asked.objective}{wanted}"
+        verdict = f"{self.verdict}: {what} {self.asked.objective}{wanted}"
         lines = [f"{verdict} (the lowest of {reached})" if len(self.found) > 1 else verdict]
         if any(one.limited_by == "generator" for one in self.found):
             lines.append("beyond it the generator was late, not the server: the server may take more")
@@ -141,7 +153,7 @@ def telling(generator: Generator, say: Say) -> Callable[[float, Kind], Probe]:
 def _content(report: Report, variant: str, body: str, capacity: Capacity) -> dict[str, Any]:
     return {
         "schema": _SCHEMA,
-        "verdict": "PASS" if capacity.passed else "FAIL",
+        "verdict": capacity.verdict,
         "requests_per_second": capacity.rate,
         "asked": asdict(capacity.asked),
         "variant": variant,

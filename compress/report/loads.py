@@ -33,10 +33,13 @@ class Load:
     tried: tuple[tuple[float, float, str], ...]  # requests/s, 99th percentile in ms, what became of it
     late: bool  # beyond the rate the generator was late, not the server
     split: dict[str, dict[str, Any]]  # by phase: mean_ms, p50_ms, p99_ms
+    unknown: bool = False  # the generator was late even at the lowest rate
 
     @property
     def title(self) -> str:
         """`resnet8-int8-static: 1,234 requests/s keep p99<20ms`."""
+        if self.unknown:
+            return f"{self.variant}: no verdict on {self.objective}; the generator was late even at the lowest rate"
         found = "no rate keeps" if self.rate is None else f"{wording.significant(self.rate)} requests/s keep"
         late = "; beyond it the generator was late, not the server" if self.late else ""
         return f"{self.variant}: {found} {self.objective}{late}"
@@ -66,6 +69,7 @@ def _load(content: dict[str, Any]) -> Load:
         tried=tuple((rate, float(p99), outcome) for rate, p99, outcome in tried if p99 and math.isfinite(p99)),
         late=any(search["limited_by"] == "generator" for search in content["searches"]),
         split=content["time_split"],
+        unknown=content.get("verdict") == "NO VERDICT",
     )
 
 
