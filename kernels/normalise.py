@@ -103,7 +103,7 @@ def _normalise(
         channels, width = (images.shape[3], images.shape[2]) if layout == "NHWC" else (images.shape[1], images.shape[3])
         chosen = PIXELS.sizes(images, P=values)
         flags = None if flip is None else flip.contiguous().view(torch.int8)
-        _kernel[(triton.cdiv(values, chosen["BLOCK"]), len(images))](
+        _kernel[(len(images), triton.cdiv(values, chosen["BLOCK"]))](
             *(images, scale.contiguous(), shift.contiguous(), y),
             *(each if each is not None else images for each in (flags, partner, share)),
             P=values, W=width, C=channels, LAST=layout == "NHWC", FLIP=flip is not None, MIX=partner is not None,
@@ -144,8 +144,8 @@ def _kernel(
     P: tl.constexpr, W: tl.constexpr, C: tl.constexpr, LAST: tl.constexpr, FLIP: tl.constexpr, MIX: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    image = tl.program_id(1).to(tl.int64)  # int64: B * P may pass 2^31
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    image = tl.program_id(0).to(tl.int64)  # int64: B * P may pass 2^31; the first axis has no limit of 65,535
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     there = at < P
     step: tl.constexpr = C if LAST else 1
     x = _pixels(images_ptr, flip_ptr, image, at, there, P, W, step, FLIP)

@@ -42,6 +42,8 @@ def why_not(device: torch.device) -> str | None:
         return f"the tensors are on {device.type}: Triton needs an NVIDIA GPU"
     if interprets():
         return "TRITON_INTERPRET=1 is set, and it reads no memory of a GPU"
+    if device.index is not None and device.index != (current := torch.cuda.current_device()):
+        return f"the tensors are on {device} and the current device is cuda:{current}, where Triton would launch"
     return _unfit(device)
 
 

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kernels import runtime
+
+
+def test_a_kernel_is_not_launched_on_another_gpu_than_its_tensors_are_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "interprets", lambda: False)
+    monkeypatch.setattr(runtime, "_unfit", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert runtime.why_not(torch.device("cuda:1")) is None
+    assert runtime.why_not(torch.device("cuda")) is None
+    assert str(runtime.why_not(torch.device("cuda:0"))).startswith(
+        "the tensors are on cuda:0 and the current device is"
+    )
+
+
+def test_a_processor_takes_the_references_unless_it_interprets() -> None:
+    assert runtime.why_not(torch.device("cpu")) == "the tensors are on cpu: Triton needs an NVIDIA GPU"
+    if not runtime.interprets():
+        pytest.skip("Triton's interpreter is off")
+    with runtime.interpreted():
+        assert runtime.why_not(torch.device("cpu")) is None
