@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,20 @@ def test_the_command_shows_and_deletes_when_told_to(runs: Path, clean: Clean) ->
     assert clean(runs / "one", "--all", "--yes")[0] == 0
     assert not (runs / "one").exists()
     assert (runs / "notes" / "teacher" / "mine").exists()
+
+
+@pytest.mark.parametrize(("said", "stays"), [("n\n", True), ("\n", True), ("y\n", False)])
+def test_it_asks_before_it_deletes(
+    runs: Path, clean: Clean, monkeypatch: pytest.MonkeyPatch, said: str, stays: bool
+) -> None:
+    terminal = io.StringIO(said)
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    code, out, _ = clean(runs / "one", "--weights")
+    assert code == 0
+    assert "delete 200\xa0bytes?" in out
+    assert (runs / "one" / "teacher").exists() is stays
+    assert (runs / "one" / "packages").exists()
 
 
 def test_with_nobody_to_ask_nothing_is_deleted(runs: Path, clean: Clean) -> None:

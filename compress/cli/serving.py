@@ -27,7 +27,7 @@ def serve(
     watch: Annotated[bool, typer.Option("--watch", help="Serve what lies in that folder, and follow it.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Serve a model package over HTTP, as `bentoml serve` does.
+    """Serve a model package over HTTP, as `bentoml serve` does, with a page at / to try it.
 
     Further ones answer at /models/NAME/classify. With a token in LIMBECK_ADMIN_TOKEN, `limbeck reload` and other
     admin requests change what is served, without a failed request.
