@@ -75,7 +75,7 @@ def reference(
 def builds() -> list[Build]:
     """The configurations that the ahead-of-time lane compiles."""
     sides = layernorm_forward, layernorm_backward
-    return [build for dtype in ("bf16", "fp16") for side in sides for build in side.builds(dtype)]
+    return [build for dtype in ("bf16", "fp16", "fp32") for side in sides for build in side.builds(dtype)]
 
 
 @torch.library.custom_op("limbeck::residual_layernorm", mutates_args=())
