@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from compress.report.distributions import P99_SAMPLES
 from compress.report.schema import QUANTILES, Latency
 from serve.runner import Runner
 
-P99_SAMPLES = 1000  # below this a 99th percentile is an anecdote
 _WARMUP = 10
 
 

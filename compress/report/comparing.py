@@ -175,7 +175,7 @@ def _notes(first: Run, second: Run) -> list[str]:
 
 def _choices(first: Run, second: Run) -> Table:
     runs = (first, second)
-    columns: list[str | Column] = ["", *(Column(run.title) for run in runs), "Second / first"]
+    columns: list[str | Column] = ["Figure", *(Column(run.title) for run in runs), "Second / first"]
     rows = [
         row("Choice", *(Cell(run.choice.id, run.report.verdict.partition(":")[0]) for run in runs), ""),
         row("Accuracy, %", *(_accuracy(run.choice) for run in runs), ""),

@@ -13,6 +13,7 @@ from compress.report.schema import QUANTILES, Report
 from compress.report.svg import Entry, Scale
 
 _NAME_LENGTH = 34
+P99_SAMPLES = 1000  # below this a 99th percentile is an anecdote
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,8 @@ def distributions(report: Report, width: float = svg.WIDE) -> Markup | None:
         parts.append(svg.text(8, y + 4 if wide else y - 14, spread.title, class_="name"))
         parts += _box(spread, x, y)
     parts += [svg.tip(x(one.at[0.5]), y, one.told, width) for one, y in zip(spreads, heights, strict=True)]
-    signs = [
-        Entry("box", "middle half, and the median"),
-        Entry("whisker", "5th to 95th percentile"),
-        Entry("bin", "99th"),
-    ]
+    signs = [Entry("box", "middle half, and the median"), Entry("whisker", "5th to 95th percentile")]
+    signs += [Entry("bin", "99th")] if any(one.calls >= P99_SAMPLES for one in spreads) else []
     legend, height = svg.legend(signs, 8, bottom + 44, width - 8)
     description = ". ".join("; ".join(one.told) for one in spreads)
     name = f"latencies-{width:g}"
@@ -78,11 +76,12 @@ def _axis(x: Scale, ticks: list[float], top: float, bottom: float) -> list[Marku
 
 def _box(spread: Spread, x: Scale, y: float) -> list[Markup]:
     at = {share: x(value) for share, value in spread.at.items()}
+    far = [svg.tag("circle", cx=at[0.99], cy=y, r=2.5, class_="bin")] if spread.calls >= P99_SAMPLES else []
     return [
         svg.line(at[0.05], y, at[0.95], y, "stem"),
         svg.line(at[0.05], y - 3, at[0.05], y + 3, "stem"),
         svg.line(at[0.95], y - 3, at[0.95], y + 3, "stem"),
         svg.tag("rect", x=at[0.25], y=y - 6, width=max(at[0.75] - at[0.25], 1.0), height=12.0, class_="box"),
         svg.line(at[0.5], y - 7, at[0.5], y + 7, "median"),
-        svg.tag("circle", cx=at[0.99], cy=y, r=2.5, class_="bin"),
+        *far,
     ]
