@@ -9,7 +9,7 @@ import kernels_gpu_checks as check
 import pytest
 import torch
 
-from kernels import bias_gelu, distill_loss, residual_layernorm, runtime
+from kernels import bias_gelu, distill_loss, normalise, residual_layernorm, runtime
 from kernels.bench.case import Case
 from kernels.bench.catalog import cases
 
@@ -132,6 +132,13 @@ def test_dropout_is_the_same_here_and_on_a_cpu() -> None:
         for device in (GPU, torch.device("cpu"))
     )  # fmt: skip
     torch.testing.assert_close(here.cpu(), there, rtol=1e-4, atol=1e-4)
+
+
+def test_more_images_than_the_second_axis_of_a_grid_takes() -> None:
+    images = torch.randint(0, 256, (70_000, 4, 4, 3), dtype=torch.uint8, device=GPU)
+    scale, shift = torch.rand(3, device=GPU), torch.rand(3, device=GPU)
+    found = normalise.normalise(images, scale, shift)
+    torch.testing.assert_close(found, normalise.reference(images, scale, shift))
 
 
 def test_any_layout() -> None:
