@@ -29,6 +29,13 @@ def transposed(make: Callable[..., torch.Tensor], *shape: int) -> torch.Tensor:
     return make(*reversed(shape)).t()
 
 
+def far(rows: torch.Tensor) -> torch.Tensor:
+    """The same three rows 2^30 elements apart, the last beyond what 32 bits count. Untouched pages take no memory."""
+    assert len(rows) == 3
+    room = torch.empty(2**31 + rows.shape[1], dtype=rows.dtype).as_strided(rows.shape, (2**30, 1))
+    return room.copy_(rows)
+
+
 def close(found: torch.Tensor, expected: torch.Tensor, summed: int = 1) -> None:
     """Assert that `found` is `expected` (fp64) within its dtype's tolerance for a sum of `summed` terms."""
     tolerances = {"rtol": RTOL[found.dtype], "atol": ATOL[found.dtype] * max(summed, 1)}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_cases import COLUMNS, ROWS, close, interpreter, strided, transposed
+from kernel_cases import COLUMNS, ROWS, close, far, interpreter, strided, transposed
 from planted_bugs import plant
 
 from kernels import bias_gelu as module
@@ -79,6 +79,14 @@ def test_a_gradient_of_stride_0_as_sum_makes_it() -> None:
     assert bias.grad is not None
     exact = torch.nn.functional.gelu
     torch.testing.assert_close(bias.grad, torch.autograd.functional.jacobian(lambda b: exact(x + b).sum(), bias))
+
+
+def test_rows_that_lie_beyond_what_32_bits_can_count() -> None:
+    torch.manual_seed(2)
+    x, bias, grad = torch.randn(3, 64).half(), torch.randn(64).half(), torch.randn(3, 64).half()
+    found, expected = both(far(x), bias, far(grad))
+    for tensor, exact in zip(found, expected, strict=True):
+        close(tensor, exact, 3)
 
 
 def test_an_empty_batch() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_cases import COLUMNS, ROWS, interpreter, strided, transposed
+from kernel_cases import COLUMNS, ROWS, far, interpreter, strided, transposed
 from planted_bugs import plant
 from torch import Tensor
 
@@ -113,6 +113,13 @@ def test_any_layout(layout) -> None:
     with interpreted():
         y = int8_gemm(x, scales[0], weight, scales[1], residual=residual, dtype=torch.float32)
     torch.testing.assert_close(y.double(), exact(x, scales[0], weight, scales[1]) + residual, rtol=2e-6, atol=1e-5)
+
+
+def test_rows_that_lie_beyond_what_32_bits_can_count() -> None:
+    x, x_scale, weight, weight_scale = drawn(3, 3, 64)
+    with interpreted():
+        y = int8_gemm(far(x), x_scale, far(weight), weight_scale, dtype=torch.float32)
+    torch.testing.assert_close(y.double(), exact(x, x_scale, weight, weight_scale), rtol=2e-6, atol=0)
 
 
 def test_an_empty_batch_and_a_row_without_codes() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_cases import COLUMNS, ROWS, interpreter, strided, transposed
+from kernel_cases import COLUMNS, ROWS, far, interpreter, strided, transposed
 from planted_bugs import plant
 
 from kernels import quantize_kernels, row_scales
@@ -53,6 +53,10 @@ def test_the_kernel_and_plain_pytorch_give_the_same_bits() -> None:
         found = quantize_rows(x)
     for tensor, expected in zip(found, reference(x), strict=True):
         assert torch.equal(tensor, expected)
+
+
+def test_rows_that_lie_beyond_what_32_bits_can_count() -> None:
+    agree(far(torch.randn(3, 64).half()))
 
 
 def test_ties_go_to_the_even_code() -> None:

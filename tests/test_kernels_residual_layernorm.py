@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_cases import COLUMNS, ROWS, close, interpreter, strided, transposed
+from kernel_cases import COLUMNS, ROWS, close, far, interpreter, strided, transposed
 from planted_bugs import plant
 from torch import Tensor
 
@@ -193,14 +193,17 @@ def test_nan_and_infinity_spoil_their_row_alone_and_a_row_of_padding_is_the_bias
 
 
 def test_rows_that_lie_beyond_what_32_bits_can_count() -> None:
-    far = torch.empty(2**31 + 64, dtype=torch.float16).as_strided(
-        (3, 64), (2**30, 1)
-    )  # pages not touched take no memory
-    near = torch.randn(3, 64).half()
-    far.copy_(near)
+    x, residual, weight, bias, grad = drawn(3, 64, torch.float16)
     with interpreted():
-        y = residual_layernorm(far, near, near[0], near[1], EPS)
-    torch.testing.assert_close(y, reference(near, near, near[0], near[1], EPS))
+        y = residual_layernorm(far(x), residual, weight, bias, EPS)
+    torch.testing.assert_close(y, reference(x, residual, weight, bias, EPS))
+    statistics = torch.zeros(3), torch.ones(3)
+    with interpreted():
+        near, away = (
+            module._backward(each, None, x, residual, weight, *statistics, 0.0, 0.0, None) for each in (grad, far(grad))
+        )
+    for one, other in zip(near, away, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_opcheck_and_gradcheck() -> None:
