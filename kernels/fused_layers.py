@@ -30,12 +30,7 @@ class ResidualNorm:
     def forward(self, hidden_states: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
         if _listened_to(self.dropout, self.LayerNorm):
             return _plain(self)(hidden_states, input_tensor)
-        x = self.dense(hidden_states)
-        dtype = _working_dtype(x, input_tensor)
-        norm = self.LayerNorm
-        return residual_layernorm(
-            x.to(dtype), input_tensor.to(dtype), norm.weight, norm.bias, norm.eps, _probability(self.dropout)
-        )
+        return _norm_of_sum(self.dense(hidden_states), input_tensor, self.LayerNorm, _probability(self.dropout))
 
 
 class BiasGelu:
@@ -96,6 +91,39 @@ class PreNormLayer:
         attended, _ = self.attention(self.layernorm_before(hidden_states), attention_mask, **given)
         normal, summed = _sum_and_norm(attended, hidden_states, self.layernorm_after, self.dropout)
         return self.dropout(self.mlp(normal)) + summed
+
+
+class DistilLayer:
+    """A layer of DistilBERT: both sums are normalised as they are made; there is no dropout before them, [B, L, H]."""
+
+    attention: nn.Module
+    ffn: nn.Module
+    sa_layer_norm: nn.LayerNorm
+    output_layer_norm: nn.LayerNorm
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **given: Any
+    ) -> torch.Tensor:
+        if _listened_to(self.sa_layer_norm, self.output_layer_norm):
+            return _plain(self)(hidden_states, attention_mask, **given)
+        attended, _ = self.attention(hidden_states, attention_mask=attention_mask, **given)
+        normal = _norm_of_sum(attended, hidden_states, self.sa_layer_norm)
+        return _norm_of_sum(self.ffn(normal), normal, self.output_layer_norm)
+
+
+class DistilGelu:
+    """The feed-forward half of DistilBERT: dropout(lin2(gelu(lin1(input)))), [B, L, H]."""
+
+    lin1: nn.Linear
+    lin2: nn.Linear
+    activation: nn.Module
+    dropout: nn.Dropout
+
+    def ff_chunk(self, input: torch.Tensor) -> torch.Tensor:  # what its forward calls, maybe piece by piece
+        if _listened_to(self.lin1, self.activation):
+            chunk: torch.Tensor = type(self).plain.ff_chunk(self, input)  # type: ignore[attr-defined]
+            return chunk
+        return self.dropout(self.lin2(_linear_gelu(self.lin1, input)))
 
 
 class EncoderBlock:
@@ -160,6 +188,12 @@ def _linear_gelu(linear: nn.Module, x: torch.Tensor) -> torch.Tensor:
     assert isinstance(linear, nn.Linear)
     product = F.linear(x, linear.weight)
     return bias_gelu(product, linear.bias.to(product.dtype))  # under autocast the product is in half precision
+
+
+def _norm_of_sum(x: torch.Tensor, residual: torch.Tensor, norm: nn.LayerNorm, p: float = 0.0) -> torch.Tensor:
+    """LayerNorm(residual + dropout(x)) with probability `p`."""
+    dtype = _working_dtype(x, residual)
+    return residual_layernorm(x.to(dtype), residual.to(dtype), norm.weight, norm.bias, norm.eps, p)
 
 
 def _sum_and_norm(

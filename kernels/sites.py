@@ -106,9 +106,11 @@ def _berts(*endings: str) -> tuple[str, ...]:
     )
 
 
-def _norm_unfit(norm: Any, dropout: Any) -> str | None:
+def _norm_unfit(norm: Any, dropout: Any = None) -> str | None:
     if type(norm) is not nn.LayerNorm or norm.weight is None or norm.bias is None or len(norm.normalized_shape) != 1:
         return f"its norm is {_short(norm)}: the kernel is for a LayerNorm over one axis with weight and bias"
+    if dropout is None:
+        return None
     if type(dropout) is not nn.Dropout:
         return f"its dropout is {_short(dropout)}: the kernel is for plain dropout of elements"
     return None if dropout.p < 1 else "its dropout leaves nothing"
@@ -133,6 +135,7 @@ def _is_sequential_gelu(module: nn.Module) -> bool:
     return any(layers.is_linear_gelu(*pair) for pair in itertools.pairwise(members))
 
 
+_DISTIL = "transformers.models.distilbert.modeling_distilbert"
 _VIT, _TORCHVISION = "transformers.models.vit.modeling_vit", "torchvision.models.vision_transformer"
 KINDS = (
     Kind(
@@ -152,6 +155,18 @@ KINDS = (
         layers.BiasGelu,
         _named(*_berts("Intermediate")),
         lambda module: _gelu_unfit(module.dense, module.intermediate_act_fn),
+    ),
+    Kind(
+        "residual_layernorm",
+        layers.DistilLayer,
+        _named(f"{_DISTIL}.TransformerBlock"),
+        lambda module: _norm_unfit(module.sa_layer_norm) or _norm_unfit(module.output_layer_norm),
+    ),
+    Kind(
+        "bias_gelu",
+        layers.DistilGelu,
+        _named(f"{_DISTIL}.FFN"),
+        lambda module: _gelu_unfit(module.lin1, module.activation),
     ),
     Kind(
         "residual_layernorm",

@@ -24,6 +24,12 @@ def bert(family: str = "bert", layers: int = 1, **changes: Any) -> tuple[nn.Modu
     return AutoModelForSequenceClassification.from_config(config), batch
 
 
+def distilbert() -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    torch.manual_seed(0)
+    config = tiny_config("distilbert", 1, dim=8, hidden_dim=12, n_heads=2)
+    return AutoModelForSequenceClassification.from_config(config), {"input_ids": torch.randint(5, 20, (2, 3))}
+
+
 def vit() -> tuple[nn.Module, dict[str, torch.Tensor]]:
     torch.manual_seed(0)
     config = ViTConfig(**SMALL, num_hidden_layers=1, image_size=8, patch_size=4)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from fused_networks import (
     bert,
+    distilbert,
     no_bias_gradient,
     no_gradient_of_the_residual,
     no_number,
@@ -54,6 +55,7 @@ def passed(network: nn.Module, batch: Any) -> list[torch.Tensor]:
     [
         (bert, ["residual_layernorm", "residual_layernorm", "bias_gelu", "residual_layernorm"]),
         (lambda: bert("roberta"), ["residual_layernorm", "bias_gelu", "residual_layernorm"]),
+        (distilbert, ["residual_layernorm", "bias_gelu"]),
         (vit, ["residual_layernorm", "bias_gelu"]),
         (torchvision_vit, ["residual_layernorm", "bias_gelu"]),
     ],

@@ -78,6 +78,8 @@ def test_it_learns_the_same_and_leaves_a_plain_network(folder, tmp_path, forced)
     assert list(auto.kernels.kept) == NAMES
     assert FitResult.model_validate_json(auto.model_dump_json()) == auto
     assert "fused kernels: 4 of 4 sites (bias_gelu 1, residual_layernorm 3), not measured" in said
+    assert off.notes == ()
+    assert auto.notes[0].startswith("trained with fused kernels: 4 of 4 sites")
     for one, other in zip(off.epochs, auto.epochs, strict=True):
         assert one.loss == pytest.approx(other.loss, rel=1e-4)
     for name, value in plain.state_dict().items():

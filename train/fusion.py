@@ -94,6 +94,14 @@ class Fusion:
         return FuseOptions(dtype=_DTYPES[self.arithmetic.precision], compiled=config.compile)
 
 
+def note_on_kernels(ledger: Ledger | None) -> tuple[str, ...]:
+    """What a reader of the figures should know of a training with kernels; nothing where there were none."""
+    if ledger is None or not ledger.kept:
+        return ()
+    chosen = "which were chosen by what was faster then, so another run may round otherwise"
+    return (f"trained with {ledger.line()}, {chosen}",)
+
+
 def _firsts(ledger: Ledger | None) -> Ledger:
     """The first process's."""
     if world().size == 1:

@@ -33,7 +33,7 @@ from train.fit_config import FitConfig
 from train.fit_result import FitResult
 from train.following import Following
 from train.fused import kernels_allowed
-from train.fusion import Fusion
+from train.fusion import Fusion, note_on_kernels
 from train.image_growth import growth_of
 from train.inputs import Inputs
 from train.layers import Unfreeze
@@ -137,7 +137,7 @@ def _result(
         accumulation=config.accumulation,
         processes=world().size,
         sharded=job.shard,
-        notes=note_on_norms(classifier),
+        notes=(*note_on_norms(classifier), *note_on_kernels(ledger)),
         kernels=ledger,
     )
 
