@@ -22,6 +22,7 @@ from train.fit import fit
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
 from train.following import Following
+from train.fused_front import ALL_KINDS
 from train.fusion import LEDGER, Fusion
 from train.inputs import TextInputs
 from train.sources import Items
@@ -43,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is right is kept: nothing can be measured without a GPU."""
-    monkeypatch.setattr(Fusion, "_options", lambda self, config: FuseOptions(force=True))
+    monkeypatch.setattr(Fusion, "_options", lambda self, config: FuseOptions(force=True, kinds=ALL_KINDS))
 
 
 def texts(classifier: Classifier, count: int) -> TextInputs:
@@ -159,7 +160,7 @@ def test_the_runner_of_the_baseline_takes_kernels_where_they_can_run(folder: Pat
     assert on_cpu.ledger.why.startswith("the tensors are on cpu")
     assert on_cpu.provider == plain.provider == "torch eager"
     forced = FuseOptions(force=True, backward=False)
-    monkeypatch.setattr("train.torch_runner.FuseOptions", lambda backward: forced)
+    monkeypatch.setattr("train.torch_runner.FuseOptions", lambda **_: forced)
     fused = TorchRunner(classifier)
     with interpreted():
         np.testing.assert_allclose(fused.logits(inputs), expected, atol=1e-5)
@@ -177,3 +178,33 @@ def test_the_real_minilm_with_all_its_kernels() -> None:
     assert max(entry.error or 1.0 for entry in ledger.entries) < 1e-5
     assert ledger.error is not None
     assert ledger.error < 1e-4  # logits and all gradients of the whole
+
+
+@pytest.mark.parametrize("model", ["builtin:resnet8", "builtin:mlp-4"])
+def test_networks_without_transformer_layers_have_their_images_normalised(tmp_path: Path, forced, model: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    split, found = image_inputs(images, np.arange(8) % 2), []
+    for kernels in ("off", "auto"):
+        classifier = image_classifier(images, ("a", "b"), model=model)
+        config = FitConfig.model_validate({**SETTINGS, "epochs": 1, "learning_rate": 0.01, "kernels": kernels})
+        with interpreted():
+            found.append(fit(classifier, config, split, split, 5, tmp_path / kernels))
+    assert found[1].kernels is not None
+    assert found[1].kernels.kept == ("front",)
+    assert found[1].epochs[0].loss == pytest.approx(found[0].epochs[0].loss, rel=1e-5)
+
+
+def test_normalised_images_have_the_layout_and_dtype_of_the_plain_ones() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    classifier = image_classifier(images, ("a", "b"), model="builtin:cnn-4")
+    batch = torch.from_numpy(images)
+    (expected,) = classifier.front(batch)
+    with interpreted():
+        ledger = fuse(classifier, (batch,), FuseOptions(force=True, kinds=ALL_KINDS))
+        (found,) = classifier.front(batch)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            (half,) = classifier.front(batch)
+    assert [entry.kernel for entry in ledger.entries] == ["normalise"]
+    assert found.stride() == expected.stride()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(half, expected.bfloat16())

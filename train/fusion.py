@@ -22,6 +22,7 @@ from kernels.runtime import why_not
 from train.arguments import training_device
 from train.classifier import Classifier
 from train.fit_config import FitConfig
+from train.fused_front import ALL_KINDS
 from train.inputs import Inputs
 from train.precision import Arithmetic
 from train.processes import world
@@ -63,14 +64,14 @@ class Fusion:
         device = next(classifier.parameters()).device
         reason = why_not(device) or self._unfit(config)
         if reason is not None:
-            return left_plain(classifier, reason)
+            return left_plain(classifier, reason, FuseOptions(kinds=ALL_KINDS))
         known = self._known()
         if known is None and world().leads:
             known = fuse(classifier, (self._batch(config).to(device),), self._options(config))
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             (self.checkpoints / LEDGER).write_text(known.to_json())
         ledger = _firsts(known)
-        fuse_as(classifier, ledger)
+        fuse_as(classifier, ledger, ALL_KINDS)
         return ledger
 
     def _unfit(self, config: FitConfig) -> str | None:
@@ -91,7 +92,7 @@ class Fusion:
         return torch.from_numpy(self.inputs.gather(np.arange(items)))
 
     def _options(self, config: FitConfig) -> FuseOptions:
-        return FuseOptions(dtype=_DTYPES[self.arithmetic.precision], compiled=config.compile)
+        return FuseOptions(_DTYPES[self.arithmetic.precision], compiled=config.compile, kinds=ALL_KINDS)
 
 
 def note_on_kernels(ledger: Ledger | None) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from kernels.ledger import Ledger
 from serve.runner import softmax
 from train.classifier import Classifier
 from train.fused import Kernels
+from train.fused_front import ALL_KINDS
 
 
 class TorchRunner:
@@ -39,7 +40,7 @@ class TorchRunner:
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         batch = torch.from_numpy(inputs).to(next(self._classifier.parameters()).device)
         if self.ledger is None and self._kernels == "auto":
-            self.ledger = fuse(self._classifier, (batch,), FuseOptions(backward=False))
+            self.ledger = fuse(self._classifier, (batch,), FuseOptions(backward=False, kinds=ALL_KINDS))
             if self.ledger.kept:
                 self.provider = f"torch eager, {len(self.ledger.kept)} fused layers"
         with torch.inference_mode():
