@@ -109,6 +109,7 @@ def _rows_kernel(
 ):  # fmt: skip
     program = tl.program_id(0)
     column = tl.arange(0, BLOCK)
+    cool = 1.0 / temperature  # a division of each element would cost as much as an exponential
     soft, hard, mine, theirs, agreed, labelled = _zeros(ROWS)
     for tile in tl.range(program, tl.cdiv(count, ROWS), tl.num_programs(0), num_stages=STAGES):
         row = tl.arange(0, ROWS).to(tl.int64) + tile * ROWS  # int64: N * K may pass 2^31
@@ -123,12 +124,12 @@ def _rows_kernel(
         # 1. what softmax needs of a row; rows past the end are of zeros, so that no NaN comes out of them
         s, t = tl.where(real[:, None], s, 0.0), tl.where(real[:, None], t, 0.0)
         s_top, t_top = tl.max(s, axis=1), tl.max(t, axis=1)
-        s_soft, t_soft = (s - s_top[:, None]) / temperature, (t - t_top[:, None]) / temperature
+        s_soft, t_soft = (s - s_top[:, None]) * cool, (t - t_top[:, None]) * cool
         p, q, p1 = tl.exp(s_soft), tl.exp(t_soft), tl.exp(s - s_top[:, None])
         p_sum, q_sum, p1_sum = tl.sum(p, axis=1), tl.sum(q, axis=1), tl.sum(p1, axis=1)
 
         # 2. the parts of the loss
-        q = q / q_sum[:, None]
+        q = q * (1.0 / q_sum)[:, None]
         apart = (t_soft - s_soft) + tl.log(p_sum / q_sum)[:, None]  # log q - log p
         divergence = tl.sum(tl.where(q == 0.0, 0.0, q * apart), axis=1)
         mean = tl.sum(tl.where(inside, s, 0.0), axis=1) / C
@@ -148,10 +149,10 @@ def _rows_kernel(
 
         # 4. the gradient
         if GRADIENT:
-            g = alpha * temperature * (p / p_sum[:, None] - q)
+            g = alpha * temperature * (p * (1.0 / p_sum)[:, None] - q)
             if LABELS:
                 y = tl.where(column[None, :] == label[:, None], 1.0 - smoothing, 0.0) + smoothing / C
-                g_hard = tl.where(known[:, None], beta * (p1 / p1_sum[:, None] - y), float("nan"))
+                g_hard = tl.where(known[:, None], beta * (p1 * (1.0 / p1_sum)[:, None] - y), float("nan"))
                 g += tl.where(has[:, None], g_hard, 0.0)
             tl.store(gradient_ptr + row[:, None] * C + column[None, :], g, mask=inside)
     _store(partial_ptr, program, soft, hard, mine, theirs, agreed, labelled)
@@ -165,6 +166,7 @@ def _sweeps_kernel(
     ROWS: tl.constexpr, BLOCK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
+    cool = 1.0 / temperature  # a division of each element would cost as much as an exponential
     soft, hard, mine, theirs, agreed, labelled = _zeros(ROWS)
     for tile in range(program, tl.cdiv(count, ROWS), tl.num_programs(0)):
         row = tl.arange(0, ROWS).to(tl.int64) + tile * ROWS
@@ -189,11 +191,11 @@ def _sweeps_kernel(
             # before the first finite logit all is -inf, and -inf - -inf would be NaN
             s_from = tl.where(s_high == float("-inf"), 0.0, s_high)
             t_from = tl.where(t_high == float("-inf"), 0.0, t_high)
-            p_sum *= tl.exp((s_top - s_from) / temperature)
-            q_sum *= tl.exp((t_top - t_from) / temperature)
+            p_sum *= tl.exp((s_top - s_from) * cool)
+            q_sum *= tl.exp((t_top - t_from) * cool)
             p1_sum *= tl.exp(s_top - s_from)
-            p_sum += tl.sum(tl.exp((s - s_from[:, None]) / temperature), axis=1)
-            q_sum += tl.sum(tl.exp((t - t_from[:, None]) / temperature), axis=1)
+            p_sum += tl.sum(tl.exp((s - s_from[:, None]) * cool), axis=1)
+            q_sum += tl.sum(tl.exp((t - t_from[:, None]) * cool), axis=1)
             p1_sum += tl.sum(tl.exp(s - s_from[:, None]), axis=1)
             mean += tl.sum(tl.where(inside, s, 0.0), axis=1)
             s_top, t_top = s_high, t_high
@@ -210,20 +212,21 @@ def _sweeps_kernel(
 
         # 3. the soft part, where both logarithms are exact, and the gradient
         between = tl.log(p_sum / q_sum)
+        p_share, q_share, p1_share = 1.0 / p_sum, 1.0 / q_sum, 1.0 / p1_sum
         divergence = tl.zeros([ROWS], tl.float32)
         for start in tl.range(0, C, BLOCK, num_stages=STAGES):
             column = tl.arange(0, BLOCK) + start
             inside = real[:, None] & (column < C)[None, :]
             s = tl.load(at_student + column[None, :], mask=inside, other=float("-inf")).to(tl.float32) - s_top[:, None]
             t = tl.load(at_teacher + column[None, :], mask=inside, other=float("-inf")).to(tl.float32) - t_top[:, None]
-            s_soft, t_soft = s / temperature, t / temperature
-            q = tl.exp(t_soft) / q_sum[:, None]
+            s_soft, t_soft = s * cool, t * cool
+            q = tl.exp(t_soft) * q_share[:, None]
             divergence += tl.sum(tl.where(q == 0.0, 0.0, q * (t_soft - s_soft + between[:, None])), axis=1)
             if GRADIENT:
-                g = alpha * temperature * (tl.exp(s_soft) / p_sum[:, None] - q)
+                g = alpha * temperature * (tl.exp(s_soft) * p_share[:, None] - q)
                 if LABELS:
                     y = tl.where(column[None, :] == label[:, None], 1.0 - smoothing, 0.0) + smoothing / C
-                    g_hard = tl.where(known[:, None], beta * (tl.exp(s) / p1_sum[:, None] - y), float("nan"))
+                    g_hard = tl.where(known[:, None], beta * (tl.exp(s) * p1_share[:, None] - y), float("nan"))
                     g += tl.where(has[:, None], g_hard, 0.0)
                 tl.store(gradient_ptr + row[:, None] * C + column[None, :], g, mask=inside)
         soft += tl.where(real, temperature * temperature * divergence, 0.0)

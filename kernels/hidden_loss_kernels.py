@@ -93,6 +93,7 @@ def _tokens_kernel(
         counted = tl.maximum(tl.sum(found, axis=0), 1).to(tl.float32)
 
     # 2. the program's own tokens
+    share = 1.0 / counted  # a division of each element would cost more
     mse, cosine = tl.zeros([ROWS], dtype=tl.float32), tl.zeros([ROWS], dtype=tl.float32)
     for start in range(0, CHUNK, ROWS):
         token = tl.arange(0, ROWS) + (first + start)
@@ -113,10 +114,10 @@ def _tokens_kernel(
             angle = tl.sum(s * t, axis=1) / (s_norm * t_norm)
             cosine += tl.where(kept, 1.0 - angle, 0.0)
             bent = tl.where(s_long > EPSILON, angle / (s_norm * s_norm), 0.0)
-            gradient -= cosine_weight * (t / (s_norm * t_norm)[:, None] - bent[:, None] * s)
+            gradient -= cosine_weight * (t * (1.0 / (s_norm * t_norm))[:, None] - bent[:, None] * s)
         if GRADIENT:
             written = real[:, None] & (column < H)[None, :]
-            tl.store(gradient_ptr + row * H + column[None, :], gradient / counted, mask=written)
+            tl.store(gradient_ptr + row * H + column[None, :], gradient * share, mask=written)
     tl.store(partial_ptr + program * 2, tl.sum(mse, axis=0) / (H * counted))
     tl.store(partial_ptr + program * 2 + 1, tl.sum(cosine, axis=0) / counted)
 

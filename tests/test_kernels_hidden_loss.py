@@ -227,7 +227,7 @@ def test_what_does_not_fit_is_refused(change: dict, said: str) -> None:
     [
         ("inside = kept[:, None] &", "inside = real[:, None] &"),  # padding is compared
         ("tl.where(kept, 1.0 - angle, 0.0)", "1.0 - angle"),  # padding has angles
-        ("gradient / counted", "gradient / tokens"),  # divided by the padded length
+        ("share = 1.0 / counted", "share = 1.0 / tokens"),  # divided by the padded length
         ("tl.sum(mse, axis=0) / (H * counted)", "tl.sum(mse, axis=0) / (H * tokens)"),
         ("(2.0 * mse_weight / H)", "(mse_weight / H)"),
         ("angle / (s_norm * s_norm)", "angle / (s_norm * t_norm)"),
