@@ -147,6 +147,16 @@ def test_a_contender_that_fails_or_is_missing_is_named_and_the_others_count() ->
     ]
 
 
+def test_a_reference_that_does_not_fit_into_memory_skips_its_case_alone() -> None:
+    def too_large(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 90 GiB")
+
+    bench = Bench(Planted(*[1.0] * 3), ROOF, CPU, 1.0, lambda: 0.0, "aot_eager", ROWS)
+    first, second = bench.measure([replace(GELU, make=too_large), GELU])
+    assert first.skipped == "not measured: OutOfMemoryError: CUDA out of memory. Tried to allocate 90 GiB"
+    assert second.skipped is None
+
+
 def test_when_the_time_is_over_what_is_left_says_so() -> None:
     now = iter([0.0, 0.0, 0.0, 9.0, 9.0, 9.0])
     bench = Bench(Planted(1.0, 1.0), ROOF, CPU, 1.0, lambda: next(now), "aot_eager", ROWS)
@@ -296,6 +306,10 @@ def test_sizes_that_fail_or_give_other_numbers_are_never_chosen(folder: Path) ->
     broken = replace(GELU, ours=lambda x, bias: x)
     with pytest.raises(ValueError, match="the heuristic's sizes"):
         search(BySizes(lies, 0.1)).one(broken, tunable)
+    first, second = search(BySizes(lies, 0.1)).all([broken, CASES["bias_gelu backward bf16 C=1536"]])
+    assert first.entry is None
+    assert "the heuristic's sizes" in first.refused[GELU.title]
+    assert second.entry is not None
 
 
 def test_each_bucket_is_searched_once_and_not_when_the_time_is_over(folder: Path) -> None:
@@ -378,4 +392,5 @@ def test_tune_writes_what_the_kernels_read(
         (f"bias_gelu {way}", f"C<={width}") for way in ("forward", "backward") for width in (2048, 4096)
     }
     assert entries[0].versions == {"torch": "2.15.0", "triton": "3.9.0", "driver": "580.65.06"}
+    assert all(entry.gpu == "NVIDIA H200" for entry in entries)
     assert (copies / "bias_gelu.json").read_text() == (folder / "bias_gelu.json").read_text()

@@ -70,7 +70,10 @@ def tune(
     copy_to: Annotated[Path | None, typer.Option(help="A folder that gets a copy of what was written.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Search the sizes with which each kernel is fastest on this GPU, and write them where the kernels read them."""
+    """Search the sizes with which each kernel is fastest on this GPU, and write them where the kernels read them.
+
+    Exit code 3: a kernel is wrong or fails here even with its heuristic's sizes.
+    """
     machine = _gpu("tuned")
     import torch
 
@@ -84,9 +87,13 @@ def tune(
     named = {"torch": machine.torch, "triton": machine.triton, "driver": machine.driver}
     versions = {name: version for name, version in named.items() if version}
     search = Search(CudaTimer(), torch.device("cuda"), machine.arch, machine.gpu, versions, time.monotonic() + seconds)
-    rows = []
+    rows, failed = [], False
     for found in search.all(cases(_benched(only))):
         entry = found.entry
+        if entry is None:
+            failed = True
+            print(*(f"!! {found.op}: {reason}" for reason in found.refused.values()), sep="\n", file=sys.stderr)
+            continue
         path = tuning.write(entry.op.split()[0], [entry], out)
         if copy_to is not None:
             copy_to.mkdir(parents=True, exist_ok=True)
@@ -96,6 +103,8 @@ def tune(
         rows.append((entry.op, entry.dtype, entry.bucket, sizes, f"{entry.median_us} us", gain, str(found.tried)))
         print(f"{entry.op} {entry.bucket}: {sizes}", file=sys.stderr)
     _show(("kernel", "dtype", "shape", "sizes", "median", "beside the heuristic", "tried"), rows)
+    if failed:
+        raise typer.Exit(NOTHING_MET)
 
 
 @app.command()

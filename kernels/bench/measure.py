@@ -97,8 +97,11 @@ class Bench:
             return Result(case, case.rows, 0, (), skipped=OUT_OF_TIME)
         torch.manual_seed(0)
         torch._dynamo.reset()
-        inputs = case.make(case.rows, self.device)
-        right = exact(case, inputs)
+        try:
+            inputs = case.make(case.rows, self.device)
+            right = exact(case, inputs)
+        except Exception as failure:  # the fp64 reference may not fit into memory; other cases still count
+            return Result(case, case.rows, 0, (), skipped=f"not measured: {_reason(failure)}")
         found: list[Contender] = []
         for name, of in self._contenders(case):
             found.append(self._contend(case, name, of, inputs, right))
@@ -133,8 +136,11 @@ class Bench:
         except ImportError as missing:
             return Contender(name, None, None, f"not installed: {missing.name}")
         except Exception as failure:  # a contender may fail in any way, and the others still count
-            reason = (str(failure).strip().splitlines() or [""])[0]
-            return Contender(name, None, None, f"{type(failure).__name__}: {reason}"[:200])
+            return Contender(name, None, None, _reason(failure))
+
+
+def _reason(failure: Exception) -> str:
+    return f"{type(failure).__name__}: {(str(failure).strip().splitlines() or [''])[0]}"[:200]
 
 
 def _fitting(rows: int, device: torch.device) -> int:

@@ -20,9 +20,10 @@ _CHECK_ROWS = 4096  # for which a candidate's result is looked at: every size of
 
 @dataclass(frozen=True)
 class Found:
-    """The best sizes for one tunable at one shape, and what came of the rest."""
+    """The best sizes for one tunable at one shape; no entry where even the heuristic's failed."""
 
-    entry: Entry
+    op: str
+    entry: Entry | None
     tried: int
     refused: dict[str, str]  # sizes that failed or were wrong, and why
 
@@ -51,7 +52,10 @@ class Search:
             now = self.clock()
             if now > self.deadline:
                 return
-            yield replace(self, deadline=now + (self.deadline - now) / left).one(case, tunable)
+            try:
+                yield replace(self, deadline=now + (self.deadline - now) / left).one(case, tunable)
+            except Exception as failure:  # a kernel that is wrong here, or too little memory; the others go on
+                yield Found(tunable.op, None, 0, {case.title: str(failure)})
 
     def one(self, case: Case, tunable: Tunable) -> Found:
         """Raises ValueError where even the heuristic's sizes give a wrong result."""
@@ -78,7 +82,9 @@ class Search:
             if sizes == heuristic and refused:
                 raise ValueError(f"{case.title}: the heuristic's sizes {sizes}: {reason}")
         best = min(medians.values(), key=lambda pair: pair[0])[1]
-        return Found(self._confirmed(case, tunable, run, heuristic, best), len(medians) + len(refused), refused)
+        return Found(
+            tunable.op, self._confirmed(case, tunable, run, heuristic, best), len(medians) + len(refused), refused
+        )
 
     def _wrong(self, case: Case, inputs: Inputs, right: list[torch.Tensor]) -> str | None:
         try:
