@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import typer
 from pydantic import BaseModel
 from tiny_run import content
+from typer.exceptions import TyperException
 
 import compress.api
 from compress.cli import app
@@ -55,16 +55,14 @@ def words_of(line: str) -> list[str]:
 
 
 def take(arguments: list[str]) -> None:
-    """Have the CLI read `arguments` without doing what they say. Raises click.UsageError for what it would refuse."""
-    command, context = typer.main.get_command(app), None
-    name = "limbeck"
+    """Have the CLI read `arguments` without doing what they say. Raises TyperException for what it would refuse."""
+    command: Any = typer.main.get_command(app)
+    context, name = None, "limbeck"
     while True:
         context = command.make_context(name, list(arguments), parent=context)
-        if not isinstance(command, click.Group):
+        if not hasattr(command, "resolve_command"):
             return
-        arguments = [*context.protected_args, *context.args]
-        found, command, arguments = command.resolve_command(context, arguments)  # type: ignore[assignment]
-        name = found or name
+        name, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
 
 
 @pytest.mark.parametrize("line", commands())
@@ -133,7 +131,7 @@ def test_python_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("wrong", ["report --nonsense", "data chekc recipe.toml", "loadtest", "init a b c"])
 def test_what_the_command_line_would_refuse_is_seen(wrong: str) -> None:
-    with pytest.raises(click.UsageError):
+    with pytest.raises(TyperException):
         take(wrong.split())
 
 
