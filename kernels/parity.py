@@ -41,7 +41,8 @@ class Call:
     def arithmetic(self) -> AbstractContextManager[Any]:
         if self.dtype is None:
             return torch.autocast(self.device.type, enabled=False)
-        return torch.autocast(self.device.type, dtype=self.dtype)
+        # no cache: of a weight that was cast without gradients it would hand out that copy again
+        return torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=False)
 
 
 def outcome(module: nn.Module, call: Call, backward: bool = True) -> list[torch.Tensor]:
