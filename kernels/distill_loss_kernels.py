@@ -59,10 +59,10 @@ def _row_sizes(C: int, ALIGN: int) -> Sizes:
     block = 1 << (C - 1).bit_length()
     rows = max(1, min((1024 if ALIGN == 8 else 512) // block, 32))
     if ALIGN == 8:
-        warps, stages = max(4, block // 256), 3 if block <= 1024 else 2
+        warps = max(4, block // 256)
     else:
-        warps, stages = 4 if block <= 512 else min(block // 128, 16), 2
-    return {"ROWS": rows, "BLOCK": block, "STAGES": stages, "num_warps": warps}
+        warps = 4 if block <= 512 else min(block // 128, 16)
+    return {"ROWS": rows, "BLOCK": block, "STAGES": 2, "num_warps": warps}
 
 
 def _sweep_sizes(C: int, ALIGN: int) -> Sizes:
