@@ -81,7 +81,7 @@ def test_committed_sizes_are_compiled_beside_the_heuristics(folder: Path) -> Non
     assert [build.name for build in added] == [
         "bias_gelu forward bf16 C=1536 (ROWS=8 BLOCK=64 num_warps=4 num_stages=2)"
     ]
-    assert added[0].constants == {"C": 1536, "ROWS": 8, "BLOCK": 64}
+    assert added[0].constants.items() >= {"C": 1536, "ROWS": 8, "BLOCK": 64}.items()
 
 
 def test_sizes_from_before_a_change_of_the_kernel_are_left_out_and_named(
@@ -124,7 +124,8 @@ def test_sizes_that_are_forced_are_those_of_the_launch(monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "_forward_kernel", Spy())
     with interpreted(), module.FORWARD.forced(PLANTED):
         module.bias_gelu(torch.zeros(16, 100), torch.zeros(100))
-    assert launched == [{"grid": (2, 2), "C": 100, **PLANTED}]
+    (launch,) = launched
+    assert launch.items() >= {"grid": (2, 2), "C": 100, **PLANTED}.items()
 
 
 @pytest.mark.parametrize(
