@@ -102,6 +102,13 @@ def test_a_generator_that_is_late_from_the_start_says_nothing_of_the_server() ->
     assert Capacity((late, broken), Asked("p99<20ms")).verdict == "FAIL"
 
 
+@pytest.mark.parametrize(("seconds", "hint"), [(5.0, "leave --seconds out"), (None, "ask for a lower one")])
+def test_windows_that_are_too_short_to_show_anything_are_no_fail(seconds: float | None, hint: str) -> None:
+    short = Capacity((Found(None, "evidence", ()),), Asked("p99<20ms", seconds=seconds))
+    assert short.verdict == "NO VERDICT"
+    assert hint in short.lines()[1]
+
+
 def test_evidence_follows_the_highest_percentile() -> None:
     assert evidence("p99<20ms,errors<1%") == pytest.approx(10_000)
     assert evidence("p50<2ms,p99.9<20ms") == pytest.approx(100_000)
@@ -133,7 +140,7 @@ def test_a_search_is_shorter_than_a_window_where_that_is_asked_for(monkeypatch: 
     for rate in (10.0, 1000.0):
         sending.try_rate(rate, "search")
     sending.try_rate(100.0, "window")
-    assert lasted == [8.0, 5.0, pytest.approx(102.0)]
+    assert lasted == [8.0, 5.0, pytest.approx(105.0)]
 
 
 def test_a_generator_that_is_late_once_is_asked_once_more(monkeypatch: pytest.MonkeyPatch) -> None:

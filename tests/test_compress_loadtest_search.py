@@ -57,6 +57,18 @@ def test_no_rate_is_found_where_the_lowest_breaks_or_none_is_steady() -> None:
     assert unsteady.limited_by == "objective"
 
 
+def test_windows_with_too_few_requests_are_not_asked_again_at_lower_rates() -> None:
+    server = Server(500)
+
+    def short(rate: float, kind: Kind) -> Probe:
+        probe = server.try_rate(rate, kind)
+        return Probe(rate, "few", kind) if kind == "window" and probe.fits else probe
+
+    found = Search(short, 10, 1e5).run()
+    assert (found.rate, found.limited_by) == (None, "evidence")
+    assert server.windows == 1
+
+
 def test_the_generator_is_named_where_it_was_the_limit() -> None:
     found = search(Server(1e9, generator=300))
     assert found.rate == pytest.approx(300, rel=0.05)

@@ -63,7 +63,7 @@ def test_a_rate_that_nothing_holds_is_said() -> None:
     assert load.title == f"resnet8-fp32: no rate keeps {OBJECTIVE}"
     assert split_table(load) is None
     unknown = read_and_only(capacity("resnet8-fp32", None, verdict="NO VERDICT", time_split={}))
-    assert unknown.title.startswith(f"resnet8-fp32: no verdict on {OBJECTIVE}; the generator was late")
+    assert unknown.title.startswith(f"resnet8-fp32: no verdict on {OBJECTIVE}; the generator was late, or sent")
     unanswered = capacity("resnet8-fp32", None, searches=[{"probes": [], "limited_by": "objective"}])
     assert load_curve(read_and_only(unanswered)) is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -19,7 +20,7 @@ from serve.errors import UserError
 
 _LOCUSTFILE = Path(__file__).resolve().parents[2] / "loadtests" / "locustfile.py"
 _PERCENTILE = re.compile(r"\bp(\d{1,2}(?:\.\d+)?)")
-_SPARE = 1.02  # a Poisson process may bring fewer requests than it should
+_SPARE = 5  # standard deviations: a Poisson process may bring fewer requests than it should
 _SEARCH_REQUESTS, _LEAST_SECONDS, _MOST_SECONDS = 2_000, 5.0, 900.0
 _SEARCH_SECONDS = 20.0  # at 10 requests/s, 2,000 would take minutes, and the windows decide anyway
 _OUTPUT_LINES = 8
@@ -43,7 +44,8 @@ class Generator:
 
     def try_rate(self, rate: float, kind: Kind) -> Probe:
         """Send at `rate` for a while. Each time the arrivals are others, and the same again in the next search."""
-        wanted = _SPARE * evidence(self.objective) if kind == "window" else _SEARCH_REQUESTS
+        needed = evidence(self.objective)
+        wanted = needed + _SPARE * needed**0.5 if kind == "window" else _SEARCH_REQUESTS
         most = _MOST_SECONDS if kind == "window" else self.most_seconds
         seconds = min(max(wanted / rate, _LEAST_SECONDS), most)
         if kind == "window" and self.seconds is not None:
@@ -62,7 +64,7 @@ class Generator:
         options = {
             "--host": self.url,
             "--rate": f"{rate:.6g}",
-            "--run-time": f"{round(seconds)}s",
+            "--run-time": f"{math.ceil(seconds)}s",
             "--warm-up": f"{self.warm_up:g}",
             "--slo": self.objective,
             "--body": self.body,

@@ -63,7 +63,8 @@ class Capacity:
     @property
     def unknown(self) -> bool:
         """Nothing held, and in no search was it the server's doing."""
-        return self.rate is None and all(one.rate or one.limited_by == "generator" for one in self.found)
+        ours = ("generator", "evidence")
+        return self.rate is None and all(one.rate is not None or one.limited_by in ours for one in self.found)
 
     @property
     def verdict(self) -> Literal["PASS", "FAIL", "NO VERDICT"]:
@@ -75,6 +76,8 @@ class Capacity:
 
     def lines(self) -> list[str]:
         """The verdict in words."""
+        if self.unknown and any(one.limited_by == "evidence" for one in self.found):
+            return ["NO VERDICT: a window has too few requests to show anything", too_few(self.asked.seconds)]
         if self.unknown:
             late = "the generator was late even at the lowest rate, so nothing is known of the server"
             return [f"NO VERDICT: {late}", "give the generator a core that nothing else runs on, and try again"]
@@ -86,6 +89,13 @@ class Capacity:
         if any(one.limited_by == "generator" for one in self.found):
             lines.append("beyond it the generator was late, not the server: the server may take more")
         return [*lines, *split_lines(self.split)]
+
+
+def too_few(seconds: float | None) -> str:
+    """What to do where windows of `seconds`, None: as long as they may take, had too few requests."""
+    if seconds is None:
+        return "at so low a rate a high percentile takes too long to show: ask for a lower one"
+    return "leave --seconds out, and each window takes as long as it needs"
 
 
 def loadtest(folder: Path, asked: Asked, say: Say = print) -> bool:

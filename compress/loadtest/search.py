@@ -42,7 +42,8 @@ class Found:
     """What one search came to."""
 
     rate: float | None  # requests per second that held; None: not even the lowest did
-    limited_by: Literal["objective", "generator", "nothing"]  # what was beyond it; "nothing": the highest rate held
+    # What was beyond it: "evidence", too few requests in a window to show anything; "nothing", the highest rate held.
+    limited_by: Literal["objective", "generator", "evidence", "nothing"]
     probes: tuple[Probe, ...]
 
     def split(self) -> Split:
@@ -71,6 +72,8 @@ class Search:
             failed = self._hold(low)
             if failed is None:
                 return self._found(low, broke)
+            if failed.outcome == "few":  # in the same time, a lower rate sends even fewer
+                return self._found(None, failed)
             low, broke = low * _STEP_DOWN, failed
             if low < self.lowest:
                 break
@@ -111,9 +114,11 @@ class Search:
         return probe
 
     def _found(self, rate: float | None, broke: Probe | None) -> Found:
-        limit: Literal["objective", "generator", "nothing"] = "objective"
+        limit: Literal["objective", "generator", "evidence", "nothing"] = "objective"
         if broke is None:
             limit = "nothing"
         elif broke.outcome == "late":
             limit = "generator"
+        elif broke.outcome == "few":
+            limit = "evidence"
         return Found(rate, limit, tuple(self._probes))

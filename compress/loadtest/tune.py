@@ -13,7 +13,7 @@ from typing import Any
 
 from compress.environment import hardware, versions
 from compress.loadtest.generator import Generator, on_cores, split_cores
-from compress.loadtest.measure import Say, body_of, selected, telling
+from compress.loadtest.measure import Say, body_of, selected, telling, too_few
 from compress.loadtest.search import Found, Search
 from compress.loadtest.tuning import Trial, Tuning, shapes, told
 from compress.report.write import read_report
@@ -131,6 +131,9 @@ class _Bench:
         best, rate = tuning.best, None if confirmed is None else confirmed.rate
         if best is None or rate is None:
             self._write(tuning, "nothing held", confirmed)
+            if confirmed is not None and confirmed.limited_by == "evidence":
+                self.say(f"NO VERDICT: a window has too few requests to show anything; {too_few(self.asked.seconds)}")
+                return False
             self.say(f"FAIL: no setting keeps {self.asked.objective}; serving.json stays as it is")
             return False
         if best.serving != self.package.serving:

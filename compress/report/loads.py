@@ -33,13 +33,13 @@ class Load:
     tried: tuple[tuple[float, float, str], ...]  # requests/s, 99th percentile in ms, what became of it
     late: bool  # beyond the rate the generator was late, not the server
     split: dict[str, dict[str, Any]]  # by phase: mean_ms, p50_ms, p99_ms
-    unknown: bool = False  # the generator was late even at the lowest rate
+    unknown: bool = False  # the generator was late even at the lowest rate, or sent too little
 
     @property
     def title(self) -> str:
         """`resnet8-int8-static: 1,234 requests/s keep p99<20ms`."""
         if self.unknown:
-            return f"{self.variant}: no verdict on {self.objective}; the generator was late even at the lowest rate"
+            return f"{self.variant}: no verdict on {self.objective}; the generator was late, or sent too little"
         found = "no rate keeps" if self.rate is None else f"{wording.significant(self.rate)} requests/s keep"
         late = "; beyond it the generator was late, not the server" if self.late else ""
         return f"{self.variant}: {found} {self.objective}{late}"
