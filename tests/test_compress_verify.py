@@ -132,7 +132,7 @@ def test_answers_that_are_not_those_measured_end_the_command_with_code_3(
         cli.main()
     out = capsys.readouterr().out
     assert ended.value.code == 3
-    assert len(re.findall(r"first: item \d+: '\d' for '\d', scores up to", out)) == 3  # one for each kind of body
+    assert len(re.findall(r"first: item \d+: '\d' for '\d', scores up to", out)) == 4  # one for each way of asking
     assert out.splitlines()[-1] == "NOT verified: the server answers differently"
 
 
