@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 MOST_S = 0.005  # that the last answer took
+MOST_QUOTES = 8  # of a body: one text and top_k have 6; 64 short texts would hold the loop for 64 times as long
 MOST_BYTES = 4096  # of a body: a text of that length takes some times longer than a short one, an image any time
 
 
@@ -28,7 +29,9 @@ class Brief:
 
     async def alone(self, body: bytes, alone: Callable[[], bool]) -> bool:
         """Whether this request is brief, and still `alone` after what has arrived meanwhile was read."""
-        if not self._possible or self._took_s > MOST_S or len(body) > MOST_BYTES or not alone():
+        if not self._possible or self._took_s > MOST_S or len(body) > MOST_BYTES or body.count(b'"') > MOST_QUOTES:
+            return False
+        if not alone():
             return False
         await asyncio.sleep(0)  # or requests that came together would each be alone in its turn, and none be refused
         return alone()

@@ -51,6 +51,19 @@ def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     watched.engine.close()
 
 
+def test_many_short_texts_in_one_body_go_to_the_thread(text: Watched) -> None:
+    async def scenario() -> None:
+        gate = Gate(8, 30)
+        await text.ask(gate)
+        await text.ask(gate, json.dumps({"inputs": ["a", "b"], "top_k": 2}).encode())
+        text.threads.clear()
+        await text.ask(gate, json.dumps({"inputs": ["a", "b", "c", "d"], "top_k": 2}).encode())
+
+    asyncio.run(scenario())
+    assert text.threads
+    assert not any(text.threads)
+
+
 def test_after_a_first_one_a_text_alone_is_answered_by_the_loop_and_as_by_a_thread(text: Watched) -> None:
     async def scenario() -> list[Any]:
         gate = Gate(8, 30)
