@@ -123,7 +123,8 @@ def test_after_a_stop_it_goes_on_to_the_same_weights(
     )
     # what was told before its checkpoint was written is trained again
     first = {"refit, epoch 1/3": 1, "refit, epoch 2/3": 2, "refit, epoch 3/3": 3, "saving": 4}[cut]
-    assert [text.split("  ")[0] for text in told[1:]] == [f"refit, epoch {epoch}/3" for epoch in range(first, 4)]
+    epochs = [text.split("  ")[0] for text in told if text.startswith("refit")]
+    assert epochs == [f"refit, epoch {epoch}/3" for epoch in range(first, 4)]
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
     assert not (tmp_path / "cut" / fitting.CHECKPOINTS).exists()
 
