@@ -48,7 +48,7 @@ def builds() -> list[Build]:
 def _forward(x: torch.Tensor, bias: torch.Tensor, approximate: str) -> torch.Tensor:
     _check(x, bias, approximate)
     if x.dtype == torch.float64 or not runs_triton(x):
-        return reference(x, bias, approximate)
+        return reference(x, bias, approximate).contiguous()  # in the layout that the kernel gives
     rows = rows_of(x)  # [M, C]
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if rows.numel():
@@ -70,7 +70,8 @@ def _backward(
     grad: torch.Tensor, x: torch.Tensor, bias: torch.Tensor, approximate: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     if x.dtype == torch.float64 or not runs_triton(x):
-        return _reference_backward(grad, x, bias, approximate)
+        dx, db = _reference_backward(grad, x, bias, approximate)
+        return dx.contiguous(), db
     rows, grads = rows_of(x), rows_of(grad)
     count, columns = rows.shape
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)

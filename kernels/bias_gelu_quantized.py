@@ -59,7 +59,8 @@ def _quantize(
     check_same(op, x=x)
     check_affine(op, x, bias=bias)
     if x.dtype == torch.float64 or not runs_triton(x) or not converts(dtype, x.device):
-        return reference(x, bias, dtype, approximate)
+        found = reference(x, bias, dtype, approximate)
+        return found[0].contiguous(), found[1].contiguous()  # in the layout that the kernel gives
     if not x.numel():
         return torch.empty_like(x, dtype=dtype), x.new_empty(x.shape[:-1], dtype=torch.float32)
     change: quantize_kernels.Change = "gelu tanh" if approximate == "tanh" else "gelu"

@@ -143,7 +143,7 @@ def _forward(
         if wants_gradient:
             gradient.copy_(_reference_gradient(student, teacher, labels, *settings))
         return loss, parts, gradient
-    loss, parts = (torch.empty(shape, device=student.device) for shape in ((), (PARTS,)))
+    loss, parts = (torch.empty(shape, dtype=torch.float32, device=student.device) for shape in ((), (PARTS,)))
     gradient = early_gradient.kept(student, wants_gradient)
     kept_labels = None if labels is None else labels.contiguous()
     launch(rows_of(student), rows_of(teacher), kept_labels, loss, parts, gradient, *settings)

@@ -100,7 +100,7 @@ def _kept_graph() -> bool:
 def _scale_kernel(gradient_ptr, factor_ptr, out_ptr, count, IN_PLACE: tl.constexpr, BLOCK: tl.constexpr):
     factor = tl.load(factor_ptr)
     if not IN_PLACE or factor != 1.0:
-        for block in range(tl.program_id(0), tl.cdiv(count, BLOCK), tl.num_programs(0)):
+        for block in range(tl.program_id(0), (count - 1) // BLOCK + 1, tl.num_programs(0)):
             at = tl.arange(0, BLOCK).to(tl.int64) + block * BLOCK
             gradient = tl.load(gradient_ptr + at, mask=at < count, other=0.0).to(tl.float32)
             tl.store(out_ptr + at, gradient * factor, mask=at < count)

@@ -145,13 +145,11 @@ def _times(site: Site, call: Call, options: FuseOptions) -> Times | None:
     timer = options.timer or (cuda_timer if on_gpu else None)
     if timer is None:
         return None
-    shapes = (
-        tuple(tuple(value.shape) for value in tensors) + tuple(value.dtype for value in tensors)
-        for tensors in (call.leaves().inputs, list(site.module.parameters()))
-    )
+    given = [value for value in (*call.args, *call.named.values()) if isinstance(value, torch.Tensor)]
+    shapes = tuple((tuple(value.shape), value.stride(), value.dtype) for value in (*given, *site.module.parameters()))
     frozen = tuple(parameter.requires_grad for parameter in site.module.parameters())
     name = torch.cuda.get_device_name(call.device) if call.device.type == "cuda" else "cpu"
-    key = (type(site.module), *shapes, frozen, call.dtype, options.backward, options.compiled, name, timer)
+    key = (type(site.module), shapes, frozen, call.dtype, options.backward, options.compiled, name, timer)
     if key not in _measured:
         with as_trained(site.module, options.backward):
             _measured[key] = measure(site.module, site.fused, call, timer, options.backward, options.compiled)

@@ -94,7 +94,7 @@ def _forward(
         if wants_gradient:
             gradient.copy_(_reference_gradient(student, teacher, mask, mse_weight, cosine_weight))
         return loss, parts, gradient
-    loss, parts = (torch.empty(shape, device=student.device) for shape in ((), (PARTS,)))
+    loss, parts = (torch.empty(shape, dtype=torch.float32, device=student.device) for shape in ((), (PARTS,)))
     launch(student, teacher, mask, loss, parts, gradient, mse_weight, cosine_weight)
     return loss, parts, gradient
 

@@ -165,6 +165,7 @@ def _wide_kernel(
             dw_at, db_at = partial_ptr + program * 2 * C + column, partial_ptr + (program * 2 + 1) * C + column
             tl.store(dw_at, tl.load(dw_at, mask=in_row, other=0.0) + tl.sum(dy * xhat, axis=0), mask=in_row)
             tl.store(db_at, tl.load(db_at, mask=in_row, other=0.0) + tl.sum(dy, axis=0), mask=in_row)
+            tl.debug_barrier()  # what one thread stored, another may read in the next step
 
 
 def builds(dtype: str) -> list[Build]:

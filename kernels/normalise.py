@@ -94,9 +94,11 @@ def _normalise(
     """y in the order of `images`."""
     _check(images, scale, shift, dtype, layout, flip, partner, share)
     device = images.device
-    flip, partner, share = (None if each is None else each.to(device) for each in (flip, partner, share))
+    flip, partner, share = (
+        None if each is None else each.to(device, non_blocking=True) for each in (flip, partner, share)
+    )
     if not runs_triton(images):
-        return _plain(images, scale, shift, dtype, layout, flip, partner, share)
+        return _plain(images, scale, shift, dtype, layout, flip, partner, share).contiguous()
     y = torch.empty(images.shape, dtype=dtype, device=device)
     if y.numel():
         images, values = images.contiguous(), images[0].numel()

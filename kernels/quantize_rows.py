@@ -47,7 +47,8 @@ def _quantize(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.
     if x.ndim < 1 or not x.shape[-1]:
         raise ValueError(f"quantize_rows: x is {tuple(x.shape)}: expected [..., C]")
     if x.dtype == torch.float64 or not runs_triton(x) or not converts(dtype, x.device):
-        return reference(x, dtype)
+        found = reference(x, dtype)
+        return found[0].contiguous(), found[1].contiguous()  # in the layout that the kernel gives
     if not x.numel():
         return torch.empty_like(x, dtype=dtype), x.new_empty(x.shape[:-1], dtype=torch.float32)
     codes, scale = quantize_kernels.launch(rows_of(x), None, "", dtype, ROWS)

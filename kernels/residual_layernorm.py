@@ -102,7 +102,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """dz, dx where p_out is not 0 (else nothing, [0]), and the sums dw and db, [2, C] in the statistics' dtype."""
     if x.dtype == torch.float64 or not runs_triton(x):
-        return plain.backward(grad, grad_sum, x, residual, weight, mean, rstd, p_in, p_out, seed)
+        found = plain.backward(grad, grad_sum, x, residual, weight, mean, rstd, p_in, p_out, seed)
+        return found[0].contiguous(), found[1].contiguous(), found[2]
     dz = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     dx = torch.empty(x.shape if p_out else (0,), dtype=x.dtype, device=x.device)
     if not x.numel():
@@ -110,7 +111,7 @@ def _backward(
     affine = layernorm_backward.launch(
         rows_of(grad), None if grad_sum is None else rows_of(grad_sum),
         rows_of(x), None if residual is None else rows_of(residual),
-        weight.contiguous(), (mean, rstd), (p_in, p_out, seed), (dz, dx if p_out else None),
+        weight.contiguous(), (mean.contiguous(), rstd.contiguous()), (p_in, p_out, seed), (dz, dx if p_out else None),
     )  # fmt: skip
     return dz, dx, affine
 
@@ -192,7 +193,9 @@ def _run(
     check("residual_layernorm", x, residual, weight, bias, eps)
     check_dropout("residual_layernorm", p, seed, x.device)
     if x.dtype == torch.float64 or not runs_triton(x):
-        return plain.forward(x, residual, weight, bias, eps, p, seed, with_sum)
+        y, summed, mean, rstd = plain.forward(x, residual, weight, bias, eps, p, seed, with_sum)
+        kept = None if summed is None else summed.contiguous()
+        return y.contiguous(), kept, mean.contiguous(), rstd.contiguous()  # in the layout that the kernel gives
     out = _outputs(x, with_sum)
     if x.numel():
         rows = rows_of(x), None if residual is None else rows_of(residual)

@@ -60,7 +60,7 @@ def reference(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same in plain PyTorch, computed in fp32."""
     z = plain.sum_of(x, residual, 0.0, None)
-    summed = z.to(x.dtype)
+    summed = z.to(x.dtype, copy=True)  # an operator must not give back what it was given
     if keep == "sum":
         z = summed.to(z.dtype)  # what is passed on is what is normalised
     y = torch.nn.functional.layer_norm(z, x.shape[-1:], weight.to(z.dtype), bias.to(z.dtype), eps)
@@ -87,7 +87,12 @@ def _quantize(
         raise ValueError(f"{op}: keep is {keep!r}: expected one of {', '.join(map(repr, KEEPS))}")
     on_gpu = x.dtype != torch.float64 and runs_triton(x) and converts(dtype, x.device)
     if not on_gpu or x.shape[-1] > ONE_TILE:
-        return reference(x, residual, weight, bias, eps, dtype, keep)  # type: ignore[arg-type]
+        found = reference(x, residual, weight, bias, eps, dtype, keep)  # type: ignore[arg-type]
+        return (
+            found[0].contiguous(),
+            found[1].contiguous(),
+            found[2].contiguous(),
+        )  # in the layout that the kernel gives
     codes, scale, kept = _outputs(x, dtype)
     if x.numel():
         other = None if residual is None else rows_of(residual)

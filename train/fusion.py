@@ -61,18 +61,26 @@ class Fusion:
 
     def _choose(self, config: FitConfig, classifier: Classifier) -> Ledger:
         """Fuse `classifier`, and say what was kept of it."""
-        device = next(classifier.parameters()).device
-        reason = why_not(device) or self._unfit(config)
-        if reason is not None:
-            return left_plain(classifier, reason, FuseOptions(kinds=ALL_KINDS))
-        known = self._known()
-        if known is None and world().leads:
-            known = fuse(classifier, (self._batch(config).to(device),), self._options(config))
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            (self.checkpoints / LEDGER).write_text(known.to_json())
-        ledger = _firsts(known)
+        ledger = _firsts(self._first_choice(config, classifier) if world().leads else None)
         fuse_as(classifier, ledger, ALL_KINDS)
         return ledger
+
+    def _first_choice(self, config: FitConfig, classifier: Classifier) -> Ledger:
+        """What the first process chooses for all: it never raises, since the others wait to hear of it."""
+        device = next(classifier.parameters()).device
+        reason = why_not(device) or self._unfit(config)
+        known = self._known() if reason is None else None
+        if known is not None:
+            return known
+        try:
+            if reason is None:
+                found = fuse(classifier, (self._batch(config).to(device),), self._options(config))
+                self.checkpoints.mkdir(parents=True, exist_ok=True)
+                (self.checkpoints / LEDGER).write_text(found.to_json())
+                return found
+        except Exception as problem:  # out of memory, a full disk, what a network does not bear
+            reason = f"it could not be tried: {type(problem).__name__}: {problem}".splitlines()[0][:200]
+        return left_plain(classifier, reason or "", FuseOptions(kinds=ALL_KINDS))
 
     def _unfit(self, config: FitConfig) -> str | None:
         """Why no network is fused under these settings."""
