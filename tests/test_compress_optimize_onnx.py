@@ -105,7 +105,9 @@ def test_the_same_command_finds_all_as_it_was(found: Outcome, model: Path) -> No
     limits = {"max_drop_points": 5.0, "prefer": "size"}
     asked = Asked(model=str(model), data="digits", out=found.folder, changes=changes, accept=limits)
     assert optimize(asked, console).record.selected == found.record.selected
-    assert console.redone == set()
+    # The search asks the given graph at the default runtime setting and the verdict at the chosen one. Where the clocks
+    # chose another, its answers on validation are made once more; nothing else ever is.
+    assert console.redone <= {"validation/teacher-fp32"}
 
 
 def test_it_can_neither_be_trained_nor_teach(found: Outcome, model: Path, tmp_path: Path) -> None:
