@@ -196,7 +196,7 @@ def _shrunk(values: Sequence[float], write: Callable[[float], str]) -> list[str]
 
 
 def _times(factor: float) -> str:
-    """`6.2× less`, `1.1× more`, `as before`."""
-    if 0.995 < factor < 1.005:
-        return "as before"
+    """`6.2× less`, `1.1× more`, and for what would be written as `1.0×`, `about as before`."""
+    if 0.95 < factor < 1.05:
+        return "about as before"
     return f"{wording.ratio(factor)} less" if factor > 1 else f"{wording.ratio(1 / factor)} more"
