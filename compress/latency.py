@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from compress.report.distributions import P99_SAMPLES
-from compress.report.schema import QUANTILES, Latency
+from compress.report.schema import P99_SAMPLES, QUANTILES, Latency
 from serve.runner import Runner
 
 _WARMUP = 10

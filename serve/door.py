@@ -3,7 +3,7 @@
 A server that is asked three times what it can answer refuses two requests for each that it answers, on the processor
 that the model needs. Here, before a task is made and the application called, a refusal takes 31 us of it instead of 79,
 and goodput at three times the capacity is 0.94 of the capacity instead of 0.86 (3 layers of MiniLM in int8 on one core,
-16 connections; medians of 5 and of 4 rounds in turn).
+16 connections; medians of 5 and of 4 rounds in turn, by hand; `make bench-overload` measures one server).
 """
 
 from __future__ import annotations

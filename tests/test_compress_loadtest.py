@@ -35,7 +35,10 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_rate_is_found_and_everything_that_was_tried_is_written(copy: Path, few: None) -> None:
     said: list[str] = []
-    asked = Asked(EASY, repeats=1, seconds=3.0, lowest=20.0, highest=20.0)
+    selection = json.loads((copy / "report.json").read_text())["selected"]
+    asked = Asked(
+        EASY, repeats=1, seconds=3.0, lowest=20.0, highest=20.0, variant=selection
+    )  # by name: it is still one
     assert loadtest(copy, asked, said.append)
     written = json.loads((copy / "loadtest" / "capacity.json").read_text())
     report = json.loads((copy / "report.json").read_text())
@@ -46,6 +49,7 @@ def test_a_rate_is_found_and_everything_that_was_tried_is_written(copy: Path, fe
     assert written["searches"][0]["limited_by"] == "nothing"
     assert {"queue", "compute", "total"} < set(written["time_split"])
     assert written["time_split"]["total"]["requests"] >= 100  # of three windows at 20/s, warmed up for 2 s each
+    assert list((copy / "loadtest").glob("capacity*.json")) == [copy / "loadtest" / "capacity.json"]
     assert any(line.startswith("time in the server") for line in said)
     assert any(line.startswith("PASS: 20 requests/s keep errors<50%") for line in said)
 

@@ -124,7 +124,7 @@ def loadtest(folder: Path, asked: Asked, say: Say = print) -> bool:
             found.append(Search(telling(generator, say), asked.lowest, asked.highest).run())
     capacity = Capacity(tuple(found), asked)
     content = {**_content(report, variant, body, capacity), "generator_on_its_own_core": for_generator is not None}
-    out = folder / (RESULT if asked.variant is None else RESULT.with_stem(f"{RESULT.stem}-{variant}"))
+    out = folder / (RESULT if variant == report.selected else RESULT.with_stem(f"{RESULT.stem}-{variant}"))
     write_text(out, json.dumps(content, indent=1) + "\n")
     write_report(report, folder)  # which shows it
     for line in [*capacity.lines(), f"written to {out}; {folder / 'report.html'} shows it"]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,7 +198,7 @@ def _drop(variant: Variant) -> Cell:
     return Cell(wording.fixed(variant.metric_drop_points), wording.interval(*variant.metric_drop_points_ci95))
 
 
-def _ratio(name: str, values: list[float | None], write: Any) -> Row:
+def _ratio(name: str, values: list[float | None], write: Callable[[float | None], str]) -> Row:
     before, after = values
     times = None if before is None or after is None else facts.quotient(after, before)
     return row(name, write(before), write(after), wording.ratio(times))

@@ -9,11 +9,10 @@ from markupsafe import Markup
 
 from compress.report import facts, svg, wording
 from compress.report.pareto import titled
-from compress.report.schema import QUANTILES, Report
+from compress.report.schema import P99_SAMPLES, QUANTILES, Report
 from compress.report.svg import Entry, Scale
 
 _NAME_LENGTH = 34
-P99_SAMPLES = 1000  # below this a 99th percentile is an anecdote
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class Flips(_Part):
     gained: int  # wrong with the baseline, right here
 
 
+P99_SAMPLES = 1000  # below this a 99th percentile is an anecdote
 QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
 
@@ -60,7 +61,7 @@ class Latency(_Part):
     threads: int
     total_p50: float
     total_p95: float
-    total_p99: float | None  # None below 1,000 samples
+    total_p99: float | None  # None below P99_SAMPLES
     compute_p50: float
     n: int
     # `total` at the shares QUANTILES of the calls; None in reports from before they were kept.
