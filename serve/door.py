@@ -23,7 +23,7 @@ from serve.tokens import Tokens
 if TYPE_CHECKING:
     from serve.engine import Engine
 
-_CLASSIFY = re.compile(rb"/(?:classify|predict|models/(?P<name>[A-Za-z0-9._-]+)/classify)(?:\?.*)?", re.DOTALL)
+_CLASSIFY = re.compile(rb"/(?:classify|predict|models/(?P<name>[A-Za-z0-9._-]+)/classify)(?:\?[^#]*)?")
 
 
 class Door:
@@ -43,8 +43,13 @@ class Door:
         self._tally = tally
         self._tokens = tokens
         self._access_log = access_log
-        self._letting_go = letting_go
+        self._is_letting_go = letting_go
         self._refusal = RawError(full())
+
+    @property
+    def letting_go(self) -> bool:
+        """Some answers end their connection, and say so."""
+        return self._is_letting_go()
 
     @property
     def full(self) -> bool:
@@ -57,10 +62,10 @@ class Door:
 
         A refusal is counted and logged as any other.
         """
-        if not self.full or self._letting_go():
+        if not self.full or self.letting_go:
             return None
-        engine = self._engine(url)
-        if engine is None or (self._tokens and self._tokens.refusal("", headers)):
+        _, engine = self.asked(url, headers)
+        if engine is None:
             return None
         request_id = request_id_of(headers)
         self._tally.add(engine.metrics, 429, None)
@@ -68,11 +73,12 @@ class Door:
             log_request(request_id.decode("ascii"), 429, engine.model_id, None)
         return self._refusal.answer(request_id, default_headers)
 
-    def _engine(self, url: bytes) -> Engine | None:
-        """The one that is asked, if any is."""
+    def asked(self, url: bytes, headers: Headers) -> tuple[str, Engine | None]:
+        """The model that a POST asks to classify, and its name; None if it asks for none, or may not."""
         found = _CLASSIFY.fullmatch(url)
-        if found is None:
-            return None
+        if found is None or (self._tokens and self._tokens.refusal("", headers)):
+            return "", None
         models: Registry[Engine] = self._state["models"]
         engines, default = models.current
-        return engines.get(found["name"].decode("ascii") if found["name"] else default)
+        name = found["name"].decode("ascii") if found["name"] else default
+        return name, engines.get(name)

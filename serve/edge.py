@@ -123,9 +123,9 @@ class Exchange:
 
     async def fail_internally(self) -> None:
         """Log the exception being handled, and send a 500 that says nothing of it."""
-        log.exception("request %s failed", self.id_text, extra={"fields": {"request_id": self.id_text}})
+        error = internal_error(self.id_text)
         if not self.started:
-            await self.fail(_foreign_error(500))
+            await self.fail(error)
 
     def _headers(self) -> Headers:
         return [(b"x-request-id", self.request_id), *security_headers(self._path)]
@@ -133,6 +133,12 @@ class Exchange:
     @property
     def id_text(self) -> str:
         return self.request_id.decode("ascii")
+
+
+def internal_error(request_id: str) -> RequestError:
+    """Log the exception being handled: what the client is told of it, a 500 that says nothing."""
+    log.exception("request %s failed", request_id, extra={"fields": {"request_id": request_id}})
+    return _foreign_error(500)
 
 
 def _foreign_error(status: int) -> RequestError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from serve.predictor import Predictor
 from serve.stopwatch import Stopwatch
 
 DEFAULT_TOP_K = 3
+_NEVER = threading.Event()
 _SHORT = 1000  # labels to name, in all of a request's predictions: some 0.5 ms of the event loop
 _FAILED = error_item(
     InputError("internal", "the model failed on this input", "the server's log has the details under the request id")
@@ -55,7 +56,7 @@ class Engine:
         threads = pool_size(serving)
         self._pool = Pool(threads, "classify")
         # Where there are two threads, they are to share the work; and a few bytes can be an image of many pixels.
-        self._brief = Brief(threads == 1 and self.task == "text" and serving.max_batch == 1)
+        self.brief = Brief(threads == 1 and self.task == "text" and serving.max_batch == 1)
         self._batcher: Batcher | None = None
         if serving.max_batch > 1:
             self._batcher = Batcher(
@@ -111,36 +112,18 @@ class Engine:
     def _default_top_k(self) -> int:
         return min(DEFAULT_TOP_K, len(self.labels))
 
-    async def respond(
-        self,
-        headers: Mapping[bytes, bytes],
-        query_string: bytes,
-        body: bytes,
-        alone: Callable[[], bool] = lambda: False,
-    ) -> Answer:
-        """The answer to a request. Parsing, decoding and the model run in a thread, so health checks are answered;
-        where no other request is inside, which `alone` says, and it takes a few milliseconds, here.
+    async def respond(self, headers: Mapping[bytes, bytes], query_string: bytes, body: bytes) -> Answer:
+        """The answer to a request. Parsing, decoding and the model run in a thread, so health checks are answered.
 
         Raises RequestError. If the caller gives up waiting, the work ends at its next input.
         """
         abandoned = threading.Event()
         stopwatch = Stopwatch()
-
-        def ask() -> _Question:
-            stopwatch.lap("queue")
-            query = parse_query(headers, query_string, body, self.limits, self.task)
-            return self._ask(query, abandoned, stopwatch)
-
-        def whole() -> Answer:
-            question = ask()
-            answer = self._reply(question, self._compute(question, abandoned))
-            self._brief.took(stopwatch.worked)
-            return answer
-
+        asked = (headers, query_string, body, stopwatch, abandoned)
         try:
             if self._batcher is None:
-                return whole() if await self._brief.alone(body, alone) else await self._pool.run(whole)
-            question = await self._pool.run(ask)
+                return await self._pool.run(partial(self.respond_at_once, *asked))
+            question = await self._pool.run(partial(self._read, *asked))
             batched = await asyncio.wrap_future(self._batcher.submit(question.rows))
             stopwatch.lap("compute", batched.computed_s, rest="queue")
             # Behind the inputs of others that wait for a thread, a short answer would wait longer than it takes.
@@ -149,6 +132,31 @@ class Engine:
             return await self._pool.run(partial(self._reply, question, batched.outcomes))
         finally:
             abandoned.set()
+
+    def respond_at_once(
+        self,
+        headers: Mapping[bytes, bytes],
+        query_string: bytes,
+        body: bytes,
+        stopwatch: Stopwatch,
+        abandoned: threading.Event = _NEVER,
+    ) -> Answer:
+        """The same, by the thread that calls it."""
+        question = self._read(headers, query_string, body, stopwatch, abandoned)
+        answer = self._reply(question, self._compute(question, abandoned))
+        self.brief.took(body, stopwatch.worked)
+        return answer
+
+    def _read(
+        self,
+        headers: Mapping[bytes, bytes],
+        query_string: bytes,
+        body: bytes,
+        stopwatch: Stopwatch,
+        abandoned: threading.Event,
+    ) -> _Question:
+        stopwatch.lap("queue")
+        return self._ask(parse_query(headers, query_string, body, self.limits, self.task), abandoned, stopwatch)
 
     def answer(self, query: Query) -> dict[str, Any]:
         """The answer to a query, as JSON's types. Raises RequestError if not one of its inputs could be read."""

@@ -21,23 +21,24 @@ class Gate:
         self._inside = 0
         self._unread = 0  # of them, those whose body has not arrived
         self._capacity = capacity
-        self._seconds = seconds
+        self.seconds = seconds
         self._tell = tell
+
+    @property
+    def inside(self) -> int:
+        """Requests that are inside."""
+        return self._inside
 
     @property
     def full(self) -> bool:
         """The next to enter is refused."""
         return self._inside >= self._capacity
 
-    def alone(self) -> bool:
-        """No more than one request is inside."""
-        return self._inside <= 1
-
     def enter(self) -> _Visit:
         """To be used as `with`. Raises RequestError: 429 at once when full, 504 when the time is up."""
         if self.full:
             raise full()
-        return _Visit(self, self._seconds)
+        return _Visit(self, self.seconds)
 
     @contextlib.contextmanager
     def unread(self) -> Iterator[bool]:
@@ -73,9 +74,13 @@ class _Visit:
         try:
             self._deadline.__exit__(kind, error, trace)
         except TimeoutError:
-            raise RequestError(
-                504, "timeout", "the answer was not ready in time", "send fewer or smaller inputs in one request"
-            ) from None
+            raise late() from None
+
+
+def late() -> RequestError:
+    """A 504."""
+    hint = "send fewer or smaller inputs in one request"
+    return RequestError(504, "timeout", "the answer was not ready in time", hint)
 
 
 def full(headers: Sequence[tuple[bytes, bytes]] = ()) -> RequestError:

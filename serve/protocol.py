@@ -14,13 +14,14 @@ import logging
 
 import httptools
 import uvicorn.config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serve.door import Door
 from serve.errors import RequestError
+from serve.express import Express
 from serve.headers import request_id_of
 from serve.limits import Limits
 from serve.raw import RawError
+from serve.shortcut import ShortcutProtocol
 
 MAX_HEAD_BYTES = 64 * 1024  # of all headers, as h11's default; also what chunks may weigh beside their content
 MAX_HEADERS = 100  # Apache's default
@@ -43,10 +44,11 @@ _DROPPED = (b"connection", b"upgrade", b"http2-settings")  # of a request that o
 Refusal = tuple[int, str, str, str]
 
 
-def install(limits: Limits, door: Door | None = None) -> None:
+def install(limits: Limits, door: Door, express: Express) -> None:
     """Make this the protocol of the servers that this process starts; BentoML starts uvicorn with its default."""
     BoundedProtocol.limits = limits
     BoundedProtocol.door = door
+    BoundedProtocol.express = express
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{BoundedProtocol.__name__}"
     _allow_files(limits.max_connections + 128)
 
@@ -62,19 +64,16 @@ def _allow_files(wanted: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(ShortcutProtocol):
     """One connection."""
 
     limits = Limits()
-    door: Door | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._refusal: Refusal = _NOT_HTTP  # what the parser's next error means
         self._refused = False
-        self._turned_away = False  # the request that is being read is answered, and what comes of its body ignored
         self._headed = True  # no head has begun, or the last that did is complete
         self._beside = 0  # bytes that came and were no body: the head, the frames of chunks, what follows them
-        self._idle_since = self.loop.time()  # counts only while no request is under way
         self._stalled_since: float | None = None  # the client does not read what we write
         # uvicorn has a line made for each request wherever the root logger has a handler, also if nobody is to read it
         self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
@@ -86,11 +85,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._watch.cancel()
         super().connection_lost(exc)
-
-    @property
-    def idle(self) -> bool:
-        """No request is under way: none has begun, or its head is not complete, or the last one is answered."""
-        return self.cycle is None or self.cycle.response_complete
 
     def _make_room(self) -> None:
         """End the connection that has been idle longest, this one if all others are at work."""
@@ -123,6 +117,7 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(self._refusal)
         else:
+            self._let_in()
             if self._beside > MAX_HEAD_BYTES:
                 self._refuse(_LARGE_HEAD)
 
@@ -136,7 +131,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._beside = 0
-        self._headed = self._turned_away = False
+        self._headed = False
         self._unset_keepalive_if_required()  # it may have been set since this data came, where one was turned away
         super().on_message_begin()
 
@@ -156,40 +151,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._headed = True
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
             self._stop(_LARGE_HEAD)
-        if not self._turn_away():
-            super().on_headers_complete()
-
-    def _turn_away(self) -> bool:
-        """Answer a request without asking the application, where the door says so and nothing else is to be heeded."""
-        if self.door is None or not self.door.full:
-            return False
-        parser = self.parser
-        plain = self.idle and parser.get_method() == b"POST" and parser.get_http_version() == "1.1"
-        if not plain or not parser.should_keep_alive() or parser.should_upgrade():
-            return False
-        if self.expect_100_continue or self.flow.write_paused or self.access_log or self.transport.is_closing():
-            return False
-        answer = self.door.refuse(self.url, self.headers, self.server_state.default_headers)
-        if answer is None:
-            return False
-        self._turned_away, self._idle_since = True, self.loop.time()
-        self.transport.write(answer)
-        return True
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._beside -= len(body) + len(body) // 8  # a body in chunks of 64 bytes is fine, one in single bytes is not
-        if not self._turned_away:
-            super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        if self._turned_away:
-            self.on_response_complete()  # from now on, not since its answer, the connection waits for another request
-        else:
-            super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        self._idle_since = self.loop.time()
-        super().on_response_complete()
+        super().on_body(body)
 
     def pause_writing(self) -> None:
         self._stalled_since = self.loop.time()

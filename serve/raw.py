@@ -1,6 +1,6 @@
-"""Whole answers as bytes, for what the web server's protocol answers by itself: errors in the one form.
+"""Whole answers as bytes, for what the web server's protocol answers by itself.
 
-{"error": {"code", "message", "hint", "request_id"}}
+Errors are in the one form: {"error": {"code", "message", "hint", "request_id"}}
 """
 
 from __future__ import annotations
@@ -28,6 +28,18 @@ class RawError:
         length = len(self._body) + len(request_id) + len(self._end)
         head = b"content-length: %d\r\nx-request-id: %b\r\n\r\n" % (length, request_id)
         return b"".join((self._status, _lines(more), self._head, head, self._body, request_id, self._end))
+
+
+class RawAnswer:
+    """What a request to classify gets, of which only what changes is not known before."""
+
+    def __init__(self) -> None:
+        self._head = _lines([(b"content-type", b"application/json"), *security_headers("")])
+
+    def answer(self, body: bytes, request_id: bytes, timing: bytes, more: Headers) -> bytes:
+        """All of it, with these headers besides. `request_id` is as in `RawError`, `timing` of Server-Timing."""
+        head = b"content-length: %d\r\nserver-timing: %b\r\nx-request-id: %b\r\n\r\n"
+        return b"".join((STATUS_LINE[200], _lines(more), self._head, head % (len(body), timing, request_id), body))
 
 
 def _lines(headers: Headers) -> bytes:

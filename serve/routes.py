@@ -136,7 +136,7 @@ class Routes:
                 with gate.enter():
                     headers = dict(scope["headers"])
                     body = await read_body(receive, headers, engine.limits, gate.unread)
-                    answer = await engine.respond(headers, scope["query_string"], body, gate.alone)
+                    answer = await engine.respond(headers, scope["query_string"], body)
                     await exchange.answer(answer.body, headers=[(b"server-timing", answer.stopwatch.header())])
             except RequestError as error:
                 await exchange.fail(error)

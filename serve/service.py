@@ -23,6 +23,7 @@ from serve.control import Control
 from serve.door import Door
 from serve.edge import App, Edge
 from serve.errors import UserError
+from serve.express import Express
 from serve.gate import Gate
 from serve.limits import Limits, drain_seconds, positive
 from serve.locate import find_package
@@ -83,7 +84,7 @@ class _EdgedService(bentoml.Service):
         routes = Routes(super().to_asgi(is_main), _STATE, access_log, _PAGE)
         worker = Worker(Edge(routes, Addresses(_ADMIN, _PAGE), TOKENS), _DRAIN_S)
         door = Door(_STATE, routes.tally, TOKENS, access_log, lambda: worker.letting_go)
-        install(LIMITS, door)  # the worker is about to start uvicorn
+        install(LIMITS, door, Express(_STATE, door, routes.tally, access_log))  # the worker is about to start uvicorn
         return worker
 
 

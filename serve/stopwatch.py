@@ -32,6 +32,11 @@ class Stopwatch:
         self._last = now
 
     @property
+    def elapsed(self) -> float:
+        """Seconds since it was started."""
+        return time.perf_counter() - self._started
+
+    @property
     def worked(self) -> float:
         """Seconds that the laps so far spent on the request itself, and not on its waiting."""
         return sum(seconds for phase, seconds in self.laps.items() if phase != "queue")

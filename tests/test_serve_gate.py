@@ -24,17 +24,17 @@ def test_one_more_than_fits_is_refused_at_once_and_a_place_that_is_left_is_given
     assert moves == [1, 1, -1, -1] * 2
 
 
-def test_it_says_who_is_alone_inside_and_when_it_is_full() -> None:
+def test_it_says_how_many_are_inside_and_when_it_is_full() -> None:
     gate = Gate(2, 30)
 
-    async def scenario() -> list[tuple[bool, bool]]:
+    async def scenario() -> list[tuple[int, bool]]:
         with gate.enter():
-            one = (gate.alone(), gate.full)
+            one = (gate.inside, gate.full)
             with gate.enter():
-                two = (gate.alone(), gate.full)
-            return [one, two, (gate.alone(), gate.full)]
+                two = (gate.inside, gate.full)
+            return [one, two, (gate.inside, gate.full)]
 
-    assert asyncio.run(scenario()) == [(True, False), (False, True), (True, False)]
+    assert asyncio.run(scenario()) == [(1, False), (2, True), (1, False)]
 
 
 def test_whoever_stays_too_long_is_cancelled_and_gives_the_place_free() -> None:

@@ -1,0 +1,428 @@
+"""What goes by express is answered as the application would have it: on real sockets, beside the same without."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+from helpers import tiny_package, tiny_text_package
+from uvicorn.server import ServerState
+
+from serve.brief import MOST_BYTES
+from serve.door import Door
+from serve.edge import Edge
+from serve.engine import Engine
+from serve.express import Express
+from serve.gate import Gate
+from serve.limits import Limits
+from serve.predictor import Predictor
+from serve.protocol import BoundedProtocol
+from serve.registry import Registry
+from serve.routes import Addresses, Routes
+from serve.tokens import Tokens
+
+LIMITS = Limits(max_body_bytes=3000)
+TOKEN = "a-token-of-this-server"
+GOOD = b'{"inputs": ["a good film"]}'
+OTHER = b'{"inputs": ["film film a"], "top_k": 2}'
+LONG = b'{"inputs": ["' + b"film " * 500 + b'"]}'
+
+
+def post(
+    body: bytes = GOOD, path: bytes = b"/classify", headers: bytes = b"", kind: bytes = b"application/json"
+) -> bytes:
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: %b\r\nContent-Length: %d\r\n" % (path, kind, len(body))
+    return head + headers + b"\r\n" + body
+
+
+class Watched:
+    """An engine that says which thread its model ran in, and that can fail or take long."""
+
+    def __init__(self, package: Path) -> None:
+        self.engine = Engine(Predictor.load(package), LIMITS)
+        self.by_loop: list[bool] = []
+        self.before: Callable[[], None] = lambda: None
+        compute = self.engine._predictor.compute
+
+        def watched(inputs: np.ndarray) -> np.ndarray:
+            self.by_loop.append(threading.current_thread() is threading.main_thread())
+            self.before()
+            return compute(inputs)
+
+        self.engine._predictor.compute = watched  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    monkeypatch.setattr("serve.engine.pool_size", lambda serving: 1)
+    monkeypatch.setattr("serve.brief.MOST_S", 10.0)  # the test's machine may be slow
+    watched = Watched(tiny_text_package(tmp_path / "package").path)
+    yield watched
+    watched.engine.close()
+
+
+class Server:
+    """A listening server with all layers that a request to classify can meet."""
+
+    def __init__(self, watched: Watched, express: bool, capacity: int, seconds: float, tokens: Tokens | None) -> None:
+        async def bentoml(scope: Any, receive: Any, send: Any) -> None:
+            raise AssertionError("BentoML is not asked to classify")
+
+        self.watched = watched
+        self.gate = Gate(capacity, seconds)
+        self.registry = Registry({"tiny": watched.engine}, "tiny")
+        self.state = ServerState()
+        self.letting_go = False
+        state = {"models": self.registry, "gate": self.gate}
+        routes = Routes(bentoml, state, access_log=True)
+        self.tally = routes.tally
+        door = Door(state, routes.tally, tokens, True, lambda: self.letting_go)
+        fields = {
+            "limits": LIMITS,
+            "door": door,
+            "express": Express(state, door, routes.tally, True) if express else None,
+        }
+        self.app = Edge(routes, Addresses(admin=False), tokens)
+        self.kind = type("Bounded", (BoundedProtocol,), fields)
+        self.port = 0
+
+    async def answers(self, *pieces: bytes, most: int = 1) -> list[tuple[int, dict[bytes, bytes], bytes]]:
+        """Status, headers and body of each answer to what is sent piece by piece on one connection."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(0.02)
+        answers = []
+        while len(answers) < most:
+            status, *lines = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).split(b"\r\n")[:-2]
+            headers = dict(line.lower().split(b": ", 1) for line in lines)
+            answers.append((int(status.split()[1]), headers, await reader.readexactly(int(headers[b"content-length"]))))
+        writer.close()
+        return answers
+
+    async def warm(self) -> None:
+        """The first request tells how long they take."""
+        assert (await self.answers(post()))[0][0] == 200
+        self.watched.by_loop.clear()
+
+
+@asynccontextmanager
+async def serving(
+    watched: Watched, express: bool = True, capacity: int = 8, seconds: float = 30.0, tokens: Tokens | None = None
+) -> AsyncIterator[Server]:
+    server = Server(watched, express, capacity, seconds, tokens)
+    config, loop = uvicorn.Config(server.app, timeout_keep_alive=5, log_config=None), asyncio.get_running_loop()
+    listening = await loop.create_server(lambda: server.kind(config, server.state, {}, loop), "127.0.0.1", 0)
+    server.port = listening.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listening.close()
+        for connection in list(server.state.connections):
+            connection.transport.abort()
+
+
+def run(watched: Watched, talk: Callable[[Server], Coroutine[Any, Any, Any]], **options: Any) -> Any:
+    async def whole() -> Any:
+        async with serving(watched, **options) as server:
+            return await asyncio.wait_for(talk(server), 20)
+
+    return asyncio.run(whole())
+
+
+def without_times(answer: tuple[int, dict[bytes, bytes], bytes]) -> Any:
+    status, headers, body = answer
+    timing = re.sub(rb"dur=[0-9.]+", b"", headers.get(b"server-timing", b""))
+    changing = {b"server-timing": timing, b"date": b""}
+    return status, {**headers, **{name: value for name, value in changing.items() if name in headers}}, body
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        post(),
+        post(OTHER),
+        post(OTHER, b"/predict"),
+        post(OTHER, b"/models/tiny/classify"),
+        post('{"inputs": ["\\ud83d\\ude00 ä"]}'.encode()),
+        post(b'{"inputs": ["' + b"a " * 40 + b'"]}'),
+        post(b'{"inputs": [" "]}'),
+        post(b'{"inputs": ["a"], "top_k": 99}'),
+        post(b'{"inputs": ["a"], "topk": 2}'),
+        post(b'{"inputs": []}'),
+        post(b"{"),
+        post(b""),
+        post(b"\xff\xfe"),
+        post(LONG),
+        post(LONG * 2),
+        post(path=b"/classify?top_k=2"),
+        post(path=b"/classify?x#y"),
+        post(path=b"/models/none/classify"),
+        post(kind=b"text/plain"),
+        post(headers=b"Content-Encoding: gzip\r\n"),
+        post(headers=b"Authorization: Bearer something\r\n"),
+        post(headers=b"Expect: something\r\n"),
+        post(headers=b"Connection: close\r\n"),
+    ],
+)
+def test_every_answer_is_the_applications(text: Watched, request_bytes: bytes) -> None:
+    named = request_bytes.replace(b"Host: x\r\n", b"Host: x\r\nX-Request-ID: mine\r\n")
+
+    async def talk(server: Server) -> Any:
+        await server.warm()
+        return without_times((await server.answers(named))[0])
+
+    assert run(text, talk) == run(text, talk, express=False)
+
+
+def test_a_short_text_is_answered_by_the_loop_once_it_is_known_how_long_one_takes(text: Watched) -> None:
+    async def talk(server: Server) -> Any:
+        return [json.loads((await server.answers(post()))[0][2]) for _ in range(3)]
+
+    first, *others = run(text, talk)
+    assert text.by_loop == [False, True, True]
+    assert others == [first, first]
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        post(GOOD + b" " * MOST_BYTES),
+        post(b'{"inputs": ["a", "b", "c", "d"], "top_k": 2}'),
+        post(headers=b"Connection: close\r\n"),
+        post().replace(b"HTTP/1.1", b"HTTP/1.0"),
+    ],
+    ids=["long", "many", "close", "HTTP/1.0"],
+)
+def test_what_is_not_short_or_not_plain_is_left_to_a_thread(
+    text: Watched, request_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text.engine, "limits", Limits())
+
+    async def talk(server: Server) -> int:
+        await server.warm()
+        return (await server.answers(request_bytes))[0][0]
+
+    assert run(text, talk) == 200
+    assert text.by_loop == [False]
+
+
+def test_a_body_that_comes_later_is_waited_for_by_the_application(text: Watched) -> None:
+    whole = post()
+
+    async def talk(server: Server) -> Any:
+        await server.warm()
+        cuts = [(whole[:at], whole[at:]) for at in (10, len(whole) - len(GOOD), len(whole) - 3)]
+        return [(await server.answers(*pieces))[0][0] for pieces in cuts]
+
+    assert run(text, talk) == [200, 200, 200]
+    assert text.by_loop == [True, False, False]  # a head in pieces is whole when its body is
+
+
+def test_those_that_come_together_are_answered_in_turn_and_the_server_reads_in_between(text: Watched) -> None:
+    seen: list[int] = []  # the loop's turn at which the model ran
+
+    async def talk(server: Server) -> Any:
+        await server.warm()
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        text.before = lambda: seen.append(turns)
+        counting = asyncio.create_task(count())
+        found = await asyncio.gather(*(server.answers(post(OTHER)) for _ in range(6)))
+        counting.cancel()
+        return [answer[0][0] for answer in found], server.gate.inside
+
+    assert run(text, talk) == ([200] * 6, 0)
+    assert text.by_loop == [True] * 6
+    assert len(set(seen)) == 6
+
+
+def test_one_connection_gets_its_answers_in_the_order_of_its_requests(text: Watched) -> None:
+    async def talk(server: Server) -> Any:
+        await server.warm()
+        many = [post(OTHER), post(GOOD), post(b"{"), post(OTHER, b"/models/tiny/classify"), post(LONG)]
+        asked = b"".join(each.replace(b"Host: x", b"Host: x\r\nX-Request-ID: n%d" % at) for at, each in enumerate(many))
+        answers = await server.answers(asked, most=5)
+        return [(status, headers[b"x-request-id"]) for status, headers, _ in answers], server.state.total_requests
+
+    answers, total = run(text, talk)
+    assert answers == [(200, b"n0"), (200, b"n1"), (400, b"n2"), (200, b"n3"), (200, b"n4")]
+    assert total == 6
+
+
+def test_beside_a_request_in_a_thread_others_go_to_one_as_well(text: Watched) -> None:
+    async def talk(server: Server) -> Any:
+        await server.warm()
+        with server.gate.enter():
+            return (await server.answers(post()))[0][0]
+
+    assert run(text, talk) == 200
+    assert text.by_loop == [False]
+
+
+def test_a_server_that_is_full_refuses(text: Watched) -> None:
+    async def talk(server: Server) -> Any:
+        await server.warm()
+        pipelined = [server.answers(post() * 2, most=2) for _ in range(3)]
+        return sorted(status for answers in await asyncio.gather(*pipelined) for status, *_ in answers)
+
+    found = run(text, talk, capacity=1)
+    assert 200 in found
+    assert set(found) <= {200, 429}
+
+
+def test_who_waited_too_long_is_told_so(text: Watched) -> None:
+    async def talk(server: Server) -> Any:
+        await server.warm()
+        server.gate.seconds = 0.0
+        return (await server.answers(post()))[0]
+
+    status, _, body = run(text, talk)
+    assert (status, json.loads(body)["error"]["code"]) == (504, "timeout")
+    assert text.by_loop == []
+
+
+def test_a_model_that_fails_is_logged_and_the_client_told_nothing_of_it(
+    text: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise ValueError("a secret of the model")
+
+    async def talk(server: Server) -> Any:
+        await server.warm()
+        text.before = fail
+        failed = await server.answers(post())
+        text.before = lambda: None
+        return failed[0], (await server.answers(post()))[0][0], server.gate.inside
+
+    (status, _, body), afterwards, inside = run(text, talk)
+    assert (status, afterwards, inside) == (500, 200, 0)
+    assert b"secret" not in body
+    assert "a secret of the model" in caplog.text
+    assert text.by_loop == [True, True]
+
+
+def test_a_model_that_is_gone_meanwhile_is_not_found(text: Watched) -> None:
+    async def talk(server: Server) -> Any:
+        await server.warm()
+        stand_in: Any = SimpleNamespace(close=lambda: None, brief=text.engine.brief)
+        take = server.kind.express.take
+
+        def late(*about: Any) -> Any:
+            ticket = take(*about)
+            server.registry.swap({"another": stand_in}, "another")
+            return ticket
+
+        server.kind.express.take = late
+        return (await server.answers(post()))[0][0], server.gate.inside
+
+    assert run(text, talk) == (404, 0)
+
+
+def test_nothing_is_computed_for_a_client_that_has_left(text: Watched) -> None:
+    async def talk(server: Server) -> Any:
+        await server.warm()
+        take = server.kind.express.take
+
+        def left(*about: Any) -> Any:
+            for connection in list(server.state.connections):
+                connection.transport.abort()
+            ticket = take(*about)
+            ticket.disconnected = True  # as the protocol says once the loop has seen it
+            return ticket
+
+        server.kind.express.take = left
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await server.answers(post())
+        return server.gate.inside
+
+    assert run(text, talk) == 0
+    assert text.by_loop == []
+
+
+def test_a_server_that_ends_says_so_and_answers_what_it_has(text: Watched) -> None:
+    async def talk(server: Server) -> Any:
+        await server.warm()
+        take = server.kind.express.take
+
+        def end(*about: Any) -> Any:
+            for connection in server.state.connections:
+                asyncio.get_running_loop().call_soon(connection.shutdown)
+            return take(*about)
+
+        server.kind.express.take = end
+        return (await server.answers(post()))[0][:2]
+
+    status, headers = run(text, talk)
+    assert (status, headers[b"connection"]) == (200, b"close")
+    assert text.by_loop == [True]
+
+
+def test_connections_that_are_to_be_let_go_are_the_applications(text: Watched) -> None:
+    async def talk(server: Server) -> Any:
+        await server.warm()
+        server.letting_go = True
+        return (await server.answers(post()))[0][0]
+
+    assert run(text, talk) == 200
+    assert text.by_loop == [False]
+
+
+def test_without_a_token_it_is_the_application_that_refuses(text: Watched) -> None:
+    async def talk(server: Server) -> Any:
+        bearer = b"Authorization: Bearer " + TOKEN.encode() + b"\r\n"
+        found = [(await server.answers(post(headers=headers)))[0][0] for headers in (bearer, b"", bearer)]
+        return found, text.by_loop
+
+    assert run(text, talk, tokens=Tokens([TOKEN], None)) == ([200, 401, 200], [False, True])
+
+
+def test_it_is_counted_and_logged(text: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    counted: list[Any] = []
+
+    async def talk(server: Server) -> None:
+        await server.warm()
+        server.tally.flush()
+        text.engine.metrics.count_all = counted.extend  # type: ignore[method-assign]
+        await server.answers(post(headers=b"X-Request-ID: mine\r\n"))
+        await server.answers(post(b"{"))
+        server.tally.flush()
+
+    with caplog.at_level(logging.INFO, "bentoml.limbeck"):
+        run(text, talk)
+    assert [status for status, _ in counted] == [200, 400]
+    assert set(counted[0][1].stopwatch.laps) == {"queue", "preprocess", "compute", "overhead"}
+    assert any(re.fullmatch(r"classify request_id=mine status=200 inputs=1 .*", line) for line in caplog.messages)
+
+
+def test_images_never_go_by_express(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.engine.pool_size", lambda serving: 1)
+    engine = Engine(Predictor.load(tiny_package(tmp_path / "package").path), Limits())
+    engine.brief.took(b"few", 0.0)
+    engine.close()
+    assert not engine.brief.likely
+
+
+def test_two_threads_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.engine.pool_size", lambda serving: 2)
+    engine = Engine(Predictor.load(tiny_text_package(tmp_path / "package").path), Limits())
+    engine.brief.took(b"few", 0.0)
+    engine.close()
+    assert not engine.brief.likely
