@@ -16,7 +16,8 @@ from compress.cli import app
 from compress.loadtest import Asked, generator, loadtest
 from compress.loadtest.generator import Generator, evidence, on_cores, split_cores
 from compress.loadtest.measure import Capacity
-from compress.loadtest.search import Found
+from compress.loadtest.search import Found, Probe
+from compress.loadtest.split import Part
 from serve.errors import UserError
 
 EASY = "errors<50%"  # holds on any machine, however busy
@@ -96,6 +97,20 @@ def test_the_lowest_of_the_searches_counts_and_all_must_find_one() -> None:
     assert "(the lowest of 120, 100, 110)" in Capacity(tuple(found), Asked("p99<20ms")).lines()[0]
     late = Capacity((Found(50.0, "generator", ()),), Asked("p99<20ms"))
     assert "the generator was late, not the server" in late.lines()[1]
+
+
+@pytest.mark.parametrize(("slowest", "said"), [(1.05, False), (1.5, True)])
+def test_a_machine_whose_speed_changes_meanwhile_is_told(slowest: float, said: bool) -> None:
+    def found(rate: float, compute_ms: float) -> Found:
+        split = {"compute": Part(compute_ms, compute_ms, compute_ms, 10_000)}
+        held = Probe(rate, "held", "window", 9.0, (), split)
+        tried = Probe(2 * rate, "broken", "search", 99.0, (), {"compute": Part(9.0, 9.0, 9.0, 100)})
+        return Found(rate, "objective", (tried, held, held))
+
+    capacity = Capacity((found(120.0, 1.0), found(80.0, slowest), Found(None, "objective", ())), Asked("p99<20ms"))
+    assert capacity.model_ms == [1.0, slowest]
+    words = "1.00 ms a request in one search and 1.50 in another: this machine's speed changes, by 1.50x"
+    assert any(words in line for line in capacity.lines()) is said
 
 
 def test_a_generator_that_is_late_from_the_start_says_nothing_of_the_server() -> None:

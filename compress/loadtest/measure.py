@@ -24,6 +24,7 @@ from serve.launch import start
 
 RESULT = Path("loadtest") / "capacity.json"  # of the selection; of others, capacity-VARIANT.json
 _SCHEMA = 1
+_STEADY = 1.1  # times its fastest, the slowest search's model may take
 _BODIES = {"text": ("json",), "image": ("json", "multipart", "raw")}
 Say = Callable[[str], None]
 
@@ -61,6 +62,21 @@ class Capacity:
         return next((one.split() for one in self.found if one.rate is not None and one.rate == self.rate), {})
 
     @property
+    def model_ms(self) -> list[float]:
+        """How long the model itself took a request, in each search that found a rate."""
+        splits = [one.split() for one in self.found]
+        return [split["compute"].mean_ms for split in splits if "compute" in split]
+
+    @property
+    def unsteady(self) -> list[str]:
+        """Said where the same work took longer in one search than in another: then the rates differ for that alone."""
+        least, most = min(self.model_ms, default=1.0), max(self.model_ms, default=1.0)
+        if most <= _STEADY * least:
+            return []
+        took = f"the model alone took {least:.2f} ms a request in one search and {most:.2f} in another"
+        return [f"{took}: this machine's speed changes, by {most / least:.2f}x here, and the rates with it"]
+
+    @property
     def unknown(self) -> bool:
         """Nothing held, and in no search was it the server's doing."""
         ours = ("generator", "evidence")
@@ -88,7 +104,7 @@ class Capacity:
         lines = [f"{verdict} (the lowest of {reached})" if len(self.found) > 1 else verdict]
         if any(one.limited_by == "generator" for one in self.found):
             lines.append("beyond it the generator was late, not the server: the server may take more")
-        return [*lines, *split_lines(self.split)]
+        return [*lines, *self.unsteady, *split_lines(self.split)]
 
 
 def too_few(seconds: float | None) -> str:
@@ -171,6 +187,7 @@ def _content(report: Report, variant: str, body: str, capacity: Capacity) -> dic
         "body": body,
         "hardware": hardware(),
         "versions": versions(),
+        "model_ms": capacity.model_ms,
         "time_split": {phase: asdict(part) for phase, part in capacity.split.items()},
         "searches": [asdict(one) for one in capacity.found],
     }
