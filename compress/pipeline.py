@@ -17,6 +17,7 @@ from compress.console import Console
 from compress.drops import check_margin, metric_rows
 from compress.environment import git_commit, hardware, versions
 from compress.lineage import with_lineage
+from compress.origins import told_of_origins
 from compress.processes import leading
 from compress.quantize.providers import check_provider
 from compress.recipe import Recipe
@@ -72,6 +73,7 @@ def run(
         evidence = gather_evidence(context, fits, packages, latency, memory)
         info, shown = run_info(about, rundir), recipe.report.examples
         report = assemble(info, recipe.accept, data, choice, evidence, recipe.seed, context.threads, shown=shown)
+        report = report.model_copy(update=told_of_origins(recipe))
         write_payloads(report, data, folder)
         write_report(report, folder)
         context.forget_removed()

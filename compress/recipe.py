@@ -112,6 +112,16 @@ class ReportConfig(_Table):
     examples: int = Field(default=12, ge=0, le=100)  # test items shown that the choice flipped; 0: none leaves the data
 
 
+class CardConfig(_Table):
+    """[card]: what only people know of a model. Of what is missing, the model card says that it is not stated."""
+
+    use: str | None = None  # what it is meant for, and by whom
+    not_for: str | None = None  # what it must not be used for
+    contact: str | None = None
+    licence: str | None = None  # of the model that comes out
+    data_licence: str | None = None
+
+
 class Recipe(_Table):
     name: str = Field(pattern=NAME, max_length=60)
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -128,6 +138,7 @@ class Recipe(_Table):
     abstain: AbstainConfig | None = None
     serving: ServingConfig | None = None  # each package's serving.json; None: what stands there, or the defaults
     report: ReportConfig = ReportConfig()
+    card: CardConfig = CardConfig()
     tune: TuneConfig | None = None  # `limbeck tune` alone reads it
     optimize: OptimizeConfig | None = None  # `limbeck optimize` alone reads it
 

@@ -24,8 +24,10 @@ def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(doctor, "hardware", lambda: MACHINE)
     monkeypatch.setattr(doctor, "versions", lambda: {"python": "3.11.9", "torch": "2.9.1"})
-    monkeypatch.setattr(doctor, "summary", lambda _: KERNELS)
+    monkeypatch.setattr(doctor, "_kernels_here", lambda: KERNELS)
     monkeypatch.setattr(doctor, "version", absent)
+    monkeypatch.setattr(doctor.doctor_places, "PROBLEMS", ())
+    monkeypatch.setattr(doctor.doctor_places, "NOTES", ())
     monkeypatch.setattr(doctor, "distribution", lambda _: SimpleNamespace(version=kernels.__version__))
 
 
@@ -47,8 +49,23 @@ def test_an_installation_in_order_is_described_and_called_ok(capsys: pytest.Capt
     ]
 
 
+def installed(monkeypatch: pytest.MonkeyPatch, **found: str) -> None:
+    """Only these distributions are there."""
+
+    def version(name: str) -> str:
+        if name.replace("-", "_") not in found:
+            raise PackageNotFoundError(name)
+        return found[name.replace("-", "_")]
+
+    monkeypatch.setattr(doctor, "version", version)
+
+
 def theirs_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "version", lambda _: "0.11.0")
+    installed(monkeypatch, kernels="0.11.0")
+
+
+def two_runtimes_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, onnxruntime="1.31.1", onnxruntime_gpu="1.31.1")
 
 
 def another_hides_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +77,7 @@ def ours_has_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def torchvision_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, torch="2.15.0", torchvision="0.20.0")
     monkeypatch.setitem(sys.modules, "torchvision.ops", None)
 
 
@@ -78,7 +96,8 @@ PROBLEMS = {
     theirs_is_installed: "Hugging Face's `kernels` 0.11.0 is installed beside limbeck's: use an environment of its own",
     another_hides_ours: "another package called `kernels` hides limbeck's: /elsewhere/kernels/__init__.py",
     ours_has_no_file: "another package called `kernels` hides limbeck's",
-    torchvision_does_not_import: "torch and torchvision do not fit together",
+    two_runtimes_are_installed: "onnxruntime and onnxruntime-gpu are both installed and overwrite each other",
+    torchvision_does_not_import: "torch and torchvision do not fit together (torch 2.15.0 and torchvision 0.20.0: ",
     limbeck_is_not_installed: "limbeck is not installed in this environment",
     another_limbeck_is_installed: f"limbeck 0.0.9 is installed, but this code is {kernels.__version__}",
 }
@@ -119,6 +138,13 @@ def test_a_cpu_on_which_int8_is_slow_is_no_problem_but_said(
     assert ("note: this CPU has no VNNI instructions" in out) == warned
 
 
-def test_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("provider", ["CUDAExecutionProvider", "CPUExecutionProvider"])
+def test_a_gpu_is_named_and_a_runtime_that_cannot_use_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], provider: str
+) -> None:
     monkeypatch.setattr(doctor, "hardware", lambda: {**MACHINE, "gpu": "NVIDIA H200"})
-    assert "GPU: NVIDIA H200" in examined(capsys)[1]
+    monkeypatch.setattr(doctor, "_providers", lambda: [provider])
+    fine, out = examined(capsys)
+    assert fine
+    assert "GPU: NVIDIA H200" in out
+    assert ("packages do not run on the NVIDIA H200: `pip uninstall onnxruntime`" in out) == provider.startswith("CPU")

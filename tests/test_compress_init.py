@@ -38,7 +38,9 @@ def table(rows: int = 120, delimiter: str = ",", header: bool = True, classes: i
 def written(tmp_path: Path, path: Path, *options: str) -> Recipe:
     """What `limbeck init PATH` writes, read as `limbeck run` reads it."""
     out = tmp_path / "recipe.toml"
-    done = CliRunner().invoke(app, ["init", str(path), "--out", str(out), *options], catch_exceptions=False)
+    done = CliRunner().invoke(
+        app, ["init", str(path), "--out", str(out), "--no-estimate", *options], catch_exceptions=False
+    )
     assert done.exit_code == 0
     assert f"limbeck run {out}" in done.output
     return load_recipe(out)
@@ -209,3 +211,16 @@ def test_photographs_are_timed_less_often(tmp_path: Path) -> None:
 
 def test_letters_are_told_by_their_writing_system() -> None:
     assert [script(letter) for letter in "aжの汉ك한"] == ["LATIN", "CYRILLIC", "CJK", "CJK", "ARABIC", "HANGUL"]
+
+
+def test_an_encoder_is_fine_tuned_in_few_epochs_and_timed_less_often(tmp_path: Path) -> None:
+    """What a first run takes: 3,000 texts, split, are 3 epochs of 66 updates; 120 texts get 10."""
+    file = tmp_path / "data.csv"
+    epochs = {}
+    for rows in (120, 3_000, 20_000):
+        file.write_text(table(rows=rows))
+        made = plan(look(file), "x", "hf:some/folder")
+        epochs[rows] = made.teacher.fit["epochs"]
+        assert made.evaluate == {"batch_sizes": [1, 8], "latency_samples": 300}
+    assert epochs == {120: 10, 3_000: 3, 20_000: 3}
+    assert plan(look(file), "x", "builtin:textcnn").evaluate == {}

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
+from command_line import take, words_of
 from pydantic import BaseModel
 from tiny_run import content
 from typer.exceptions import TyperException
 
 import compress.api
-from compress.cli import app
 from compress.onnx_description import OnnxDescription
 from compress.recipe import Recipe
 from serve.manifest import ServingConfig
@@ -41,28 +39,6 @@ def commands() -> Iterator[Any]:
         lines = re.sub(r"\\\n\s*", "", block.values[0]).splitlines()
         for line in filter(None, map(str.strip, lines)):
             yield pytest.param(line, id=f"{block.id} {line[:40]}")
-
-
-def words_of(line: str) -> list[str]:
-    """The words of a shell command up to a pipe, without comment and variables set before it."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars="|")
-    lexer.whitespace_split, lexer.commenters = True, "#"
-    words = list(lexer)
-    words = words[: words.index("|")] if "|" in words else words
-    while words and re.match(r"[A-Z_]+=", words[0]):
-        words.pop(0)
-    return words
-
-
-def take(arguments: list[str]) -> None:
-    """Have the CLI read `arguments` without doing what they say. Raises TyperException for what it would refuse."""
-    command: Any = typer.main.get_command(app)
-    context, name = None, "limbeck"
-    while True:
-        context = command.make_context(name, list(arguments), parent=context)
-        if not hasattr(command, "resolve_command"):
-            return
-        name, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
 
 
 @pytest.mark.parametrize("line", commands())

@@ -13,9 +13,20 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from compress.cli import cleaning, data, kernels, kernels_gpu, serving, shipping
+from compress.cli import beginning, cleaning, data, kernels, kernels_gpu, reporting, serving, shipping
 from compress.cli.complete import recipes, runs
-from compress.cli.shared import BUG, DONE, NOTHING_MET, STOPPED, USER_ERROR, Debug, RecipeFile, own_recipe
+from compress.cli.shared import (
+    BUG,
+    DONE,
+    NOTHING_MET,
+    STOPPED,
+    USER_ERROR,
+    Changes,
+    Debug,
+    RecipeFile,
+    examples,
+    own_recipe,
+)
 from serve.errors import LimbeckError, UserError
 
 if TYPE_CHECKING:
@@ -30,6 +41,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 config = typer.Typer(help="About recipes.", no_args_is_help=True)
+app.add_typer(beginning.app)
+app.add_typer(reporting.app)
 app.add_typer(config, name="config")
 app.add_typer(data.app, name="data")
 kernels.app.add_typer(kernels_gpu.app)
@@ -39,14 +52,17 @@ app.add_typer(cleaning.app)
 app.add_typer(shipping.app)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "limbeck run digits",
+        "limbeck run recipe.toml --dry-run",
+        "limbeck run recipe.toml --set teacher.fit.epochs=3 --out runs/short",
+    )
+)
 def run(
     recipe: RecipeFile,
     out: Annotated[Path | None, typer.Option(help="The run directory. [default: runs/NAME]")] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. --set teacher.fit.epochs=3."),
-    ] = None,
+    changes: Changes = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write the curves of what is trained into RUN/tensorboard.")
     ] = False,
@@ -56,7 +72,9 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the resolved recipe, then stop.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Train, distill, compress, evaluate and report; the same command goes on where it was stopped.
+    """Train, distill, compress, evaluate and report.
+
+    The same command goes on where it was stopped, and redoes only what changed.
 
     Exit code 3: everything was done, but the choice does not meet the constraints.
     """
@@ -92,20 +110,23 @@ def run(
     print(f"serve it: limbeck serve {folder}")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "limbeck repeat digits --seeds 0,1,2,3,4",
+        "limbeck repeat recipe.toml --set teacher.fit.epochs=5",
+    )
+)
 def repeat(
     recipe: RecipeFile,
     seeds: Annotated[str, typer.Option(help="Which seeds, with commas between them.")] = "0,1,2",
     out: Annotated[Path | None, typer.Option(help="The folder of the runs. [default: runs/NAME-seeds]")] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. --set teacher.fit.epochs=3."),
-    ] = None,
+    changes: Changes = None,
     debug: Debug = False,
 ) -> None:
-    """Run a recipe with several seeds, and say what each model is worth on average and how much seeds differ.
+    """Run a recipe with several seeds, and say how much they differ.
 
-    Each seed is a run of its own, in seed-N of the folder; the same command goes on where it was stopped.
+    Each model's figures are averaged over the seeds, with their spread. Each seed is a run of its own, in seed-N of the
+    folder; the same command goes on where it was stopped.
     """
     _refuse_launcher("repeat", "start it without torchrun or accelerate launch")
     from compress.console import Console
@@ -123,7 +144,12 @@ def repeat(
     print(f"\n{folder / SEEDS_JSON}")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "limbeck tune recipe.toml --trials 30",
+        "limbeck tune recipe.toml --teacher-from runs/reviews",
+    )
+)
 def tune(
     recipe: Annotated[
         Path, typer.Argument(help="A recipe with a [tune] table.", autocompletion=recipes, callback=own_recipe)
@@ -133,19 +159,22 @@ def tune(
         str | None,
         typer.Option(help="Where trials are kept: a journal file, or e.g. sqlite:///tune.db. [default: in the folder]"),
     ] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="How many in all. [default: tune.trials]")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="How many trials in all. [default: the recipe's tune.trials]")
+    ] = None,
     teacher_from: Annotated[
-        Path | None, typer.Option(help="A run whose trained teacher to take.", metavar="RUN", autocompletion=runs)
+        Path | None,
+        typer.Option(
+            help="A run whose trained teacher to take. [default: it is trained]", metavar="RUN", autocompletion=runs
+        ),
     ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. --set tune.sampler=random."),
-    ] = None,
+    changes: Changes = None,
     debug: Debug = False,
 ) -> None:
-    """Search for good values of the recipe's fields; the same command goes on, and shares the work when started twice.
+    """Search for good values of the recipe's fields.
 
-    Judged on validation, or on folds; test and calibration are never looked at.
+    The same command goes on where it was stopped, and shares the work when it is started twice. Judged on validation,
+    or on folds; test and calibration are never looked at.
     """
     _refuse_launcher("tune", "start it without torchrun, as often as there are devices: they share the trials")
     from compress.console import Console
@@ -164,7 +193,13 @@ def tune(
         print(f"run it: limbeck run {folder / BEST}")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "limbeck optimize recipe.toml --max-drop 1 --max-p95 5 --max-size 20",
+        "limbeck optimize recipe.toml --budget 1h30m --prefer size",
+        "limbeck optimize --model hf:my-model-folder --data csv:reviews.csv",
+    )
+)
 def optimize(
     recipe: Annotated[
         Path | None,
@@ -173,29 +208,38 @@ def optimize(
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Instead of a recipe, a trained model, e.g. run:runs/digits, hf:FOLDER.")
+        str | None,
+        typer.Option(
+            help="Instead of a recipe, a trained model, e.g. run:runs/digits, hf:FOLDER. [default: the recipe's]"
+        ),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="The data for --model, e.g. csv:reviews.csv, or a path.")] = None,
-    max_drop: Annotated[float | None, typer.Option(help="Points that may be lost, at 97.5 % confidence.")] = None,
-    max_p95: Annotated[float | None, typer.Option(help="Milliseconds from bytes to label, 95th percentile.")] = None,
-    max_size: Annotated[float | None, typer.Option(help="Megabytes of the package.")] = None,
-    prefer: Annotated[str | None, typer.Option(help="latency or size: of what keeps the limits, the best.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="The data for --model, e.g. csv:reviews.csv, or a path. [default: those of its run]"),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Percentage points that may be lost, at 97.5 % confidence. [default: the recipe's; for --model 2]"
+        ),
+    ] = None,
+    max_p95: Annotated[
+        float | None, typer.Option(help="Milliseconds from bytes to label, 95th percentile. [default: any]")
+    ] = None,
+    max_size: Annotated[float | None, typer.Option(help="Megabytes of the package. [default: any]")] = None,
+    prefer: Annotated[
+        str | None, typer.Option(help="latency or size: of what keeps the limits, the best. [default: latency]")
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="Time to search in, e.g. 45s, 30m, 1h30m. [default: 30m]")] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of the search. [default: runs/NAME-optimize]")] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. --set optimize.together=3."),
-    ] = None,
+    changes: Changes = None,
     debug: Debug = False,
 ) -> None:
-    """Search students, precisions and runtime settings for the fastest or smallest model that keeps the limits.
+    """Search for the fastest or smallest model within limits.
 
-    Judged on validation; then the choice alone is judged on test, once. The same command goes on where it was stopped.
-    Exit code 3: nothing met the limits; what came nearest is written all the same.
-
-    limbeck optimize recipe.toml --max-drop 1 --max-p95 5 --max-size 20 --budget 30m
-
-    limbeck optimize --model hf:my-model-folder --data csv:reviews.csv --prefer size
+    Tries students, precisions and runtime settings. Judged on validation; then the choice alone is judged on test,
+    once. The same command goes on where it was stopped. Exit code 3: nothing met the limits; what came nearest is
+    written all the same.
     """
     _refuse_launcher("optimize", "start it without torchrun or accelerate launch")
     from compress.console import Console
@@ -216,80 +260,7 @@ def optimize(
         raise typer.Exit(NOTHING_MET)
 
 
-@app.command()
-def init(
-    path: Annotated[
-        Path, typer.Argument(help="A CSV, JSONL or Parquet file, a folder of these, or a folder of images.")
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The recipe to write.")] = Path("recipe.toml"),
-    name: Annotated[str | None, typer.Option(help="The recipe's name. [default: that of the file or folder]")] = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="The teacher, e.g. hf:FOLDER. [default: one that fits the data]")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the recipe if it is there.")] = False,
-    debug: Debug = False,
-) -> None:
-    """Look at data, and write a commented recipe for it; says what it chose and why."""
-    from compress.init.write import init as write_recipe
-    from compress.init.write import say
-
-    print(say(write_recipe(path, out, name, teacher, force), out))
-
-
-@app.command()
-def report(
-    folder: Annotated[
-        Path | None,
-        typer.Argument(help="A run directory, for example runs/digits.", metavar="RUN", autocompletion=runs),
-    ] = None,
-    compare: Annotated[
-        tuple[Path, Path] | None,
-        typer.Option("--compare", metavar="RUN RUN", help="Two runs on the same test items, side by side."),
-    ] = None,
-    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    debug: Debug = False,
-) -> None:
-    """Write report.html, report.md and MODEL_CARD.md again from a run's report.json, load tests included.
-
-    With --compare, a page of two runs instead, their answers paired item by item, beside the second run's report.
-    For example: limbeck report --compare runs/before runs/after --open
-    """
-    if (folder is None) == (compare is None):
-        raise UserError("limbeck report takes one run, or --compare and two", "for example: limbeck report runs/digits")
-    if compare is not None:
-        from compress.report.comparing import write_comparison
-
-        found, page = write_comparison(*compare)
-        print(found.headline)
-    else:
-        from compress.report.write import read_report, write_report
-
-        assert folder is not None
-        page = folder / "report.html"
-        write_report(read_report(folder), folder)
-    print(page)
-    if show:
-        _open(page)
-
-
-def _open(page: Path) -> None:
-    """In the user's browser; a machine without one is told where the page lies."""
-    import webbrowser
-
-    if not webbrowser.open(page.resolve().as_uri()):
-        raise UserError("no browser could be started here", f"open {page.resolve()} in one")
-
-
-@app.command()
-def doctor(debug: Debug = False) -> None:
-    """Check this installation for what is known to go wrong."""
-    from compress.doctor import examine
-
-    if not examine():
-        raise typer.Exit(USER_ERROR)
-
-
-@config.command()
+@config.command(epilog=examples("limbeck config schema > recipe.schema.json"))
 def schema() -> None:
     """Print the JSON schema of a recipe, for editors."""
     import json

@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 
 from compress.cli.complete import runs
-from compress.cli.shared import Debug
+from compress.cli.shared import Debug, examples
 from serve.errors import UserError
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog=examples("limbeck clean --dry-run", "limbeck clean runs/digits --checkpoints --caches --yes"))
 def clean(
     folders: Annotated[
         list[Path] | None,
@@ -29,13 +29,10 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, then stop.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show what can be deleted of runs and how large it is, and delete it once you say so.
+    """Show what can be deleted of runs, and delete it.
 
-    Nothing is deleted of a run that is in progress, nothing outside of the runs, and nothing behind a link.
-
-    limbeck clean --dry-run
-
-    limbeck clean runs/digits --checkpoints --caches --yes
+    Nothing is deleted before you say so. Nothing is deleted of a run that is in progress, nothing outside of the runs,
+    and nothing behind a link.
     """
     from compress import cleaning
     from compress.report.wording import size

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from compress.cli.complete import models, recipes
-from compress.cli.shared import USER_ERROR, Debug, RecipeFile
+from compress.cli.shared import USER_ERROR, Changes, Debug, RecipeFile, examples
 
 app = typer.Typer(help="About data.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(epilog=examples("limbeck data check recipe.toml", "limbeck data check reviews.csv"))
 def check(
     target: Annotated[
         str,
@@ -25,9 +25,9 @@ def check(
     ],
     debug: Debug = False,
 ) -> None:
-    """Show how the data would be split, and each problem with file and row.
+    """Show how data would be split, and what is wrong with them.
 
-    Exit code 0: a run would accept the data; 2: it would refuse it.
+    Each problem with file and row. Exit code 0: a run would accept the data; 2: it would refuse it.
     """
     from compress.datacheck import check_data
 
@@ -35,7 +35,12 @@ def check(
         raise typer.Exit(USER_ERROR)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "limbeck data preview recipe.toml",
+        "limbeck data preview recipe.toml --set teacher.fit.augment.swap=0.1",
+    )
+)
 def preview(
     recipe: RecipeFile,
     model: Annotated[
@@ -43,13 +48,13 @@ def preview(
     ] = None,
     rows: Annotated[int, typer.Option(min=1, max=1000, help="How many rows of the training split.")] = 12,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("preview.html"),
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, e.g. --set teacher.fit.augment.swap=0.1."),
-    ] = None,
+    changes: Changes = None,
     debug: Debug = False,
 ) -> None:
-    """Write a page with rows of the training split as they are and as training sees them, augmented."""
+    """Write a page of texts or images as training sees them.
+
+    Rows of the training split as they are, and augmented.
+    """
     from compress.preview import write_preview
     from compress.recipe_file import load_recipe
 

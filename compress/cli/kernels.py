@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compress.cli.shared import NOTHING_MET, Debug
+from compress.cli.shared import NOTHING_MET, Debug, examples
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,17 +20,23 @@ _WIDE = 500  # characters: no table is wider
 app = typer.Typer(help="About the fused GPU kernels.", no_args_is_help=True)
 
 
-@app.command("compile")
+@app.command("compile", epilog=examples("limbeck kernels compile --sample", "limbeck kernels compile --arch 90"))
 def compile_kernels(
     arch: Annotated[
         list[int] | None, typer.Option("--arch", help="80, 90 or 100 for sm_80, sm_90 or sm_100. [default: all]")
     ] = None,
-    only: Annotated[list[str] | None, typer.Option("--only", help="A kernel's name. [default: all]")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="A kernel, e.g. distill_loss. [default: all]")
+    ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="One configuration of each kernel.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write all figures as JSON.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write all figures as JSON. [default: no file]")
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """Compile every configuration without a GPU: registers, spills, shared memory, vector loads, tensor cores.
+    """Compile every configuration, without a GPU.
+
+    Shows registers, spills, shared memory, vector loads and tensor cores.
 
     Exit code 3: a configuration spills, needs too much shared memory, or lacks instructions that it should have.
     """
@@ -56,9 +62,12 @@ def compile_kernels(
         raise typer.Exit(NOTHING_MET)
 
 
-@app.command()
+@app.command(epilog=examples("limbeck kernels doctor"))
 def doctor(debug: Debug = False) -> None:
-    """Say of each kernel whether this machine would use it, why not, and whether its sizes are tuned for this GPU."""
+    """Say which kernels this machine would use.
+
+    Of the others, why not; of all, whether their sizes are tuned for this GPU.
+    """
     from kernels.doctor import examine
     from kernels.machine import this_machine
 

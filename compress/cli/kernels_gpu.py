@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compress.cli.kernels import chosen, new_table, print_table
-from compress.cli.shared import NOTHING_MET, Debug
+from compress.cli.shared import NOTHING_MET, Debug, examples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,20 +20,21 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Only = Annotated[list[str] | None, typer.Option("--only", help="A kernel's name. [default: all]")]
+Only = Annotated[list[str] | None, typer.Option("--only", help="A kernel, e.g. distill_loss. [default: all]")]
 
 
-@app.command()
+@app.command(epilog=examples("limbeck kernels bench", "limbeck kernels bench --only distill_loss --seconds 60"))
 def bench(
     only: Only = None,
     seconds: Annotated[float, typer.Option(min=1, help="After which no further case is begun.")] = 300,
     out: Annotated[Path, typer.Option("--out", "-o", help="The JSON file.")] = Path("runs/kernels/bench.json"),
     debug: Debug = False,
 ) -> None:
-    """Measure the kernels beside eager PyTorch, torch.compile and Liger, each first checked against fp64.
+    """Measure the kernels on this GPU.
 
-    Medians of 100 runs with a cold L2, beside the copy bandwidth and matrix rates of the same run. Exit code 3: a
-    kernel is wrong, or did not reach its targets.
+    Beside eager PyTorch, torch.compile and Liger, each first checked against fp64. Medians of 100 runs with a cold L2,
+    beside the copy bandwidth and matrix rates of the same run. Exit code 3: a kernel is wrong, or did not reach its
+    targets.
     """
     machine = _gpu("measured")
     import torch
@@ -62,15 +63,19 @@ def bench(
         raise typer.Exit(NOTHING_MET)
 
 
-@app.command()
+@app.command(epilog=examples("limbeck kernels tune", "limbeck kernels tune --only distill_loss --seconds 60"))
 def tune(
     only: Only = None,
     seconds: Annotated[float, typer.Option(min=1, help="After which nothing further is tried.")] = 300,
     out: Annotated[Path | None, typer.Option(help="Where to write. [default: kernels/tuned, which is used]")] = None,
-    copy_to: Annotated[Path | None, typer.Option(help="A folder that gets a copy of what was written.")] = None,
+    copy_to: Annotated[
+        Path | None, typer.Option(help="A folder that gets a copy of what was written. [default: none]")
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """Search the sizes with which each kernel is fastest on this GPU, and write them where the kernels read them.
+    """Search the sizes with which each kernel is fastest here.
+
+    They are written where the kernels read them.
 
     Exit code 3: a kernel is wrong or fails here even with its heuristic's sizes.
     """
@@ -107,12 +112,14 @@ def tune(
         raise typer.Exit(NOTHING_MET)
 
 
-@app.command()
+@app.command(epilog=examples("limbeck kernels gpu --out runs/kernels"))
 def gpu(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for all results.")] = Path("runs/kernels"),
     debug: Debug = False,
 ) -> None:
-    """Do everything that needs a GPU in under 8 minutes: check, tune, measure, end to end; each step bounded in time.
+    """Do all that needs a GPU, in under 8 minutes.
+
+    Check, tune, measure, and train end to end, each step bounded in time.
 
     Exit code 3: a step failed, was ended, or did not reach its targets.
     """

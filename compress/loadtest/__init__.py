@@ -3,6 +3,7 @@
 `limbeck tune-serve`: the setting of the server with which that rate is highest.
 """
 
+from compress.loadtest.every import loadtest_all as loadtest_all
 from compress.loadtest.measure import Asked as Asked
 from compress.loadtest.measure import loadtest as loadtest
 from compress.loadtest.tune import TuneAsked as TuneAsked

@@ -19,6 +19,7 @@ from compress.onnx_model import OnnxClassifier, import_onnx, package_onnx
 from compress.optimize.bench import Bench
 from compress.optimize.config import OptimizeConfig
 from compress.optimize.ledger import Ledger
+from compress.origins import told_of_origins
 from compress.packaging import BATCH_TOLERANCE, PackageResult, batch_difference, compare
 from compress.pipeline import describe, run_info
 from compress.quantize.inspect import check_changed, describe_graph
@@ -204,6 +205,7 @@ def confirm(
         evidence = gather_evidence(run, {TEACHER: about(given)}, packages, latency, memory)
         info, accept, shown = run_info(described, rundir), recipe.accept, recipe.report.examples
         report = assemble(info, accept, data, frozen, evidence, recipe.seed, run.threads, GIVEN.id, shown)
+        report = report.model_copy(update=told_of_origins(recipe))
         write_payloads(report, data, folder)
         write_report(report, folder)
         run.forget_removed()

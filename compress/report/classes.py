@@ -80,6 +80,31 @@ def _pairs(report: Report, variant: Variant) -> Table:
     return table(caption, columns, rows)
 
 
+def worst_class(report: Report) -> str:
+    """Which class pays most for the choice, in a sentence; empty where there is no choice, or no class to compare."""
+    choice, base = facts.chosen(report), facts.baseline(report)
+    if choice is None or choice.id == base.id:
+        return ""
+    pairs = [pair for pair in zip(base.per_class, choice.per_class, strict=False) if pair[1].n]
+    if not pairs:
+        return ""
+    before, after = min(pairs, key=lambda pair: pair[1].recall - pair[0].recall)
+    if after.recall >= before.recall:
+        return "No class lost recall against the baseline."
+    changes = {change.label: change for change in choice.audit.classes} if choice.audit else {}
+    paired, lost = changes.get(after.label), 100 * (before.recall - after.recall)
+    span = "" if paired is None else f", 95 % interval for all classes together {_span(paired)}"
+    return (
+        f"“{label(after.label)}” lost most recall of all classes: {wording.points(lost)} "
+        f"({wording.percent(before.recall)} → {wording.percent(after.recall)} "
+        f"of {wording.plural(after.n, 'test item')}{span})."
+    )
+
+
+def _span(change: ClassChange) -> str:
+    return wording.interval(*change.drop_points_ci95)
+
+
 def class_table(report: Report) -> Table:
     """Recall of the baseline and of the choice by class, the greatest loss first."""
     choice, base = facts.chosen(report) or facts.baseline(report), facts.baseline(report)

@@ -74,6 +74,15 @@ def _outcome(report: Report, variant: Variant) -> Cell:
     return Cell("✕ rejected", "; ".join(facts.reasons(report, variant)) or "no reason recorded", tone="bad")
 
 
+def _brief_outcome(report: Report, variant: Variant) -> Cell:
+    """The same, where a table beside it has the limits: only which of them it breaks."""
+    whole = _outcome(report, variant)
+    broken = facts.failed(facts.checks(report, variant))
+    if not whole.text.startswith("✕") or not broken or len(broken) != len(facts.reasons(report, variant)):
+        return whole if whole.text.startswith("✕") else Cell(whole.text)
+    return Cell(f"✕ rejected: {', '.join(check.brief for check in broken)}", tone="bad")
+
+
 def summary_table(report: Report) -> Table:
     """The variants in a few columns, for a pull request or a model card."""
     verdict = Column("Verdict", numeric=False)
@@ -104,7 +113,7 @@ def _summary_row(report: Report, variant: Variant) -> Row:
         wording.significant(facts.median(variant)),
         wording.ratio(variant.speedup if facts.single(variant) else None),
         wording.size(variant.size_bytes),
-        _outcome(report, variant),
+        _brief_outcome(report, variant),
         marks=facts.marks(report, variant),
     )
 

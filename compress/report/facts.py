@@ -22,6 +22,8 @@ from compress.report.wording import (
     size,
 )
 
+NO_LIMIT = "no limit set"
+
 
 def single(variant: Variant) -> Latency | None:
     """The latency that constraints and speed-ups are about: batch 1, 1 thread. None where it was not measured."""
@@ -84,6 +86,7 @@ class Check:
     """
 
     name: str
+    brief: str  # what is limited, in a word
     required: str
     measured: str
     detail: str
@@ -107,6 +110,7 @@ def _margin_check(report: Report, variant: Variant) -> Check:
         span = interval(target - upper, target - low)
         return Check(
             name=f"{capital(metric_name(report.constraints.metric))}, lower limit",
+            brief=metric_name(report.constraints.metric),
             required=f"at least {percentage(target - margin)}",
             measured=percentage(target - upper),
             detail=f"measured {fixed(target - variant.metric_drop_points)}, interval {span}",
@@ -115,6 +119,7 @@ def _margin_check(report: Report, variant: Variant) -> Check:
         )
     return Check(
         name=f"Drop in {metric_name(report.constraints.metric)}, upper limit",
+        brief="drop",
         required=f"at most {points(margin)}",
         measured=points(upper),
         detail=f"measured {fixed(variant.metric_drop_points)}, interval {interval(low, upper)}{_exact(variant)}",
@@ -131,7 +136,8 @@ def _latency_check(report: Report, variant: Variant) -> Check:
     limit, measured = report.constraints.max_p95_ms, tail(variant, report.constraints.threads)
     return Check(
         name="Latency, 95th percentile",
-        required="no limit set" if limit is None else f"at most {milliseconds(limit)}",
+        brief="latency",
+        required=NO_LIMIT if limit is None else f"at most {milliseconds(limit)}",
         measured=milliseconds(measured),
         detail=f"bytes to label, batch 1, {plural(report.constraints.threads, 'thread')}",
         holds=None if measured is None else _within(measured, limit),
@@ -143,7 +149,8 @@ def _size_check(report: Report, variant: Variant) -> Check:
     limit, size_mb = report.constraints.max_size_mb, variant.size_bytes / 1e6
     return Check(
         name="Size of the package",
-        required="no limit set" if limit is None else f"at most {size(1e6 * limit)}",
+        brief="size",
+        required=NO_LIMIT if limit is None else f"at most {size(1e6 * limit)}",
         measured=size(variant.size_bytes),
         detail="every file that decides an answer",
         holds=_within(size_mb, limit),

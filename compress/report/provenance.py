@@ -12,7 +12,14 @@ from compress.report.schema import Report
 from compress.report.tables import Cell, Column, Table, row, table
 
 _FINGERPRINT = 12  # hex digits shown; 48 bits tell two data sets apart
-_HARDWARE = {"cpu": "Processor", "cpu_flags": "Processor features", "memory_gb": "Memory, GB", "gpu": "GPU"}
+_HARDWARE = {
+    "cpu": "Processor",
+    "cores": "Cores",
+    "cpu_flags": "Processor features",
+    "memory_gb": "Memory, GB",
+    "gpu": "GPU",
+    "system": "System",
+}
 _USES = {
     "train": "to fit the models",
     "calibration": "to set the ranges of static int8",
@@ -72,9 +79,41 @@ def command(report: Report) -> str:
     return " ".join(wording.clean(report.run.command or "limbeck run RECIPE").split())
 
 
+def machine(report: Report) -> str:
+    """`AMD EPYC, 2 cores, 25.3 GB`; empty where nothing is known of it."""
+    known = report.run.hardware
+    parts = [str(known[key]) for key in ("cpu", "gpu") if known.get(key)]
+    parts += [wording.plural(known["cores"], "core")] if isinstance(known.get("cores"), int) else []
+    parts += [f"{_spoken(known['memory_gb'])}{wording.NBSP}GB"] if known.get("memory_gb") else []
+    return ", ".join(parts)
+
+
+def time_taken(report: Report) -> str:
+    """How long all stages took together; empty where that was not recorded."""
+    seconds = [one for one in report.run.stages.values() if math.isfinite(one)]
+    return wording.duration(sum(seconds)) if seconds else ""
+
+
+def measured_on(report: Report) -> str:
+    """Machine and time of the run, in a sentence; empty where neither is known."""
+    where, took = machine(report), time_taken(report)
+    parts = [f"Measured on {where}" if where else "", f"the whole run took {took}" if took else ""]
+    return wording.sentence("; ".join(part for part in parts if part)) if where or took else ""
+
+
 def serve_command(report: Report) -> str:
+    return f"limbeck serve {_folder(report)}"
+
+
+def load_command(report: Report) -> str:
+    """The command that makes the front of accuracy against requests a second; empty where it would have one point."""
+    good = [one for one in report.variants if one.verdict == "accepted" and one.package_id and one.role != "control"]
+    return "" if len(good) < 2 else f"limbeck loadtest {_folder(report)} --variant all"
+
+
+def _folder(report: Report) -> str:
     name = " ".join(wording.clean(report.run.name).split())
-    return f"limbeck serve {shlex.quote(f'runs/{name}')}"
+    return shlex.quote(f"runs/{name}")
 
 
 def stages_table(report: Report) -> Table | None:

@@ -74,6 +74,7 @@ def _markdown() -> Environment:
     environment = _environment(lambda value: markdown(value) if _is_plain(value) else value)
     environment.filters["code"] = code
     environment.filters["yaml"] = yaml
+    environment.filters["line"] = line
     return environment
 
 
@@ -111,6 +112,11 @@ def code(value: str) -> Markup:
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     pad = " " if text.startswith("`") or text.endswith("`") else ""
     return Markup(f"{fence}{pad}{text}{pad}{fence}")
+
+
+def line(value: str) -> Markup:
+    """`value` as one line of a fenced block: nothing in it can end the block."""
+    return Markup(" ".join(clean(value).split()).replace("```", "` ` `"))
 
 
 def yaml(value: str | float) -> Markup:

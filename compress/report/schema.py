@@ -279,6 +279,14 @@ class Refit(_Part):
     items_before: int  # of train
 
 
+class Origin(_Part):
+    """What a model of the recipe began as."""
+
+    model: str  # as the recipe names it
+    fresh: bool  # from random weights, so of nobody else's making
+    licence: str | None = None  # as its source states it; None where it states none
+
+
 class Report(_Part):
     model_config = ConfigDict(extra="forbid", serialize_by_alias=True, validate_by_name=True)
 
@@ -300,6 +308,8 @@ class Report(_Part):
     exemplars: list[Exemplar] = []  # those that most variants flipped, worst first
     preprocessing: dict[str, Any] | None = None  # as in the manifest of the choice; what a request's bytes meet
     teacher_licence: str | None = None  # as its source states it; None where it states none
+    origins: dict[str, Origin] = {}  # model name -> what it began as; empty in reports from before this was kept
+    card: dict[str, str] = {}  # the recipe's [card]: what only people know
 
     def variant(self, variant_id: str) -> Variant:
         """The variant called `variant_id`; KeyError if there is none."""

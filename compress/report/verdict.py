@@ -128,8 +128,11 @@ def _remarks(report: Report, subject: Variant | None) -> list[str]:
     return found
 
 
-def constraints_table(report: Report) -> Table | None:
-    """The recipe's constraints on the choice, or where there is none on what came nearest; None without either."""
+def constraints_table(report: Report, only_set: bool = False) -> Table | None:
+    """The recipe's constraints on the choice, or where there is none on what came nearest; None without either.
+
+    `only_set` leaves out those that the recipe sets no limit for.
+    """
     variant = facts.chosen(report) or facts.nearest(report)
     if variant is None:
         return None
@@ -141,6 +144,7 @@ def constraints_table(report: Report) -> Table | None:
     rows = [
         row(check.name, words[check.holds], Cell(check.measured, check.detail), check.required)
         for check in facts.checks(report, variant)
+        if not only_set or check.required != facts.NO_LIMIT
     ]
     columns: list[str | Column] = ["Constraint", Column("Holds", numeric=False), "Measured on test", "Required"]
     return table(f"Constraints on {variant.id}, over {wording.plural(variant.n, 'test item')}", columns, rows)

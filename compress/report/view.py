@@ -38,6 +38,7 @@ class View:
     baseline: str
     reference: Reference
     constraints: Table | None
+    limits: Table | None  # those constraints that the recipe sets
     waterfall: Chart | None
     variants: Table
     summary: Table
@@ -50,6 +51,7 @@ class View:
     confusions: list[Table]
     is_matrix: bool
     by_class: Table
+    worst_class: str
     audit: Table | None
     calibration: Markup | None
     reliability: Table | None
@@ -74,8 +76,10 @@ class View:
     data_notes: list[str]
     class_names: list[str]
     run_facts: list[tuple[str, str]]
+    measured_on: str
     command: str
     serve_command: str
+    load_command: str  # empty where fewer than two packages could be tested under load
     stages: Table | None
 
 
@@ -89,6 +93,7 @@ def view(report: Report, loads: Sequence[Load] = ()) -> View:
         baseline=report.baseline,
         reference=reference(report),
         constraints=constraints_table(report),
+        limits=constraints_table(report, only_set=True),
         waterfall=_chart(waterfall(report), waterfall(report, svg.NARROW)),
         variants=evidence.variants_table(report),
         summary=evidence.summary_table(report),
@@ -101,6 +106,7 @@ def view(report: Report, loads: Sequence[Load] = ()) -> View:
         confusions=classes.confusion_tables(report),
         is_matrix=len(report.data.labels) <= classes.MATRIX_CLASSES,
         by_class=classes.class_table(report),
+        worst_class=classes.worst_class(report),
         audit=audit.audit_table(report),
         calibration=calibration(report),
         reliability=audit.reliability_table(report),
@@ -125,8 +131,10 @@ def view(report: Report, loads: Sequence[Load] = ()) -> View:
         data_notes=provenance.data_notes(report),
         class_names=provenance.class_names(report),
         run_facts=provenance.run_facts(report),
+        measured_on=provenance.measured_on(report),
         command=provenance.command(report),
         serve_command=provenance.serve_command(report),
+        load_command=provenance.load_command(report),
         stages=provenance.stages_table(report),
     )
 
