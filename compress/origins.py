@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, metadata, packages_distribu
 from pathlib import Path
 from typing import Any
 
-from compress.recipe import TEACHER, Recipe
+from compress.recipe import TEACHER, NamedTeacher, Recipe, Student
 from compress.report.schema import Origin
 from serve.errors import UserError
 from train.models import needs_teacher
@@ -21,9 +21,9 @@ _LONGEST = 60  # characters: some packages have the whole text in place of a nam
 
 def told_of_origins(recipe: Recipe) -> dict[str, Any]:
     """Fields of a report: `origins`, `teacher_licence`, and `card` as the recipe states it."""
-    models = {TEACHER: recipe.teacher}
-    models |= {model.name: model for model in (*recipe.teachers, *recipe.with_controls().students)}
-    origins = {name: _origin(model.model, model.options) for name, model in models.items()}
+    named: list[NamedTeacher | Student] = [*recipe.teachers, *recipe.with_controls().students]
+    origins = {TEACHER: _origin(recipe.teacher.model, recipe.teacher.options)}
+    origins |= {model.name: _origin(model.model, model.options) for model in named}
     return {
         "origins": origins,
         "teacher_licence": origins[TEACHER].licence,
@@ -64,8 +64,8 @@ def _of_readme(file: Path) -> str | None:
 def _of_package(module: str) -> str | None:
     """As its metadata have it, by the field of today or by the one before it."""
     try:
-        about = metadata(packages_distributions().get(module, [module])[0])
+        about = metadata(packages_distributions().get(module, [module])[0]).json
     except PackageNotFoundError:
         return None
-    stated = (about.get(field) for field in ("License-Expression", "License"))
-    return next((text.strip() for text in stated if text and 0 < len(text.strip()) <= _LONGEST), None)
+    stated = (str(about.get(field, "")).strip() for field in ("license_expression", "license"))
+    return next((text for text in stated if 0 < len(text) <= _LONGEST), None)

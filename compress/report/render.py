@@ -19,8 +19,8 @@ from compress.report.view import view
 from compress.report.wording import clean
 
 _HERE = Path(__file__).parent
-# What would start a tag, an entity, an emphasis, a link, a code span, a table cell or a mention on GitHub.
-_INLINE = re.compile(r"([\\`*_\[\]~|])")
+# What would start a tag, an entity, an emphasis, a link, a code span, a table cell, a formula or a mention on GitHub.
+_INLINE = re.compile(r"([\\`*_\[\]~|$])")
 # What would start a heading, a list, a quotation or an underline at the beginning of a line.
 _LINE_START = re.compile(r"^([#+\-=]|\d+[.)](?=\s|$))")
 
