@@ -55,8 +55,8 @@ class Engine:
         check_batching(predictor.package)
         threads = pool_size(serving)
         self._pool = Pool(threads, "classify")
-        # Where there are two threads, they are to share the work; and a few bytes can be an image of many pixels.
-        self.brief = Brief(threads == 1 and self.task == "text" and serving.max_batch == 1)
+        # Where there are two threads, they are to share the work.
+        self.brief = Brief(self.task, threads == 1 and serving.max_batch == 1)
         self._batcher: Batcher | None = None
         if serving.max_batch > 1:
             self._batcher = Batcher(
@@ -122,7 +122,10 @@ class Engine:
         asked = (headers, query_string, body, stopwatch, abandoned)
         try:
             if self._batcher is None:
-                return await self._pool.run(partial(self.respond_at_once, *asked))
+                answer = await self._pool.run(partial(self.respond_at_once, *asked))
+                if self.brief.is_short(body):
+                    self.brief.took(stopwatch.worked)
+                return answer
             question = await self._pool.run(partial(self._read, *asked))
             batched = await asyncio.wrap_future(self._batcher.submit(question.rows))
             stopwatch.lap("compute", batched.computed_s, rest="queue")
@@ -143,9 +146,7 @@ class Engine:
     ) -> Answer:
         """The same, by the thread that calls it."""
         question = self._read(headers, query_string, body, stopwatch, abandoned)
-        answer = self._reply(question, self._compute(question, abandoned))
-        self.brief.took(body, stopwatch.worked)
-        return answer
+        return self._reply(question, self._compute(question, abandoned))
 
     def _read(
         self,

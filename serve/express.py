@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from serve.bodies import check_size
-from serve.brief import is_short
+from serve.brief import Brief
 from serve.door import Door
 from serve.edge import internal_error
 from serve.errors import RequestError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from serve.engine import Engine
 
 Answered = Callable[["Ticket", Callable[[Headers], bytes]], None]
+Model = tuple[str, Brief]  # its name, and which requests to it are short
 _ANSWER = RawAnswer()
 
 
@@ -66,20 +67,21 @@ class Express:
         self._waiting: deque[Ticket] = deque()
         self._turning = False
 
-    def model_for(self, url: bytes, headers: Headers) -> str | None:
+    def model_for(self, url: bytes, headers: Headers) -> Model | None:
         """The model whose answer a POST with this head may get here, should its body be short and already there."""
         gate: Gate | None = self._state.get("gate")
         if gate is None or gate.inside > len(self._waiting) or self._door.letting_go:
             return None
         name, engine = self._door.asked(url, headers)
-        return name if engine is not None and engine.brief.likely else None
+        return (name, engine.brief) if engine is not None and engine.brief.likely else None
 
-    def take(self, model: str, url: bytes, headers: Headers, body: bytes, answered: Answered) -> Ticket | None:
+    def take(self, model: Model, url: bytes, headers: Headers, body: bytes, answered: Answered) -> Ticket | None:
         """A ticket for a request of which `model_for` has said `model`; None: the application shall answer it."""
         gate: Gate = self._state["gate"]
-        if gate.full or not is_short(body):
+        name, brief = model
+        if gate.full or not brief.is_short(body):
             return None
-        ticket = Ticket(model, url, headers, body, answered)
+        ticket = Ticket(name, url, headers, body, answered)
         gate.moved(1)
         self._waiting.append(ticket)
         if not self._turning:
@@ -128,6 +130,7 @@ class Express:
         except Exception:
             refusal = internal_error(request_id.decode("ascii"))
         else:
+            engine.brief.took(ticket.stopwatch.worked)
             timing = answer.stopwatch.header()
             ticket.answered(ticket, partial(_ANSWER.answer, answer.body, request_id, timing))
             return 200, answer

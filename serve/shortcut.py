@@ -12,7 +12,7 @@ from collections.abc import Callable
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serve.door import Door
-from serve.express import Express, Ticket
+from serve.express import Express, Model, Ticket
 from serve.headers import Headers
 
 
@@ -25,7 +25,7 @@ class ShortcutProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._turned_away = False  # the request that is being read is answered, and what comes of its body ignored
         self._held = b""  # the body of a request of which nobody was told yet, for
-        self._held_for: str | None = None  # this model; None: there is no such request
+        self._held_for: Model | None = None  # this model; None: there is no such request
         self._idle_since = self.loop.time()  # counts only while no request is under way
         super().connection_made(transport)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import re
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import uvicorn
-from helpers import tiny_package, tiny_text_package
+from helpers import encoded, tiny_package, tiny_text_package
+from PIL import Image
 from uvicorn.server import ServerState
 
 from serve.brief import MOST_BYTES
@@ -412,17 +414,39 @@ def test_it_is_counted_and_logged(text: Watched, caplog: pytest.LogCaptureFixtur
     assert any(re.fullmatch(r"classify request_id=mine status=200 inputs=1 .*", line) for line in caplog.messages)
 
 
-def test_images_never_go_by_express(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_image_goes_as_well_and_others_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve.engine.pool_size", lambda serving: 1)
-    engine = Engine(Predictor.load(tiny_package(tmp_path / "package").path), Limits())
-    engine.brief.took(b"few", 0.0)
-    engine.close()
-    assert not engine.brief.likely
+    monkeypatch.setattr("serve.brief.MOST_S", 10.0)
+    image = Watched(tiny_package(tmp_path / "package").path)
+    small, large = encoded(Image.new("RGB", (8, 8))), encoded(Image.new("L", (600, 600)))
+    in_json = json.dumps({"inputs": [base64.b64encode(small).decode()]}).encode()
+    bodies = [(small, b"image/png"), (large, b"image/png"), (in_json, b"application/json"), (small, b"image/png")]
+
+    async def talk(server: Server) -> Any:
+        await server.answers(post(small, kind=b"image/png"))
+        return [without_times((await server.answers(post(*each[:1], kind=each[1])))[0])[2] for each in bodies]
+
+    answers = run(image, talk)
+    assert answers == run(image, talk, express=False)
+    assert image.by_loop == [False, True, False, False, True, *[False] * 5]
+    image.engine.close()
+
+
+def test_what_is_not_short_says_nothing_of_what_is(text: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    took: list[float] = []
+    monkeypatch.setattr(text.engine.brief, "took", took.append)
+
+    async def talk(server: Server) -> None:
+        for count in (1, 40, 1, 40):
+            await server.answers(post(json.dumps({"inputs": ["a"] * count}).encode()))
+
+    run(text, talk)
+    assert len(took) == 2
 
 
 def test_two_threads_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve.engine.pool_size", lambda serving: 2)
     engine = Engine(Predictor.load(tiny_text_package(tmp_path / "package").path), Limits())
-    engine.brief.took(b"few", 0.0)
+    engine.brief.took(0.0)
     engine.close()
     assert not engine.brief.likely
