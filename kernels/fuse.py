@@ -1,7 +1,8 @@
 """`fuse` puts kernels into a network where they prove to be right and faster; `unfuse` takes them out again.
 
-Each site (`sites`) is given what it gets in the network, compared with the plain operators on it (`parity`), and timed
-against them and against torch.compile (`site_timing`). What is wrong or slower stays as it was; the ledger says why.
+Each site (`sites`) is given what it gets in the network, compared with the plain operators on it (`parity`), also as it
+is trained, with dropout (`dropout_parity`), and timed against them and against torch.compile (`site_timing`). What is
+wrong or slower stays as it was; the ledger says why.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kernels import dropout_parity
 from kernels.ledger import Entry, Ledger
 from kernels.parity import TOLERANCES, Call, as_trained, difference, in_full, outcome, site_error, still
 from kernels.runtime import triton, why_not
@@ -109,12 +111,12 @@ def _judging(site: Site, entries: dict[str, Entry], call: Call, options: FuseOpt
 def _judged(site: Site, call: Call, options: FuseOptions) -> Entry:
     try:
         error = _error(site, call, options.backward)
-        if error.said:
-            return _entry(site, error.said, error=error.value)
+        said = error.said or (dropout_parity.complaint(site, call) if options.backward else "")
+        if said:
+            return _entry(site, said, error=error.value)
         times = _times(site, call, options)
     except Exception as problem:  # a kernel may fail in many ways: to compile, for memory, by what it refuses
-        said = str(problem).splitlines()[0] if str(problem) else "without a word"
-        return _entry(site, f"it failed: {type(problem).__name__}: {said[:200]}")
+        return _entry(site, f"it failed: {_described(problem)}")
     return _chosen(_entry(site, "", error=error.value), times, options.force)
 
 
@@ -161,12 +163,13 @@ def _chosen(entry: Entry, times: Times | None, force: bool) -> Entry:
     if times is None:
         why = "asked for, without a measurement" if force else "it is right, but nothing is measured on this device"
         return dataclasses.replace(entry, kept=force, why=why)
-    entry = dataclasses.replace(entry, **dataclasses.asdict(times))
     eager = times.eager_ms / times.fused_ms
     compiled = None if times.compiled_ms is None else times.compiled_ms / times.fused_ms
+    speed_up = min(eager, eager if compiled is None else compiled)
+    entry = dataclasses.replace(entry, **dataclasses.asdict(times), speed_up=speed_up)
     against = f"{eager:.2f} times as fast as eager"
     against += ", torch.compile does not work here" if compiled is None else f", {compiled:.2f} times as torch.compile"
-    kept = force or min(eager, eager if compiled is None else compiled) >= WINS
+    kept = force or speed_up >= WINS
     return dataclasses.replace(entry, kept=kept, why=against if kept else f"not faster: {against}")
 
 
@@ -177,13 +180,17 @@ def _as_a_whole(network: nn.Module, sites: Sequence[Site], call: Call, ledger: L
     few = _few(call)
     expected = outcome(network, few, backward)
     fuse_kept(sites, ledger.kept)
-    error = difference(outcome(network, few, backward), expected)
     parameters = next((value.dtype for value in network.parameters() if value.is_floating_point()), torch.float32)
     allowed = WHOLE_TOLERANCE * TOLERANCES[parameters]
-    if error <= allowed:
-        return dataclasses.replace(ledger, error=error)
+    error: float | None = None
+    try:
+        error = difference(outcome(network, few, backward), expected)
+        if error <= allowed:
+            return dataclasses.replace(ledger, error=error)
+        why = f"all together are off by {error:.1e} of the largest value, and may be by {allowed:.0e}"
+    except Exception as problem:  # as of one alone
+        why = f"all together failed: {_described(problem)}"
     unfuse(network)
-    why = f"all together are off by {error:.1e} of the largest value, and may be by {allowed:.0e}"
     entries = tuple(
         dataclasses.replace(entry, kept=False, why=why) if entry.kept else entry for entry in ledger.entries
     )
@@ -231,6 +238,11 @@ def _ledger(device: torch.device, options: FuseOptions, entries: Sequence[Entry]
         entries=tuple(entries),
         why=why,
     )
+
+
+def _described(problem: Exception) -> str:
+    said = str(problem).splitlines()[0] if str(problem) else "without a word"
+    return f"{type(problem).__name__}: {said[:200]}"
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -23,12 +23,7 @@ class Entry:
     eager_ms: float | None = None
     compiled_ms: float | None = None  # by torch.compile
     fused_ms: float | None = None
-
-    @property
-    def speed_up(self) -> float | None:
-        """Over the faster of eager and torch.compile."""
-        others = [time for time in (self.eager_ms, self.compiled_ms) if time is not None]
-        return None if self.fused_ms is None or not others else min(others) / self.fused_ms
+    speed_up: float | None = None  # over the faster of eager and torch.compile
 
 
 @dataclass(frozen=True)
@@ -42,6 +37,7 @@ class Ledger:
     entries: tuple[Entry, ...]
     why: str = ""  # what holds for the whole: why nothing was tried, or why all was taken back
     error: float | None = None  # of the whole network with what was kept, as an entry's
+    failed: bool = False  # kernels failed in a step of this training: none runs in it any more, those of losses neither
 
     @property
     def kept(self) -> tuple[str, ...]:

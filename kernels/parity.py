@@ -45,17 +45,22 @@ class Call:
         return torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=False)
 
 
-def outcome(module: nn.Module, call: Call, backward: bool = True) -> list[torch.Tensor]:
-    """Its output, and with `backward` the gradients of its inputs and parameters for a fixed gradient of the output."""
+def outcome(
+    module: nn.Module, call: Call, backward: bool = True, also: Sequence[torch.Tensor] = (), gradient: int = 0
+) -> list[torch.Tensor]:
+    """Its output, and with `backward` the gradients of its inputs and parameters for a fixed gradient of the output.
+
+    Then those of `also`, which may be filled on the way. There are several fixed gradients; `gradient` says which.
+    """
     if not backward:
         with torch.no_grad(), call.arithmetic():
             return [_tensor(module(*call.args, **call.named))]
     with torch.enable_grad(), call.arithmetic():
         output = _tensor(module(*call.args, **call.named))
-    of = [*call.inputs, *(parameter for parameter in module.parameters() if parameter.requires_grad)]
+    of = [*call.inputs, *(parameter for parameter in module.parameters() if parameter.requires_grad), *also]
     if not of or not output.requires_grad:
         return [output]
-    gradients = torch.autograd.grad(output, of, _upstream(output), allow_unused=True)
+    gradients = torch.autograd.grad(output, of, _upstream(output, gradient), allow_unused=True)
     return [
         output.detach(),
         *(torch.zeros_like(like) if one is None else one for one, like in zip(gradients, of, strict=True)),
@@ -131,9 +136,9 @@ def _tensor(output: Any) -> torch.Tensor:
     return found
 
 
-def _upstream(output: torch.Tensor) -> torch.Tensor:
-    """A gradient that is no constant, since a constant one vanishes in a LayerNorm; the same for the same shape."""
-    generator = torch.Generator(output.device).manual_seed(output.numel())
+def _upstream(output: torch.Tensor, which: int) -> torch.Tensor:
+    """A gradient that is no constant, since that vanishes in a LayerNorm; the same for the same shape and number."""
+    generator = torch.Generator(output.device).manual_seed(output.numel() + which)
     return torch.randn(output.shape, generator=generator, device=output.device, dtype=torch.float32).to(output.dtype)
 
 

@@ -32,6 +32,7 @@ class Kind:
     fused: type  # a class of `fused_layers`, or like them
     matches: Callable[[nn.Module], bool]  # by type alone
     unfit: Callable[[Any], str | None]  # why such a module cannot be fused all the same; None where it can
+    drops: str | None = None  # the member whose output its kernel drops by `module.dropout`; None: it drops nothing
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ KINDS = (
         layers.ResidualNorm,
         _named(*_berts("SelfOutput", "Output")),
         lambda module: _norm_unfit(module.LayerNorm, module.dropout),
+        "dense",
     ),
     Kind(
         "bias_gelu",
@@ -177,6 +179,7 @@ KINDS = (
             if hasattr(module, "mlp")
             else "its parts are called otherwise in this version of transformers"
         ),
+        "attention",
     ),
     Kind(
         "bias_gelu",
@@ -195,6 +198,7 @@ KINDS = (
         layers.EncoderBlock,
         _named(f"{_TORCHVISION}.EncoderBlock"),
         lambda module: _norm_unfit(module.ln_2, module.dropout),
+        "self_attention",
     ),
     Kind("bias_gelu", layers.SequentialGelu, _is_sequential_gelu, lambda module: None),
 )

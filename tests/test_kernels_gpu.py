@@ -8,10 +8,12 @@ from collections.abc import Iterator
 import kernels_gpu_checks as check
 import pytest
 import torch
+from fused_networks import bert
 
 from kernels import bias_gelu, distill_loss, normalise, residual_layernorm, runtime
 from kernels.bench.case import Case
 from kernels.bench.catalog import cases
+from kernels.fuse import FuseOptions, fuse
 
 HERE = torch.cuda.is_available() and not runtime.interprets()
 pytestmark = [
@@ -132,6 +134,14 @@ def test_dropout_is_the_same_here_and_on_a_cpu() -> None:
         for device in (GPU, torch.device("cpu"))
     )  # fmt: skip
     torch.testing.assert_close(here.cpu(), there, rtol=1e-4, atol=1e-4)
+
+
+def test_every_site_of_a_bert_is_right_also_as_it_is_trained() -> None:
+    network, batch = bert(hidden_size=384, num_attention_heads=12, intermediate_size=1536, hidden_dropout_prob=0.1)
+    here = {name: value.to(GPU) for name, value in batch.items()}
+    ledger = fuse(network.to(GPU), here, FuseOptions(torch.bfloat16, force=True))
+    assert all(entry.kept for entry in ledger.entries), [entry.why for entry in ledger.entries]
+    assert len(ledger.entries) == 4
 
 
 def test_more_images_than_the_second_axis_of_a_grid_takes() -> None:

