@@ -1,7 +1,7 @@
 """Kernels in the network that is trained (`fit.kernels`): chosen once before a training, taken out after it.
 
 What is kept depends on clocks, so a training that goes on from a checkpoint keeps what it began with, and of several
-processes the first chooses for all.
+processes the first chooses for all. What failed is not tried again (`failed_kernels`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,10 @@ import torch.distributed as dist
 from kernels.fuse import FuseOptions, fuse, fuse_as, left_plain, unfuse
 from kernels.ledger import Ledger
 from kernels.runtime import why_not
+from serve.errors import UserError
 from train.arguments import training_device
 from train.classifier import Classifier
+from train.failed_kernels import Failure, blamed, described, name_of, remembered
 from train.fit_config import FitConfig
 from train.fused_front import ALL_KINDS
 from train.inputs import Inputs
@@ -29,6 +31,7 @@ from train.processes import world
 
 LEDGER = "kernels.json"  # beside the checkpoints
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_HINT = 'the same command goes on without fused kernels; fit.kernels = "off" takes none from the start'
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,13 @@ class Fusion:
             _say_once(ledger.why, self.say)
         try:
             yield ledger
+        except Exception as problem:
+            said = None if ledger.failed or why_not(training_device()) is not None else blamed(problem)
+            if said is None:
+                raise
+            why = f"a kernel failed in training: {said}"
+            Failure(why, ledger.device, self._items(config), training=True).remember(self.checkpoints)
+            raise UserError(why, _HINT) from problem
         finally:
             unfuse(classifier)
 
@@ -68,7 +78,12 @@ class Fusion:
     def _first_choice(self, config: FitConfig, classifier: Classifier) -> Ledger:
         """What the first process chooses for all: it never raises, since the others wait to hear of it."""
         device = next(classifier.parameters()).device
-        reason = why_not(device) or self._unfit(config)
+        reason = why_not(device)
+        before = remembered(self.checkpoints, device, self._items(config)) if reason is None else None
+        if before is not None:
+            plain = left_plain(classifier, before.not_again(self.checkpoints), FuseOptions(kinds=ALL_KINDS))
+            return replace(plain, failed=before.training)
+        reason = reason or self._unfit(config)
         known = self._known() if reason is None else None
         if known is not None:
             return known
@@ -79,7 +94,9 @@ class Fusion:
                 (self.checkpoints / LEDGER).write_text(found.to_json())
                 return found
         except Exception as problem:  # out of memory, a full disk, what a network does not bear
-            reason = f"it could not be tried: {type(problem).__name__}: {problem}".splitlines()[0][:200]
+            reason = f"it could not be tried: {described(problem)}"
+            if not isinstance(problem, OSError):
+                Failure(reason, name_of(device), self._items(config), training=False).remember(self.checkpoints)
         return left_plain(classifier, reason or "", FuseOptions(kinds=ALL_KINDS))
 
     def _unfit(self, config: FitConfig) -> str | None:
@@ -96,8 +113,11 @@ class Fusion:
             return None
 
     def _batch(self, config: FitConfig) -> torch.Tensor:
-        items = min(len(self.inputs), max(1, config.batch_size // world().size))
-        return torch.from_numpy(self.inputs.gather(np.arange(items)))
+        return torch.from_numpy(self.inputs.gather(np.arange(self._items(config))))
+
+    def _items(self, config: FitConfig) -> int:
+        """Of a batch of one process."""
+        return min(len(self.inputs), max(1, config.batch_size // world().size))
 
     def _options(self, config: FitConfig) -> FuseOptions:
         return FuseOptions(_DTYPES[self.arithmetic.precision], compiled=config.compile, kinds=ALL_KINDS)

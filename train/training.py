@@ -182,6 +182,8 @@ def _switches(job: Job, config: FitConfig, classifier: Classifier, last: Path | 
     with ExitStack() as switches:
         switches.enter_context(kernels_allowed(config.kernels))
         ledger = switches.enter_context(fusion.of(config, classifier))
+        if ledger is not None and ledger.failed:  # maybe that of a loss
+            switches.enter_context(kernels_allowed("off"))
         if config.gradient_checkpointing:
             switches.enter_context(recomputing(classifier))
         if config.compile:
