@@ -135,8 +135,16 @@ def test_an_empty_batch_and_a_row_without_codes() -> None:
 
 def test_opcheck_compile_and_export() -> None:
     tensors = drawn(4, 20, 40)
+    bias, residual = torch.randn(20), torch.randn(4, 20).half()
     with interpreted():
-        torch.library.opcheck(module._multiply, (*tensors, None, None, "gelu", torch.float16))
+        small = tensors[0], tensors[1] / 5e4, *tensors[2:]  # fp16 ends at 65,504
+        for after in (
+            (None, None, "gelu"),
+            (bias, None, "gelu_tanh"),
+            (bias.half(), residual, "none"),
+            (None, residual, "none"),
+        ):
+            torch.library.opcheck(module._multiply, (*small, *after, torch.float16))
     compiled = torch.compile(lambda *t: int8_gemm(*t) * 2, fullgraph=True, backend="aot_eager")
     with interpreted():
         torch.testing.assert_close(compiled(*tensors), reference(*tensors) * 2)
