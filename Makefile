@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
-PROOFS ?= digits mnist sst2 trec
+PROOFS ?= digits mnist sst2 trec kernels
 HOSTILE ?= runs/digits runs/trec
 TABLES ?= hinton trec-methods sst2-methods cifar10
 SEEDS ?= 0,1,2
@@ -28,7 +28,7 @@ help:
 	@echo "make bench-olive   our packages of runs/sst2 beside what Olive makes of the same teacher"
 	@echo "make bench-overload   runs/sst2 under three times its capacity for ten minutes"
 	@echo "make bench-serve   our server beside bare Starlette, BentoML and LitServe, with runs/sst2 and runs/cifar10"
-	@echo "make prove   the slow proofs on full data (PROOFS=\"$(PROOFS)\", in DATA=$(DATA))"
+	@echo "make prove   the slow proofs, on full data and of the kernels (PROOFS=\"$(PROOFS)\", in DATA=$(DATA))"
 	@echo "make prove-hostile   a hostile corpus against the served runs (HOSTILE=\"$(HOSTILE)\"); 15 minutes"
 	@echo "make prove-kernels   every configuration of the GPU kernels compiled for three architectures, without a GPU"
 	@echo "make prove-tables   distillation tables over several seeds (TABLES, SEEDS); many hours on two cores"
@@ -90,10 +90,11 @@ bench-serve: setup
 	$(BIN)/python -m loadtests.peers.bench $(SERVED) --out benchmarks/results/bench-serve.json
 
 prove: setup
-	@for name in $(PROOFS); do \
+	@for name in $(filter-out kernels,$(PROOFS)); do \
 		LIMBECK_DATA=$(DATA) $(BIN)/limbeck run compress/recipes/$$name.toml && \
 		LIMBECK_DATA=$(DATA) $(BIN)/limbeck verify runs/$$name || exit; \
 	done
+	$(if $(filter kernels,$(PROOFS)),$(MAKE) prove-kernels)
 
 # After `make prove`: 2,000 images, 2,000 JSON bodies and more against each of these runs, an image model and a text model.
 prove-hostile: setup
