@@ -134,7 +134,7 @@ def tune(
 ) -> tuple[Path, str]:
     """`limbeck tune`: search as the recipe's [tune] says; the folder, and the best in a sentence. Raises UserError."""
     from compress.console import Console
-    from compress.tune import tune as tune_recipe
+    from compress.tune.command import tune as tune_recipe
 
     place = None if out is None else Path(out)
     teacher = None if teacher_from is None else Path(teacher_from)

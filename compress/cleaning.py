@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from compress.optimize.records import OPTIMIZE_JSON, SEARCH
 from compress.rundir import RUN_JSON
-from compress.tuneresults import TRIALS_JSON
+from compress.tune.results import TRIALS_JSON
 from compress.variants import HELD_OUT
 from serve.errors import UserError
 

@@ -11,7 +11,7 @@ from test_train_tuning_study import search_in
 
 from compress.report.render import render_tuning
 from compress.report.tuning import IMPORTANCE_TRIALS, importance_of, page_of
-from compress.tuneresults import Asked
+from compress.tune.results import Asked
 from serve.errors import UserError
 from train.tuning.config import TuneConfig
 from train.tuning.study import Report, Search

@@ -19,11 +19,11 @@ import pytest
 import torch
 
 from compress import cli
-from compress import tune as tuning
+from compress.tune import command as tuning
 from compress.recipe_file import load_recipe, parse_recipe
-from compress.tune import tune
-from compress.tunecheck import as_change
-from compress.tuneobjective import RecipeObjective
+from compress.tune.command import tune
+from compress.tune.check import as_change
+from compress.tune.objective import RecipeObjective
 from serve.errors import UserError
 from train.data import Data, load_data
 from train.distill import DistillConfig

@@ -10,10 +10,9 @@ import pytest
 from test_compress_as_it_is import recipe_of
 from text_models import tiny_folder
 
-from compress import tuneobjective
 from compress.recipe_file import parse_recipe
-from compress.tunecheck import check_tune
-from compress.tuneobjective import RecipeObjective
+from compress.tune.check import check_tune
+from compress.tune.objective import RecipeObjective
 from serve.errors import UserError
 from serve.runner import Runner
 from train.data import load_data
@@ -41,7 +40,7 @@ def test_a_trial_is_judged_without_the_embeddings_that_it_leaves_out(
         judged.append(runner._classifier.params)
         return np.zeros((len(items), 2), dtype=np.float32)
 
-    monkeypatch.setattr(tuneobjective, "score_items", score_items)
+    monkeypatch.setattr("compress.tune.objective.score_items", score_items)
     objective = RecipeObjective(content, "test", config, data, tmp_path / "tune")
     for values in ({}, {"students.small.prune.vocabulary": "seen"}, {"students.small.prune.vocabulary": 18}):
         objective(values, lambda step, value: None)

@@ -178,8 +178,8 @@ def tune(
     """
     _refuse_launcher("tune", "start it without torchrun, as often as there are devices: they share the trials")
     from compress.console import Console
-    from compress.tune import tune as tune_recipe
-    from compress.tuneresults import BEST, PAGE
+    from compress.tune.command import tune as tune_recipe
+    from compress.tune.results import BEST, PAGE
 
     wanted = (*(changes or ()), *(() if trials is None else (f"tune.trials={trials}",)))
     try:

@@ -16,7 +16,7 @@ from compress.report.tables import Cell, Column, Table, row, table
 from compress.report.tunecharts import Axis, coordinates, history, importance
 from compress.report.view import Chart
 from compress.rundir import write_text
-from compress.tuneresults import PAGE, Asked, judged, short_name, shown_value
+from compress.tune.results import PAGE, Asked, judged, short_name, shown_value
 from train.tuning.records import TrialRecord, best_of
 from train.tuning.space import Choice, Space
 from train.tuning.study import Search

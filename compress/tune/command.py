@@ -14,9 +14,9 @@ from compress.lineage import with_lineage
 from compress.recipe import TEACHER, Recipe
 from compress.recipe_file import read_content
 from compress.report.tuning import write_page
-from compress.tunecheck import check_teacher, check_tune
-from compress.tuneobjective import PARTIAL, RecipeObjective, model_of
-from compress.tuneresults import Asked, check_folder, judged, short_name, shown_value, write_results
+from compress.tune.check import check_teacher, check_tune
+from compress.tune.objective import PARTIAL, RecipeObjective, model_of
+from compress.tune.results import Asked, check_folder, judged, short_name, shown_value, write_results
 from serve.errors import UserError
 from train.data import Data, load_data
 from train.models import needs_teacher

@@ -23,7 +23,7 @@ from compress.recipe import TEACHER, Recipe, Student, Teacher
 from compress.recipe_file import apply_change, parse_recipe
 from compress.rundir import move_into_place
 from compress.teachers import all_teachers, seed_of, teachers_of
-from compress.tunecheck import as_change
+from compress.tune.check import as_change
 from serve.errors import UserError
 from serve.images import ImagePreparer
 from train.classifier import Classifier, ModelConfig, load_classifier, new_classifier

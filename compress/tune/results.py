@@ -16,7 +16,7 @@ import tomlkit
 
 from compress.recipe_file import apply_change
 from compress.rundir import RUN_JSON, write_text
-from compress.tunecheck import as_change
+from compress.tune.check import as_change
 from serve.errors import UserError
 from train.tuning.config import TuneConfig
 from train.tuning.records import TrialRecord, best_of
