@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 
 from serve.errors import InputError
 from serve.manifest import ImagePreprocessing
+from serve.png import decode_plain_png
 
 # Formats that a request may carry. Others in Pillow are rare, old or have parsers with a history.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
@@ -92,9 +93,11 @@ def prepare_images(items: Sequence[bytes], spec: ImagePreprocessing) -> np.ndarr
 
 def prepare_image(item: bytes, spec: ImagePreprocessing) -> np.ndarray:
     """Decode and prepare one image: uint8 [H, W, C]."""
-    image = _decode(item)
-    if spec.exif_orientation:
-        image = _upright(image)
+    image = decode_plain_png(item)  # which has no orientation
+    if image is None:
+        image = _decode(item)
+        if spec.exif_orientation:
+            image = _upright(image)
     image = _to_color(image, spec)
     image = _resize(image, spec)
     if spec.crop != "none":
