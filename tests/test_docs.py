@@ -16,7 +16,7 @@ from tiny_run import content
 from typer.exceptions import TyperException
 
 import compress.api
-from compress.onnx_description import OnnxDescription
+from compress.onnx_model.description import OnnxDescription
 from compress.recipe import Recipe
 from serve.manifest import ServingConfig
 

@@ -1,7 +1,7 @@
 """A classifier that a user already has, as an ONNX file: read, checked, and given our signature.
 
 Start here: `import_onnx` gives a graph like those that `export_onnx` writes, and `package_onnx` a package of it, which
-can be scored, quantized and served as any other. Nothing of the file is trusted: see onnx_file.py.
+can be scored, quantized and served as any other. Nothing of the file is trusted: see file.py.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 import onnx
 
-from compress.onnx_adapt import adapt
-from compress.onnx_description import read_description
-from compress.onnx_file import read_onnx
-from compress.onnx_trial import check_same, check_vocabulary
+from compress.onnx_model.adapt import adapt
+from compress.onnx_model.description import read_description
+from compress.onnx_model.file import read_onnx
+from compress.onnx_model.trial import check_same, check_vocabulary
 from compress.packaging import BATCH_TOLERANCE, Parity, batch_difference
 from serve.errors import UserError
 from serve.manifest import Manifest, Precision, Preprocessing, ServingConfig
@@ -42,7 +42,7 @@ class OnnxClassifier:
 
 
 def import_onnx(file: Path, description: Path | None = None, labels: Sequence[str] | None = None) -> OnnxClassifier:
-    """The classifier in `file`, described beside it (`onnx_description.py`), its scores in the order of `labels`.
+    """The classifier in `file`, described beside it (`description.py`), its scores in the order of `labels`.
 
     `labels` are those of the data; by default the model's own. The adapted graph has been run beside the original: one
     item at a time it gives the same scores, and in a batch too. Raises UserError.

@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 
-from compress.onnx_description import OnnxDescription
-from compress.onnx_file import opset_of
-from compress.onnx_front import BATCH, FLOATS, INNER, dims, image_front, text_front
+from compress.onnx_model.description import OnnxDescription
+from compress.onnx_model.file import opset_of
+from compress.onnx_model.front import BATCH, FLOATS, INNER, dims, image_front, text_front
 from serve.errors import UserError
 from serve.manifest import ImagePreprocessing
 from serve.predictor import OUTPUT

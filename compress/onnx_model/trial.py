@@ -12,9 +12,9 @@ import onnx
 import onnxruntime as ort
 from tokenizers import Tokenizer
 
-from compress.onnx_adapt import output_of
-from compress.onnx_description import OnnxDescription
-from compress.onnx_front import MASK, TYPES
+from compress.onnx_model.adapt import output_of
+from compress.onnx_model.description import OnnxDescription
+from compress.onnx_model.front import MASK, TYPES
 from compress.packaging import Parity
 from serve.errors import UserError
 from serve.images import ImagePreparer

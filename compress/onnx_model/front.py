@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.onnx_description import OnnxDescription, Pixels
+from compress.onnx_model.description import OnnxDescription, Pixels
 from serve.errors import UserError
 from serve.manifest import ImagePreprocessing
 
