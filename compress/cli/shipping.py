@@ -22,7 +22,7 @@ def bento(
     With the versions of what they need, and nothing else of the run. `bentoml serve TAG` runs it, `bentoml containerize
     TAG` makes an image of it.
     """
-    from compress.bento import build_bento
+    from compress.shipping.bento import build_bento
     from compress.report.wording import size
 
     built = build_bento(target, name)
@@ -58,6 +58,6 @@ def k8s(
 
     To standard output: a Deployment, a Service, an autoscaler and a disruption budget.
     """
-    from compress.k8s import Wanted, render
+    from compress.shipping.k8s import Wanted, render
 
     print(render(target, Wanted(image, name, namespace, replicas, max_replicas, token_secret)), end="")

@@ -13,8 +13,8 @@ import yaml
 from helpers import tiny_package
 
 from compress import cli
-from compress.k8s import Wanted, render
-from compress.k8s_pod import memory_mib
+from compress.shipping.k8s import Wanted, render
+from compress.shipping.pod import memory_mib
 from serve.errors import UserError
 from serve.limits import Limits
 from serve.manifest import ServingConfig

@@ -13,8 +13,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.bento import bento_name
-from compress.k8s_pod import Object, pod, scraped
+from compress.shipping.bento import bento_name
+from compress.shipping.pod import Object, pod, scraped
 from serve.errors import UserError
 from serve.locate import find_package
 from serve.package import Package, load_package

@@ -19,7 +19,7 @@ import pytest
 from helpers import tiny_text_package
 
 import serve
-from compress.bento import NEEDED, build_bento, pinned
+from compress.shipping.bento import NEEDED, build_bento, pinned
 from compress.report.wording import size
 from serve.errors import PackageError, UserError
 from serve.manifest import Manifest
