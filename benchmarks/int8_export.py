@@ -29,7 +29,7 @@ from benchmarks.openvino_peer import OpenVino, environment
 from compress.environment import hardware, versions
 from compress.recipe_file import parse_recipe
 from compress.rundir import read_about
-from compress.statistics import drop_interval
+from compress.evidence.statistics import drop_interval
 from serve.errors import UserError
 from train.classifier import Classifier, load_classifier
 from train.data import load_data

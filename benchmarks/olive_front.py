@@ -30,7 +30,7 @@ from compress.environment import hardware, versions
 from compress.predictions import read_scores
 from compress.recipe_file import parse_recipe
 from compress.rundir import read_about
-from compress.statistics import drop_interval
+from compress.evidence.statistics import drop_interval
 from serve.errors import UserError
 from serve.package import load_package
 from serve.predictor import Predictor, open_session

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from compress.abstain import Abstention
+from compress.evidence.abstain import Abstention
 from compress.export import export_onnx
 from compress.graph.build import rewritten
 from compress.graph.choose import Tried, told

@@ -13,8 +13,8 @@ from pydantic import (
     model_validator,
 )
 
-from compress.abstain import AbstainConfig
-from compress.calibrate import CalibrateConfig
+from compress.evidence.abstain import AbstainConfig
+from compress.evidence.calibrate import CalibrateConfig
 from compress.graph.config import GraphConfig
 from compress.optimize.config import OptimizeConfig
 from compress.quantize.config import Quantize

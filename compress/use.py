@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.statistics import accuracy_interval
+from compress.evidence.statistics import accuracy_interval
 from serve.answers import Namer
 from serve.errors import InputError, UserError, did_you_mean
 from serve.locate import find_package

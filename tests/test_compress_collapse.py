@@ -15,7 +15,7 @@ from report_factory import make_report
 from test_compress_assemble import evidence, teacher
 
 from compress import packaging
-from compress.assemble import assemble
+from compress.evidence.assemble import assemble
 from compress.export import export_onnx
 from compress.packaging import PackageResult, compare, make_package
 from compress.recipe import Accept

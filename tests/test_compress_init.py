@@ -11,7 +11,7 @@ from helpers import colored
 from typer.testing import CliRunner
 
 from compress.cli import app
-from compress.drops import smallest_margin_points
+from compress.evidence.drops import smallest_margin_points
 from compress.init.look import look, script
 from compress.init.plan import MINILM, plan
 from compress.init.write import summary

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.drops import Drop, share_drop
+from compress.evidence.drops import Drop, share_drop
 from compress.optimize.bench import Measurement, Training
 from compress.optimize.config import OptimizeConfig
 from compress.optimize.ledger import Ledger

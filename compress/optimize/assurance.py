@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from compress.drops import Drop
+from compress.evidence.drops import Drop
 from compress.recipe import Accept
-from compress.statistics import accuracy_interval, drop_interval
+from compress.evidence.statistics import accuracy_interval, drop_interval
 
 _DRAWS = 1000
 _PRIOR = 0.5  # Jeffreys'

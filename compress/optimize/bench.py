@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.abstain import promise_problems
+from compress.evidence.abstain import promise_problems
 from compress.console import Console
-from compress.drops import Drop, judged_drop
+from compress.evidence.drops import Drop, judged_drop
 from compress.environment import hardware
 from compress.optimize.assurance import assurance_problems, chance_to_hold
 from compress.optimize.config import OptimizeConfig

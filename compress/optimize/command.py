@@ -10,9 +10,9 @@ from typing import Any
 
 import optuna
 
-from compress.abstain import check_promise
+from compress.evidence.abstain import check_promise
 from compress.console import Console
-from compress.drops import check_margin, metric_rows, spoken
+from compress.evidence.drops import check_margin, metric_rows, spoken
 from compress.lineage import with_lineage
 from compress.onnx_model import OnnxClassifier
 from compress.optimize.bench import Bench

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from compress.drops import smallest_margin_points
+from compress.evidence.drops import smallest_margin_points
 from compress.init.look import look
 from compress.init.plan import plan
 from compress.recipe import TEACHER

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from compress.assemble import assemble
+from compress.evidence.assemble import assemble
 from compress.console import Console
 from compress.environment import EXPORTING, versions
 from compress.onnx_model import OnnxClassifier, import_onnx, package_onnx

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomli_w
 
-from compress.choose import Measured, choose, problems_of
+from compress.evidence.choose import Measured, choose, problems_of
 from compress.optimize.bench import Bench
 from compress.optimize.config import OptimizeConfig
 from compress.optimize.records import Trial, excess_of, nearest_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from compress.choose import problems_of
+from compress.evidence.choose import problems_of
 from compress.optimize.bench import Bench, Measurement
 from compress.optimize.records import Record, State, Trial, excess_of
 from compress.optimize.shapes import Shape

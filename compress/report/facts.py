@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from compress.noninferiority import LEVEL
+from compress.evidence.noninferiority import LEVEL
 from compress.report.schema import Latency, Report, Variant
 from compress.report.wording import (
     NBSP,

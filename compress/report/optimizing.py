@@ -16,7 +16,7 @@ from compress.report.schema import Report
 from compress.report.tables import Cell, Column, Row, Table, row, table
 from compress.report.view import Chart
 from compress.rundir import write_text
-from compress.statistics import accuracy_interval
+from compress.evidence.statistics import accuracy_interval
 
 _BY_LATENCY = Words(
     ident="latency",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compress.abstain import promise_problems
-from compress.assemble import Evidence
-from compress.choose import Measured, Refitted, choose
+from compress.evidence.abstain import promise_problems
+from compress.evidence.assemble import Evidence
+from compress.evidence.choose import Measured, Refitted, choose
 from compress.latency import LatencyResult, reference_point
 from compress.memory import MemoryResult
 from compress.packaging import PackageResult, is_batch_invariant

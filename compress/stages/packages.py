@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from compress.calibrate import Meaning, write_meaning
+from compress.evidence.calibrate import Meaning, write_meaning
 from compress.environment import EXPORTING, versions
 from compress.packaging import PackageResult, make_package
 from compress.quantize.config import is_integer

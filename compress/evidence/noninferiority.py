@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import beta, binom
 
-from compress.statistics import CONFIDENCE, score_z
+from compress.evidence.statistics import CONFIDENCE, score_z
 
 LEVEL = (1 - CONFIDENCE) / 2  # one-sided, as the limits
 # The share of gains is not known. It is searched where it can be at all, but for so small a chance, which is added to

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_run import content
 
-from compress.drops import smallest_margin_points
-from compress.groups import LEAST, group_changes, group_problems
+from compress.evidence.drops import smallest_margin_points
+from compress.evidence.groups import LEAST, group_changes, group_problems
 from compress.recipe_file import parse_recipe
 from serve.errors import UserError
 from train.data import DataConfig, load_data

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from report_factory import make_report
 
-from compress.assemble import Evidence, assemble
+from compress.evidence.assemble import Evidence, assemble
 from compress.packaging import PackageResult, Parity
 from compress.recipe import Accept
 from compress.report.schema import Choice, Latency, Report

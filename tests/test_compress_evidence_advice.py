@@ -4,7 +4,7 @@ from typing import Any
 
 from report_factory import make_report
 
-from compress.advice import advise
+from compress.evidence.advice import advise
 from compress.report.schema import Variant
 
 REPORT = make_report(students=("student",), precisions=("fp32", "int8-static"))

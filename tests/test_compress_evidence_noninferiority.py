@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, norm
 
-from compress.drops import Drop, exact_problems, margin_p
-from compress.noninferiority import LEVEL, paired_p
+from compress.evidence.drops import Drop, exact_problems, margin_p
+from compress.evidence.noninferiority import LEVEL, paired_p
 from compress.recipe import Accept
-from compress.statistics import _tango_z, drop_interval, score_z
+from compress.evidence.statistics import _tango_z, drop_interval, score_z
 
 Z = norm.ppf(1 - LEVEL)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from compress.abstain import (
+from compress.evidence.abstain import (
     AbstainConfig,
     Abstention,
     answered_on,

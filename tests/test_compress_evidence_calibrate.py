@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from helpers import colored, tiny_package
 
-from compress.abstain import AbstainConfig
-from compress.calibrate import CalibrateConfig, Meaning, at_one, fit_temperature, learn_meaning, write_meaning
+from compress.evidence.abstain import AbstainConfig
+from compress.evidence.calibrate import CalibrateConfig, Meaning, at_one, fit_temperature, learn_meaning, write_meaning
 from serve.bodies import Query
 from serve.engine import Engine
 from serve.limits import Limits

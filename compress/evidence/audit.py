@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from compress.abstain import Abstention, Answered
-from compress.calibrate import at_one
+from compress.evidence.abstain import Abstention, Answered
+from compress.evidence.calibrate import at_one
 from compress.report import schema
-from compress.statistics import CONFIDENCE, drop_interval, holm, mcnemar
+from compress.evidence.statistics import CONFIDENCE, drop_interval, holm, mcnemar
 from train.metrics import CALIBRATION_BINS, measure
 
 _ROUNDS = 1000  # of the bootstrap

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, chi2, multinomial
 
-from compress.statistics import accuracy_interval, bootstrap_drop, drop_interval, mcnemar
+from compress.evidence.statistics import accuracy_interval, bootstrap_drop, drop_interval, mcnemar
 
 
 def likelihood_score(lost: int, gained: int, n: int, drop: float) -> float:

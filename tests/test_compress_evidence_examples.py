@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.examples import MOST_PIXELS, MOST_TEXT, examples, thumbnail
+from compress.evidence.examples import MOST_PIXELS, MOST_TEXT, examples, thumbnail
 from compress.report.schema import Example
 from train.data import Data, DataConfig, load_data
 
@@ -74,7 +74,7 @@ def test_nothing_but_a_small_picture_may_stand_where_the_page_would_fetch_it(dat
 
 
 def test_a_long_text_is_cut() -> None:
-    from compress.examples import _text
+    from compress.evidence.examples import _text
 
     assert _text(b"short") == "short"
     assert len(_text(b"x" * 4000)) == MOST_TEXT

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from scipy.optimize import minimize_scalar
 
-from compress.abstain import AbstainConfig, Abstention, choose_threshold
+from compress.evidence.abstain import AbstainConfig, Abstention, choose_threshold
 from serve.package import load_package, write_package
 from serve.predictor import Predictor
 from serve.runner import softmax

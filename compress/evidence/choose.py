@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compress.drops import Drop, judged_drop, spoken
+from compress.evidence.drops import Drop, judged_drop, spoken
 from compress.packaging import Parity
 from compress.recipe import Accept
 from compress.report.schema import Candidate, Choice, Latency
-from compress.statistics import accuracy_interval
+from compress.evidence.statistics import accuracy_interval
 from compress.variants import Variant
 from serve.errors import UserError
 

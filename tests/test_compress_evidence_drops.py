@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compress.drops import (
+from compress.evidence.drops import (
     Drop,
     check_margin,
     judged_drop,
@@ -14,7 +14,7 @@ from compress.drops import (
     smallest_margin_points,
 )
 from compress.recipe import Accept
-from compress.statistics import accuracy_interval, drop_interval
+from compress.evidence.statistics import accuracy_interval, drop_interval
 from serve.errors import UserError
 
 CLASSES = ("cat", "dog")

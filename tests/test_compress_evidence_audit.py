@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from compress.audit import audit, class_changes, exemplars, reliability
-from compress.statistics import drop_interval, holm
+from compress.evidence.audit import audit, class_changes, exemplars, reliability
+from compress.evidence.statistics import drop_interval, holm
 from train.metrics import measure
 
 CLASSES = ("a", "b", "c", "unseen")

@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from compress.abstain import answered_on, promise_problems
-from compress.advice import advise
-from compress.audit import audit, exemplars, promise_facts, temperature_facts
-from compress.choose import problems_of
-from compress.drops import exact_problems, judged_drop, margin_p, share_drop
-from compress.examples import examples
-from compress.groups import group_changes, group_problems
+from compress.evidence.abstain import answered_on, promise_problems
+from compress.evidence.advice import advise
+from compress.evidence.audit import audit, exemplars, promise_facts, temperature_facts
+from compress.evidence.choose import problems_of
+from compress.evidence.drops import exact_problems, judged_drop, margin_p, share_drop
+from compress.evidence.examples import examples
+from compress.evidence.groups import group_changes, group_problems
 from compress.latency import reference_point
 from compress.packaging import PackageResult
 from compress.recipe import Accept
 from compress.report import schema
-from compress.sentence import verdict_sentence
-from compress.statistics import accuracy_interval, mcnemar
+from compress.evidence.sentence import verdict_sentence
+from compress.evidence.statistics import accuracy_interval, mcnemar
 from compress.variants import BASELINE, parents
 from compress.variants import Variant as Plan
 from train.data import Data

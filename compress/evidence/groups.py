@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compress.drops import share_drop, smallest_margin_points
+from compress.evidence.drops import share_drop, smallest_margin_points
 from compress.report import schema
 
 LEAST = 30  # items of a group, below which no interval of a drop is of any use

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compress.choose import Measured, Refitted, choose, limit_problems
-from compress.drops import smallest_margin_points
+from compress.evidence.choose import Measured, Refitted, choose, limit_problems
+from compress.evidence.drops import smallest_margin_points
 from compress.packaging import Parity
 from compress.recipe import Accept
 from compress.report.schema import Choice, Latency
-from compress.statistics import accuracy_interval, drop_interval
+from compress.evidence.statistics import accuracy_interval, drop_interval
 from compress.variants import Variant
 from serve.errors import UserError
 

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.stats import beta
 
-from compress.statistics import accuracy_interval
+from compress.evidence.statistics import accuracy_interval
 from serve.errors import UserError
 
 

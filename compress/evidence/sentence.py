@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.drops import spoken
+from compress.evidence.drops import spoken
 from compress.recipe import Accept
 from compress.report.schema import Variant
 
