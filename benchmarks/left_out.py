@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 
-from compress.predictions import score_items
+from compress.measure.predictions import score_items
 from compress.recipe import Recipe, Student
 from compress.recipe_file import parse_recipe
 from compress.rundir import read_about

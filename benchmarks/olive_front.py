@@ -27,7 +27,7 @@ import onnxruntime as ort
 
 from benchmarks.surroundings import own_environment
 from compress.environment import hardware, versions
-from compress.predictions import read_scores
+from compress.measure.predictions import read_scores
 from compress.recipe_file import parse_recipe
 from compress.rundir import read_about
 from compress.evidence.statistics import drop_interval

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from compress.environment import hardware
-from compress.predictions import read_scores
+from compress.measure.predictions import read_scores
 from loadtests.payloads import PAYLOADS, load_payloads
 from serve.predictor import Predictor
 from serve.runner import scores

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import norm
 
-from compress.predictions import read_labels, read_scores
+from compress.measure.predictions import read_labels, read_scores
 from compress.report.schema import Report, Variant
 from compress.report.write import read_report
 from compress.rundir import read_about

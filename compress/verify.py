@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from compress.predictions import read_scores
+from compress.measure.predictions import read_scores
 from compress.recipe_file import parse_recipe
 from compress.replay import ReplayResult, replay
 from compress.report.schema import Report, Variant

@@ -13,7 +13,7 @@ from tiny_run import Ran
 from typer.testing import CliRunner
 
 from compress.cli import app
-from compress.predictions import read_labels, read_scores
+from compress.measure.predictions import read_labels, read_scores
 from compress.report.comparing import Run, compare, write_comparison
 from serve.errors import UserError
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from compress.console import Console
-from compress.memory import MemoryResult
+from compress.measure.memory import MemoryResult
 from compress.pipeline import run
 from compress.recipe_file import parse_recipe
 from compress.report.schema import Report
@@ -99,7 +99,7 @@ def run_content(recipe: dict[str, Any], folder: Path, memory: bool = True) -> Ra
 
 
 def made_up_memory(variants: Mapping[str, Any], items: Sequence[bytes]) -> MemoryResult:
-    """As much for each variant, in the place of `compress.memory.measure_memory`."""
+    """As much for each variant, in the place of `compress.measure.memory.measure_memory`."""
     return MemoryResult(peak_rss_mb=dict.fromkeys(variants, 100.0))
 
 

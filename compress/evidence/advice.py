@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.latency import reference_point
+from compress.measure.latency import reference_point
 from compress.report.schema import Variant
 
 

@@ -14,7 +14,7 @@ from compress.evidence.choose import problems_of
 from compress.evidence.drops import exact_problems, judged_drop, margin_p, share_drop
 from compress.evidence.examples import examples
 from compress.evidence.groups import group_changes, group_problems
-from compress.latency import reference_point
+from compress.measure.latency import reference_point
 from compress.packaging import PackageResult
 from compress.recipe import Accept
 from compress.report import schema

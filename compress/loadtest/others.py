@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from compress.predictions import read_scores
+from compress.measure.predictions import read_scores
 from compress.report.schema import Report
 from compress.report.write import PAYLOADS
 from serve.errors import UserError, did_you_mean

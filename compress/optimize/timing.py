@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from compress.latency import measure_latency, reference_point
+from compress.measure.latency import measure_latency, reference_point
 from compress.report.schema import Latency
 from serve.manifest import GraphLevel
 from serve.predictor import Predictor

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.predictions import read_scores
+from compress.measure.predictions import read_scores
 from compress.report.schema import Report, Variant
 from compress.rundir import write_text
 from serve.metrics import SCORES

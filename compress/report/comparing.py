@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from compress.evidence.audit import class_changes, flips
-from compress.predictions import read_labels, read_scores
+from compress.measure.predictions import read_labels, read_scores
 from compress.report import classes, facts, wording
 from compress.report.reference import reference
 from compress.report.render import render_comparison

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.predictions import read_scores
+from compress.measure.predictions import read_scores
 from compress.report.cards import write_cards
 from compress.report.loads import read_loads
 from compress.report.render import render_html, render_markdown, render_model_card

@@ -7,8 +7,8 @@ from pathlib import Path
 from compress.evidence.abstain import promise_problems
 from compress.evidence.assemble import Evidence
 from compress.evidence.choose import Measured, Refitted, choose
-from compress.latency import LatencyResult, reference_point
-from compress.memory import MemoryResult
+from compress.measure.latency import LatencyResult, reference_point
+from compress.measure.memory import MemoryResult
 from compress.packaging import PackageResult, is_batch_invariant
 from compress.report.schema import Choice
 from compress.stages.context import RunContext

@@ -10,7 +10,7 @@ import numpy as np
 
 from compress.console import Console
 from compress.environment import DECIDING, versions
-from compress.predictions import read_scores
+from compress.measure.predictions import read_scores
 from compress.recipe import TEACHER, Recipe
 from compress.rundir import Result, RunDir
 from compress.teachers import all_teachers

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress.environment import hardware
-from compress.latency import LatencyResult, count_rounds, measure_latency
-from compress.memory import MemoryResult, measure_memory
-from compress.predictions import PredictionResult, predict
+from compress.measure.latency import LatencyResult, count_rounds, measure_latency
+from compress.measure.memory import MemoryResult, measure_memory
+from compress.measure.predictions import PredictionResult, predict
 from compress.quantize.collapse import check_label_map
 from compress.stages.context import RunContext, predictions_file, weights_stage
 from compress.variants import BASELINE, Variant

@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 
 from compress.fingerprint import fingerprint
-from compress.predictions import score_items
+from compress.measure.predictions import score_items
 from compress.recipe import TEACHER, Recipe, Student, Teacher
 from compress.recipe_file import apply_change, parse_recipe
 from compress.rundir import move_into_place

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from compress.latency import P99_SAMPLES, count_rounds, measure_latency, reference_point
+from compress.measure.latency import P99_SAMPLES, count_rounds, measure_latency, reference_point
 from compress.report.schema import Latency
 
 ITEMS = [bytes([at]) for at in range(10)]

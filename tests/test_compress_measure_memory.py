@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from helpers import colored, tiny_package
 
-from compress.memory import measure_memory, peak_rss_mb
+from compress.measure.memory import measure_memory, peak_rss_mb
 from serve.errors import LimbeckError
 
 

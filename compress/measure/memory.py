@@ -1,6 +1,6 @@
 """Peak memory of a variant, in a process of its own that loads it as a server would and answers a few requests.
 
-python -m compress.memory torch|onnxruntime FOLDER < items as base64 lines
+python -m compress.measure.memory torch|onnxruntime FOLDER < items as base64 lines
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def measure_memory(variants: Mapping[str, tuple[str, Path]], items: Sequence[byt
 
 def peak_rss_mb(runtime: str, folder: Path, items: Sequence[bytes]) -> float:
     """Largest resident memory in MB (1,000,000 bytes) while answering `items` one by one, interpreter included."""
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     done = subprocess.run(
-        [sys.executable, "-m", "compress.memory", runtime, str(folder)],
+        [sys.executable, "-m", "compress.measure.memory", runtime, str(folder)],
         input=b"\n".join(base64.b64encode(item) for item in items),
         capture_output=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])},

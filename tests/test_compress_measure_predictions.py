@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import colored, tiny_package
 
-from compress.predictions import predict, read_scores
+from compress.measure.predictions import predict, read_scores
 from serve.errors import UserError
 from serve.predictor import Predictor
 from serve.runner import scores
