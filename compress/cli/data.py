@@ -29,7 +29,7 @@ def check(
 
     Each problem with file and row. Exit code 0: a run would accept the data; 2: it would refuse it.
     """
-    from compress.datacheck import check_data
+    from compress.data.check import check_data
 
     if not check_data(target):
         raise typer.Exit(USER_ERROR)
@@ -55,7 +55,7 @@ def preview(
 
     Rows of the training split as they are, and augmented.
     """
-    from compress.preview import write_preview
+    from compress.data.preview import write_preview
     from compress.recipe_file import load_recipe
 
     resolved = load_recipe(recipe, changes)

@@ -31,7 +31,7 @@ def render_html(report: Report, loads: Sequence[Load] = ()) -> str:
 
 
 def render_preview(page: Any) -> str:
-    """`compress.preview.Page` as a page like that."""
+    """`compress.data.preview.Page` as a page like that."""
     return _html().get_template("preview.html.j2").render(page=page, stylesheet=_stylesheet())
 
 

@@ -13,7 +13,7 @@ from tiny_run import RECIPE
 from typer.testing import CliRunner
 
 from compress.cli import app
-from compress.textmarks import mark_changes
+from compress.data.textmarks import mark_changes
 from serve.errors import UserError
 from train.augment.units import MASK
 

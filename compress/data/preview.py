@@ -14,7 +14,7 @@ from PIL import Image
 from compress.recipe import TEACHER, Recipe, Student, Teacher
 from compress.report.render import render_preview
 from compress.teachers import seed_of
-from compress.textmarks import Span, mark_changes
+from compress.data.textmarks import Span, mark_changes
 from compress.tune.check import as_change
 from serve.errors import UserError, did_you_mean
 from serve.images import ImagePreparer

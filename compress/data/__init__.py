@@ -1,0 +1,1 @@
+"""`limbeck data`: what is wrong with data, and how training sees them."""
