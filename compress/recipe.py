@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -20,7 +20,7 @@ from compress.optimize.config import OptimizeConfig
 from compress.quantize.config import Quantize
 from compress.teachers import TEACHER as TEACHER
 from compress.teachers import all_teachers, check_teachers, with_models_named
-from serve.errors import UserError
+from serve.errors import SettingError, UserError
 from serve.manifest import ServingConfig, Task
 from train.augment.synonyms import EMBEDDINGS
 from train.data import DataConfig
@@ -66,16 +66,15 @@ class Student(_Table):
 
 
 class Evaluate(_Table):
-    batch_sizes: tuple[int, ...] = Field(default=(1, 8, 32), min_length=1)
-    threads: tuple[int, ...] = Field(default=(1,), min_length=1)
+    batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 8, 32), min_length=1)
+    threads: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
     latency_samples: int = Field(default=1000, ge=20)
 
     @model_validator(mode="after")
     def _has_the_reference_point(self) -> Evaluate:
-        if 1 not in self.batch_sizes or 1 not in self.threads:
-            raise ValueError("batch_sizes and threads must both hold 1: constraints are judged at batch 1, 1 thread")
-        if min(*self.batch_sizes, *self.threads) < 1:
-            raise ValueError("batch_sizes and threads must be at least 1")
+        for name in ("batch_sizes", "threads"):
+            if 1 not in getattr(self, name):
+                raise SettingError(f"{name} lacks 1, and limits are judged at batch 1 and 1 thread", f"add 1 to {name}")
         return self
 
 
@@ -93,7 +92,7 @@ class Accept(_Table):
     @model_validator(mode="after")
     def _metric_is_known(self) -> Accept:
         if self.metric not in ("accuracy", "macro_f1") and not self.metric.startswith("recall:"):
-            raise ValueError(f"unknown metric '{self.metric}': expected accuracy, macro_f1 or recall:LABEL")
+            raise SettingError(f"unknown metric '{self.metric}'", "expected accuracy, macro_f1 or recall:LABEL")
         return self
 
     @model_serializer(mode="wrap")
@@ -156,42 +155,50 @@ class Recipe(_Table):
     def _limits_are_measured_as_served(self) -> Recipe:
         threads = 1 if self.serving is None else self.serving.threads
         if threads not in self.evaluate.threads:
-            raise ValueError(
-                f"serving.threads = {threads}, and latency is judged as it is served: add {threads} to evaluate.threads"
+            raise SettingError(
+                f"serving.threads = {threads}, and latency is judged as it is served, but evaluate.threads lacks it",
+                f"add {threads} to evaluate.threads",
             )
         return self
 
     @model_validator(mode="after")
     def _groups_are_named(self) -> Recipe:
         if self.accept.max_group_drop_points is not None and self.data.group is None:
-            raise ValueError("accept.max_group_drop_points needs groups: name their column as data.group")
+            raise SettingError("accept.max_group_drop_points needs groups", "name their column as data.group")
         return self
 
     @model_validator(mode="after")
     def _students_make_sense(self) -> Recipe:
         for student in self.students:
             if student.distill is not None and student.distill.features and student.fit.compile:
-                raise ValueError(
+                raise SettingError(
                     f"student '{student.name}': [[students.distill.features]] look into the network by hooks, which "
-                    "fit.compile leaves out: leave out one of them"
+                    "fit.compile leaves out",
+                    "leave out one of the two",
                 )
             if takes_channels(student.model) and student.fit.epochs == 0:
-                raise ValueError(
+                raise SettingError(
                     f"student '{student.name}': '{student.model}' cuts a trained network, which must be trained again "
-                    "then: set fit.epochs to 1 or more"
+                    "then",
+                    "set fit.epochs to 1 or more",
                 )
             if student.role == "control" and student.distill is not None:
-                raise ValueError(f"student '{student.name}' is a control, so it cannot have [students.distill]")
+                raise SettingError(
+                    f"student '{student.name}' is a control, so it cannot have [students.distill]",
+                    'leave out role = "control", or [students.distill]',
+                )
             mixed = student.fit.augment.mixup or student.fit.augment.cutmix
             if student.distill is not None and student.distill.method == "dkd" and mixed:
-                raise ValueError(
+                raise SettingError(
                     f"student '{student.name}': distill.method = 'dkd' takes the label apart from the other classes, "
-                    "and items of fit.augment.mixup or cutmix have more than one label"
+                    "and items of fit.augment.mixup or cutmix have more than one label",
+                    "leave out mixup and cutmix, or take method = 'soft-targets'",
                 )
             if student.distill is not None and student.distill.compares_items and student.fit.accumulation > 1:
-                raise ValueError(
-                    f"student '{student.name}': distill.method = 'dist' compares all items of an update, so "
-                    "fit.accumulation must be 1, or distill.intra_weight 0"
+                raise SettingError(
+                    f"student '{student.name}': distill.method = 'dist' compares all items of an update, but "
+                    f"fit.accumulation = {student.fit.accumulation} shows it only a part at a time",
+                    "set fit.accumulation = 1 with a larger batch_size, or distill.intra_weight = 0",
                 )
         return self
 
@@ -201,11 +208,15 @@ class Recipe(_Table):
         if self.data.unlabelled is None:
             for name, lesson in lessons.items():
                 if lesson.items == "unlabelled":
-                    raise ValueError(
-                        f"student '{name}': distill.items = 'unlabelled', but there is no [data.unlabelled]"
+                    raise SettingError(
+                        f"student '{name}': distill.items = 'unlabelled', but there is no [data.unlabelled]",
+                        "name a source there, or leave out distill.items",
                     )
         elif all(lesson.items == "labelled" for lesson in lessons.values()):
-            raise ValueError("[data.unlabelled] is for students with [students.distill], and none learns from it")
+            raise SettingError(
+                "[data.unlabelled] is for students with [students.distill], and none learns from it",
+                "leave it out, or give a student a [students.distill] whose items are not 'labelled'",
+            )
         return self
 
     @model_validator(mode="after")
@@ -214,22 +225,26 @@ class Recipe(_Table):
         models: list[NamedTeacher | Student] = [*self.teachers, *self.students]
         for model in models:
             if self.task == "image" and model.options.get(IMAGE_SIZE, size) != size:
-                raise ValueError(
-                    f"'{model.name}' has an {IMAGE_SIZE} of its own, but all see what the teacher sees: "
-                    f"set it under [teacher.options]"
+                raise SettingError(
+                    f"'{model.name}' has an {IMAGE_SIZE} of its own, but all see what the teacher sees",
+                    "set it under [teacher.options] alone",
                 )
         return self
 
     @model_validator(mode="after")
     def _layers_are_those_of_a_transformer(self) -> Recipe:
         if needs_teacher(self.teacher.model, self.teacher.options):
-            raise ValueError(f"'{self.teacher.model}' is a student of some teacher, so it cannot be the teacher")
+            raise SettingError(
+                f"'{self.teacher.model}' is a student of some teacher, so it cannot be the teacher",
+                "name another model as teacher.model",
+            )
         without_layers = self.teacher.model.startswith(("builtin:", "torchvision:"))
         taking = next((student for student in self.students if takes_layers(student.model)), None)
         if taking is not None and without_layers:
-            raise ValueError(
+            raise SettingError(
                 f"student '{taking.name}' is made of its teacher's layers, but '{self.teacher.model}' is no "
-                "transformer of the hf: or pkg: kind"
+                "transformer of the hf: or pkg: kind",
+                "name a transformer as teacher.model, or a student of its own kind, such as builtin:cnn-8x16",
             )
         return self
 
@@ -239,9 +254,10 @@ class Recipe(_Table):
         for student in self.students:
             starts = needs_teacher(student.model, student.options)
             if self.teacher.fit.final_refit and starts and not student.fit.final_refit:
-                raise ValueError(
+                raise SettingError(
                     f"student '{student.name}' starts from its teacher's weights, which teacher.fit.final_refit trains "
-                    "on the validation items, so nothing is left to choose it by: set final_refit = true for it too"
+                    "on the validation items, so nothing is left to choose it by",
+                    "set fit.final_refit = true for it too",
                 )
         return self
 
@@ -250,7 +266,7 @@ class Recipe(_Table):
         models: list[Teacher | Student] = [self.teacher, *self.teachers, *self.students]
         unfit = sorted({name for model in models for name in model.fit.augment.unfit_for(self.task)})
         if unfit:
-            raise ValueError(f"fit.augment cannot do {', '.join(unfit)} with task = '{self.task}': leave it out")
+            raise SettingError(f"fit.augment cannot do {', '.join(unfit)} with task = '{self.task}'", "leave it out")
         return self
 
     @model_validator(mode="after")
@@ -258,9 +274,9 @@ class Recipe(_Table):
         alone: list[Teacher | Student] = [self.teacher, *self.teachers]
         alone += [student for student in self.students if student.distill is None]
         if any(model.fit.augment.cuts for model in alone):
-            raise ValueError(
-                "fit.augment.span and splice cut texts so that only a teacher can say what class they are of: set them "
-                "on students with [students.distill]; a control goes without"
+            raise SettingError(
+                "fit.augment.span and splice cut texts so that only a teacher can say what class they are of",
+                "set them on students with [students.distill]; a control goes without",
             )
         return self
 
@@ -268,10 +284,10 @@ class Recipe(_Table):
     def _what_grows_can_grow(self) -> Recipe:
         models: list[Teacher | Student] = [self.teacher, *self.teachers, *self.students]
         if self.task != "image" and any(model.fit.grow_images for model in models):
-            raise ValueError(f"fit.grow_images is for images, the task is '{self.task}'")
+            raise SettingError(f"fit.grow_images is for images, the task is '{self.task}'", "leave it out")
         for student in self.students:
             if student.fit.stack is not None and student.distill is not None and student.distill.features:
-                raise ValueError(f"student '{student.name}': {FEATURES_WITH_STACK}: leave out one of the two")
+                raise SettingError(f"student '{student.name}': {FEATURES_WITH_STACK}", "leave out one of the two")
         return self
 
     @model_validator(mode="after")
@@ -279,14 +295,15 @@ class Recipe(_Table):
         for name, teacher in all_teachers(self).items():
             augment = teacher.fit.augment
             if augment.mask_salient:
-                raise ValueError(
-                    f"{name}.fit.augment.mask_salient is guided by a teacher, which the teacher has not: "
-                    "set it on students"
+                raise SettingError(
+                    f"{name}.fit.augment.mask_salient is guided by a teacher, which the teacher has not",
+                    "set it on students",
                 )
             if augment.synonym and augment.synonyms == EMBEDDINGS and teacher.model.startswith("builtin:"):
-                raise ValueError(
+                raise SettingError(
                     f"{name}.fit.augment.synonyms = '{EMBEDDINGS}' needs trained word embeddings, and those of "
-                    f"'{teacher.model}' are new: name a thesaurus file, or take 'wordnet'"
+                    f"'{teacher.model}' are new",
+                    "name a thesaurus file, or take 'wordnet'",
                 )
         return self
 
@@ -294,7 +311,9 @@ class Recipe(_Table):
     def _texts_have_a_vocabulary(self) -> Recipe:
         pruned = next((student.name for student in self.students if student.prune.vocabulary), None)
         if pruned is not None and self.task != "text":
-            raise ValueError(f"student '{pruned}': prune.vocabulary is for texts, the task is '{self.task}'")
+            raise SettingError(
+                f"student '{pruned}': prune.vocabulary is for texts, the task is '{self.task}'", "leave it out"
+            )
         return self
 
     def with_controls(self) -> Recipe:

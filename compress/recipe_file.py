@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from compress.recipe import Recipe, Student, Teacher
+from compress.recipes import names
 from compress.teachers import all_teachers
 from serve.errors import UserError, did_you_mean
+from serve.validation import first_problem
 from train.augment.augmenter import check_augmentation
 from train.classifier import ModelConfig
+
+_SCHEMA = "`limbeck config schema` prints every field"
 
 
 def load_recipe(path: Path, changes: list[str] | None = None) -> Recipe:
@@ -26,15 +29,15 @@ def read_content(path: Path, changes: list[str] | None = None) -> dict[str, Any]
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        beside = [str(other) for other in sorted(path.parent.glob("*.toml"))] if path.parent.is_dir() else []
-        hint = did_you_mean(str(path), beside) if beside else "expected a TOML file, as compress/recipes/digits.toml is"
+        there = [str(other) for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        known = there if path.suffix or path.parent != Path() else [*there, *names()]
+        hint = did_you_mean(str(path), known) if known else "`limbeck init DATA` writes one that fits your data"
         raise UserError(f"no recipe at {path}", hint) from None
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror}", "expected a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} is not TOML: {error}", "strings need quotes; see compress/recipes/digits.toml"
-        ) from None
+        hint = 'strings need quotes, tables a line of their own: name = "mine", then [data]'
+        raise UserError(f"{path} is not TOML: {error}", hint) from None
     for change in changes or []:
         apply_change(content, change)
     return content
@@ -71,7 +74,7 @@ def apply_change(content: dict[str, Any], change: str) -> None:
         places = [child for place in places for child in _children(place, part, change)]
     for place in places:
         if not isinstance(place, dict):
-            raise UserError(f"--set {change}: '{path}' is not a key of a table", "see `limbeck config schema`")
+            raise UserError(f"--set {change}: '{path}' is not a key of a table", _SCHEMA)
         place[last] = value
 
 
@@ -87,26 +90,21 @@ def _children(place: Any, part: str, change: str) -> list[Any]:
         if part in named:
             return [named[part]]
         raise UserError(f"--set {change}: there is no '{part}'", did_you_mean(part, named))
-    raise UserError(f"--set {change}: '{part}' is inside something that is not a table", "see `limbeck config schema`")
+    raise UserError(f"--set {change}: '{part}' is inside something that is not a table", _SCHEMA)
 
 
 def _explain(error: ValidationError, origin: str) -> UserError:
     """The first problem of a recipe as one sentence with a hint."""
-    problem = error.errors()[0]
-    # of a value that may be one thing or another, such as class_weights, pydantic names which it tried
-    where = ".".join(str(part) for part in problem["loc"] if "[" not in str(part))
-    key = str(problem["loc"][-1]) if problem["loc"] else ""
-    if problem["type"] == "extra_forbidden":
-        return UserError(f"{origin}: unknown key '{where}'", did_you_mean(key, _keys_beside(problem["loc"])))
-    if problem["type"] == "missing":
-        return UserError(f"{origin}: '{where}' is missing", "see `limbeck config schema`")
-    message = re.sub(r"^Value error, ", "", problem["msg"])
-    given = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
-    prefix = f"{where}: " if where else ""
-    hint = "see `limbeck config schema`"
-    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
-        hint = did_you_mean(problem["input"], re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
-    return UserError(f"{origin}: {prefix}{message[:1].lower()}{message[1:]}{given}", hint)
+    problem = first_problem(error)
+    if problem.kind == "extra_forbidden":
+        known = _keys_beside(error.errors()[0]["loc"])
+        return UserError(f"{origin}: unknown key '{problem.where}'", did_you_mean(problem.path[-1], known))
+    if problem.kind == "missing":
+        return UserError(f"{origin}: '{problem.where}' is missing", _SCHEMA)
+    if problem.kind == "string_pattern_mismatch":
+        allowed = "letters, digits, '.', '_' and '-', the first a letter or a digit"
+        return UserError(f"{origin}: {problem.where} = {problem.given} is no name", f"expected {allowed}")
+    return UserError(f"{origin}: {problem}", problem.hint or _SCHEMA)
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from serve.errors import UserError
+from serve.errors import UserError, said
 from serve.tokens import authorization
 
 TOLERANCE = 1e-5  # of a score; the same graph on another processor may round its sums differently
@@ -130,7 +130,7 @@ class _Server:
         try:
             self._connection = kind(parts.hostname, parts.port, timeout=_TIMEOUT_S)
         except ValueError as error:
-            raise UserError(f"{url!r} is not the URL of a server: {error}", "mend the port") from None
+            raise UserError(f"{url!r} is not the URL of a server: {error}", "a port is a number up to 65535") from None
         self._prefix = parts.path
 
     def request(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> tuple[int, Any]:
@@ -141,9 +141,8 @@ class _Server:
             response = self._connection.getresponse()
             status, content = response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
             hint = "is the server running? `limbeck serve` starts one; without --url, `limbeck verify` starts its own"
-            raise UserError(f"no answer from {self.url}: {reason}", hint) from None
+            raise UserError(f"no answer from {self.url}: {said(error)}", hint) from None
         try:
             return status, json.loads(content)
         except ValueError:
@@ -157,7 +156,8 @@ def _check_model(server: _Server, model_id: str, labels: Sequence[str]) -> dict[
     """What the server says of its model, once it is known to be the right one."""
     status, model = server.request("GET", "/model")
     if status != 200 or not isinstance(model, dict) or not model.keys() >= _DESCRIBED:
-        raise UserError(f"{server.url} answered GET /model with {status}, not with a model", "is it a limbeck server?")
+        hint = "is it a limbeck server?" if status != 401 else "set LIMBECK_TOKEN to a token that the server takes"
+        raise UserError(f"{server.url} answered GET /model with {status}, not with a model", hint)
     if model["id"] != model_id or model["labels"] != list(labels):
         raise UserError(
             f"{server.url} answers with another model: {model['id']}, expected {model_id}",

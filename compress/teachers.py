@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from serve.errors import did_you_mean
+from serve.errors import SettingError, did_you_mean
 from train.models import needs_teacher
 
 if TYPE_CHECKING:
@@ -36,9 +36,10 @@ def _named(model: Any, teacher: dict[str, Any]) -> Any:
         return model
     fit = teacher.get("fit", {})
     if str(teacher["model"]).startswith("run:") or (isinstance(fit, dict) and fit.get("epochs") == 0):
-        raise ValueError(
+        raise SettingError(
             f"'{model.get('name')}' is to begin where the teacher began, but '{teacher['model']}' is taken as it was "
-            "trained elsewhere: name the model that it was made from"
+            "trained elsewhere",
+            "name the model that it was made from",
         )
     options = {**teacher.get("options", {}), **model.get("options", {})}
     return {**model, "model": teacher["model"], "options": options}
@@ -52,20 +53,25 @@ def check_teachers(recipe: Recipe) -> None:
     for student in recipe.students:
         for name in teachers_of(student):
             if name == student.name:
-                raise ValueError(f"student '{name}' cannot be its own teacher")
+                raise SettingError(
+                    f"student '{name}' cannot be its own teacher", "name another model in distill.teachers"
+                )
             if name not in known:
                 others = [other for other in known if other != student.name]
-                raise ValueError(
-                    f"student '{student.name}': distill.teachers names no model of the recipe, '{name}'; "
-                    f"{did_you_mean(name, others)}"
+                raise SettingError(
+                    f"student '{student.name}': distill.teachers names '{name}', which is no model of the recipe",
+                    did_you_mean(name, others),
                 )
     for teacher in recipe.teachers:
         if needs_teacher(teacher.model, teacher.options):
-            raise ValueError(
-                f"'{teacher.model}' is a student of some teacher, so it cannot be teacher '{teacher.name}'"
+            raise SettingError(
+                f"'{teacher.model}' is a student of some teacher, so it cannot be teacher '{teacher.name}'",
+                "name another model; a student of [[students]] may teach too",
             )
         if teacher.name not in asked:
-            raise ValueError(f"teacher '{teacher.name}' teaches nobody: name it in a student's distill.teachers")
+            raise SettingError(
+                f"teacher '{teacher.name}' teaches nobody", "name it in a student's distill.teachers, or leave it out"
+            )
     _check_twins(recipe)
     in_order(recipe.students)
 
@@ -74,7 +80,7 @@ def _check_names(recipe: Recipe) -> None:
     names = [TEACHER, *(teacher.name for teacher in recipe.teachers), *(student.name for student in recipe.students)]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"two models are called '{name}'")
+            raise SettingError(f"two models are called '{name}'", "rename one")
 
 
 def _check_twins(recipe: Recipe) -> None:
@@ -84,7 +90,7 @@ def _check_twins(recipe: Recipe) -> None:
         training = (teacher.model, teacher.options, teacher.fit, seed_of(recipe, teacher))
         twin = next((other for other, its in seen if its == training), None)
         if twin is not None:
-            raise ValueError(f"teachers '{twin}' and '{name}' would be the same model: give '{name}' a seed_offset")
+            raise SettingError(f"teachers '{twin}' and '{name}' would be the same model", f"give '{name}' a seed_offset")
         seen.append((name, training))
 
 
@@ -110,7 +116,10 @@ def in_order(students: tuple[Student, ...]) -> list[Student]:
     while waiting:
         ready = [one for one in waiting.values() if not any(name in waiting for name in teachers_of(one))]
         if not ready:
-            raise ValueError(f"students that teach one another in a circle: {', '.join(_circle(waiting))}")
+            raise SettingError(
+                f"students that teach one another in a circle: {', '.join(_circle(waiting))}",
+                "take one of them out of another's distill.teachers",
+            )
         done.append(ready[0])
         del waiting[ready[0].name]
     return done

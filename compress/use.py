@@ -14,7 +14,7 @@ import numpy as np
 
 from compress.evidence.statistics import accuracy_interval
 from serve.answers import Namer
-from serve.errors import InputError, UserError, did_you_mean
+from serve.errors import InputError, UserError, did_you_mean, said
 from serve.locate import find_package
 from serve.predictor import Predictor
 
@@ -59,7 +59,7 @@ class Model:
         """
         wanted = min(_DEFAULT_TOP_K, len(self.labels)) if top_k is None else top_k
         if not 1 <= wanted <= len(self.labels):
-            raise UserError(f"top_k is {wanted}", f"ask for 1 to {len(self.labels)}, all labels")
+            raise UserError(f"top_k is {wanted}", f"ask for 1 to {len(self.labels)}, as many as there are labels")
         prepared = self._prepared(items)
         named = self._namer.name(self._scored([inputs for inputs, _ in prepared]), wanted)
         marks = [{"truncated": True} if truncated else {} for _, truncated in prepared]
@@ -77,8 +77,13 @@ class Model:
         for number, item in enumerate(items):
             try:
                 prepared.append(prepare(self._bytes(item)))
-            except (InputError, OSError, UnicodeEncodeError) as error:
-                raise UserError(f"item {number}: {error}", getattr(error, "hint", "")) from None
+            except InputError as error:
+                raise UserError(f"item {number}: {error}", error.hint) from None
+            except OSError as error:
+                raise UserError(f"item {number}: cannot read {item!s}: {said(error)}", "expected an image file") from None
+            except UnicodeEncodeError as error:
+                hint = 'mend the text, for example text.encode("utf-8", "replace").decode()'
+                raise UserError(f"item {number}: the text is not valid Unicode: {error.reason}", hint) from None
         return prepared
 
     def _bytes(self, item: Item) -> bytes:
@@ -120,7 +125,7 @@ def evaluate(model: Model | Path | str, items: Sequence[Item], labels: Sequence[
     loaded = model if isinstance(model, Model) else load(model)
     if len(items) != len(labels) or not labels:
         raise UserError(
-            f"{len(items)} items have {len(labels)} labels", "give one label for each item, and at least one"
+            f"items: {len(items)}, labels: {len(labels)}", "give one label for each item, and at least one"
         )
     numbers = {label: number for number, label in enumerate(loaded.labels)}
     for label in labels:

@@ -58,7 +58,7 @@ def find_payloads() -> Path:
     if not files:
         raise SystemExit(
             f"error: no run under {Path('runs').resolve()} has a {PAYLOADS}\n"
-            "hint: run `limbeck run compress/recipes/digits.toml` first, or set LIMBECK_RUN to a run's directory"
+            "hint: run `limbeck run digits` first, or set LIMBECK_RUN to a run's directory"
         )
     return files[-1]
 
@@ -78,7 +78,8 @@ def load_payloads(file: Path) -> Payloads:
             raise ValueError("it has no items")
         return Payloads(file, content["model_id"], task, items)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SystemExit(f"error: cannot use {file}: {error!r}\nhint: run the recipe again") from None
+        problem = f"{error} is missing in it" if isinstance(error, KeyError) else error
+        raise SystemExit(f"error: cannot use {file}: {problem}\nhint: run the recipe again") from None
 
 
 def _content(text: str, task: str) -> bytes:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from serve.catalog import is_name
 from serve.control import read_token
-from serve.errors import UserError
+from serve.errors import UserError, said
 
 _TIMEOUT_S = 90.0  # more than a server waits for its workers to load a model
 
@@ -33,7 +33,7 @@ def load_model(url: str, name: str, package: str | None = None) -> dict[str, Any
     except urllib.error.HTTPError as error:
         raise _refusal(url, error) from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{url} does not answer: {error}", "is the server there?") from None
+        raise UserError(f"{url} does not answer: {said(error)}", "start it with `limbeck serve`, or name another with --url") from None
     return answer
 
 

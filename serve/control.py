@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from serve.errors import UserError
+from serve.errors import UserError, said
 
 TOKEN, TOKEN_FILE = "LIMBECK_ADMIN_TOKEN", "LIMBECK_ADMIN_TOKEN_FILE"
 MODELS_DIR, WATCH = "LIMBECK_MODELS_DIR", "LIMBECK_WATCH"
@@ -69,12 +69,15 @@ def _read_token(environ: Mapping[str, str]) -> str | None:
         try:
             token = Path(file).read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
-            raise UserError(f"{TOKEN_FILE} cannot be read: {error}", _MAKE_ONE) from None
+            # The error of a decoder quotes what it read, which may be a token.
+            why = said(error) if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise UserError(f"{TOKEN_FILE} cannot be read: {why} ({file})", _MAKE_ONE) from None
     elif not token:
         return None
     if len(token) < _SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
         source = TOKEN_FILE if file else TOKEN
-        raise UserError(f"the token of {source} has not {_SHORTEST} printable ASCII characters or more", _MAKE_ONE)
+        problem = f"has {len(token)} characters" if len(token) < _SHORTEST else "has a space or a character beyond ASCII"
+        raise UserError(f"the token of {source} {problem}, expected {_SHORTEST} printable ones or more", _MAKE_ONE)
     return token
 
 

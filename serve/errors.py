@@ -19,6 +19,14 @@ class UserError(LimbeckError):
     """Something the user asked for cannot be done as asked (exit code 2)."""
 
 
+class SettingError(ValueError):
+    """A setting that cannot be, in a check of pydantic's, which adds where it is; see serve/validation.py."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 class PackageError(UserError):
     """A model package is missing, incomplete or not what its manifest says."""
 
@@ -51,3 +59,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if known and len(known) <= 12:
         return "known: " + ", ".join(known)
     return f"{len(known)} names are known; none is close to '{name}'"
+
+
+def said(error: BaseException) -> str:
+    """One line on what a library or the system raised: its first, without a system error's number, and never empty."""
+    inner = getattr(error, "reason", None)  # urllib's error holds the one that tells
+    if isinstance(inner, BaseException):
+        return said(inner)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

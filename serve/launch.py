@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from serve import catalog, control
 from serve.engine import check_servable
-from serve.errors import UserError
+from serve.errors import UserError, said
 from serve.limits import DRAIN_SECONDS
 from serve.locate import ENV
 from serve.tokens import ENV as TOKENS
@@ -134,7 +134,7 @@ def _check_address(host: str, port: int) -> None:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
             hint = "end what listens there, or choose another with --port (and --host)"
-            raise UserError(f"cannot listen on {host}:{port}: {error}", hint) from None
+            raise UserError(f"cannot listen on {host}:{port}: {said(error)}", hint) from None
 
 
 def _free_port() -> int:

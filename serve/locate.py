@@ -6,14 +6,14 @@ import json
 import os
 from pathlib import Path
 
-from serve.errors import UserError
+from serve.errors import UserError, said
 from serve.package import MANIFEST
 
 ENV = "LIMBECK_PACKAGE"
 RUNS, REPORT, PACKAGES = Path("runs"), "report.json", "packages"
 # Where a Bento keeps its package: beside serve/, nowhere else.
 BUNDLED = Path(__file__).resolve().parent.parent / "package"
-_START_HERE = f"run `limbeck run compress/recipes/digits.toml` first, or set {ENV} to a package or a run"
+_START_HERE = f"run `limbeck run digits` first, or set {ENV} to a package or a run"
 
 
 def find_package(target: Path | None = None) -> Path:
@@ -43,7 +43,7 @@ def _newest_selected(runs: Path) -> Path:
     for report in reports:
         if _selected(report) is not None:
             return _selected_package(report.parent)
-    found = f"none of the {len(reports)} runs selected a model" if reports else "there is no completed run"
+    found = "no run selected a model" if reports else "there is no completed run"
     raise UserError(f"nothing to serve: {found} under {runs.resolve()}", _START_HERE)
 
 
@@ -69,7 +69,7 @@ def _selected(report: Path) -> str | None:
         content = json.loads(report.read_text(encoding="utf-8"))
         name = content["selected"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot read {report}: {error}", "run the recipe again, or delete that run") from None
+        raise UserError(f"cannot read {report}: {said(error)}", "run the recipe again, or delete that run") from None
     if name is not None and not isinstance(name, str):
         raise UserError(f"{report}: `selected` is {name!r}, neither a variant id nor null", "run the recipe again")
     return name

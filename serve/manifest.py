@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from serve.errors import SettingError
+
 Task = Literal["image", "text"]
 # How far ONNX Runtime rewrites a graph when it loads it. "all" is its own default; fewer fusions are faster for some.
 GraphLevel = Literal["off", "basic", "extended", "all"]
@@ -37,9 +39,11 @@ class ImagePreprocessing(BaseModel):
     @model_validator(mode="after")
     def _resize_and_crop_agree(self) -> ImagePreprocessing:
         if self.resize == "shorter-side" and self.resize_to is None:
-            raise ValueError("resize = 'shorter-side' needs resize_to and crop = 'center' or 'center-down'")
+            raise SettingError(
+                "resize = 'shorter-side' says nothing of the size", "give resize_to, and crop = 'center' or 'center-down'"
+            )
         if (self.resize_to is None) != (self.crop == "none"):
-            raise ValueError("resize_to and a crop go together")
+            raise SettingError("resize_to and crop go together, and one is missing", "give both, or neither")
         return self
 
     @property
@@ -86,14 +90,15 @@ class Manifest(BaseModel):
     @model_validator(mode="after")
     def _labels_differ(self) -> Manifest:
         if len(set(self.labels)) != len(self.labels):
-            raise ValueError("two labels have the same name")
+            raise SettingError("two labels have the same name", "give each label once")
         return self
 
     @model_validator(mode="after")
     def _task_and_preprocessing_agree(self) -> Manifest:
         if self.task != self.preprocessing.kind:
-            raise ValueError(
-                f"a task of kind {self.task!r} cannot have preprocessing of kind {self.preprocessing.kind!r}"
+            raise SettingError(
+                f"a task of kind {self.task!r} cannot have preprocessing of kind {self.preprocessing.kind!r}",
+                "the two are always the same",
             )
         return self
 
@@ -131,7 +136,10 @@ class ServingConfig(BaseModel):
     @model_validator(mode="after")
     def _waiting_has_a_point(self) -> ServingConfig:
         if self.max_wait_ms > 0 and self.max_batch == 1:
-            raise ValueError(f"max_wait_ms = {self.max_wait_ms:g}, but a batch of one waits for nobody: set max_batch")
+            raise SettingError(
+                f"max_wait_ms = {self.max_wait_ms:g}, but a batch of one waits for nobody",
+                "set max_batch to 2 or more, or leave out max_wait_ms",
+            )
         return self
 
     def unbatched(self) -> ServingConfig:

@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from serve.errors import PackageError
+from serve.errors import PackageError, did_you_mean
 from serve.manifest import Manifest, ServingConfig
+from serve.validation import first_problem
 
 MANIFEST, MODEL, CARD, SERVING = "manifest.json", "model.onnx", "card.json", "serving.json"
 _MAX_JSON_BYTES = 16 * 1024 * 1024
@@ -83,7 +84,10 @@ def read_serving(path: Path) -> ServingConfig:
     try:
         return ServingConfig.model_validate(_read_json(file))
     except ValidationError as error:
-        raise PackageError(f"{file}: {_first_problem(error)}", "mend the file or delete it for defaults") from None
+        problem = first_problem(error)
+        unknown = problem.kind == "extra_forbidden"
+        hint = did_you_mean(problem.where, ServingConfig.model_fields) if unknown else problem.hint
+        raise PackageError(f"{file}: {problem}", hint or "mend the file, or delete it for the defaults") from None
 
 
 def write_serving(path: Path, serving: ServingConfig) -> None:
@@ -99,7 +103,9 @@ def read_manifest(path: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(_read_json(file))
     except ValidationError as error:
-        raise PackageError(f"{file}: {_first_problem(error)}", "the package was not written by this version") from None
+        raise PackageError(
+            f"{file}: {first_problem(error)}", "this version did not write the package: make it again"
+        ) from None
     if manifest.computed_id() != manifest.id:
         raise PackageError(
             f"{file} says id {manifest.id} but its contents give {manifest.computed_id()}",
@@ -135,8 +141,3 @@ def _read_json(file: Path) -> Any:
     except ValueError as error:
         raise PackageError(f"{file} is not JSON: {error}", "copy the package again") from None
 
-
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "manifest"
-    return f"{where}: {first['msg']}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from serve.errors import PackageError
+from serve.errors import PackageError, said
 from serve.manifest import GraphLevel
 from serve.package import MODEL, Package, load_package
 from serve.preparer import Preparer, new_preparer
@@ -76,7 +76,7 @@ class Predictor:
         except Exception as error:  # ORT raises a dozen kinds, none of them public
             raise PackageError(
                 f"{self.package.path}: the model does not run on an input {self.preparer.input!r}: "
-                f"{str(error).splitlines()[0]}",
+                f"{said(error)}",
                 f"expected {self.preparer.expected()} in, float32 {OUTPUT!r} out",
             ) from None
         if logits.shape != (1, len(self.labels)):
@@ -119,6 +119,6 @@ def open_session(model: bytes, threads: int, origin: str, graph_level: GraphLeve
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ORT raises a dozen kinds, none of them public
         raise PackageError(
-            f"ONNX Runtime {ort.__version__} cannot load {origin}: {str(error).splitlines()[0]}",
+            f"ONNX Runtime {ort.__version__} cannot load {origin}: {said(error)}",
             "was it exported for a newer runtime?",
         ) from None

@@ -74,14 +74,17 @@ class Rollout:
         Without `folder`, what `name` was loaded from is read again.
         """
         if not is_name(name):
-            raise UserError("this is no name for a model", "expected at most 64 letters, digits, '.', '_' and '-'")
+            raise UserError(
+                f"{name[:64]!r} is no name for a model",
+                "expected at most 64 letters, digits, '.', '_' and '-', the first a letter or digit",
+            )
 
         def change(state: State) -> Selection:
             target = self._known(state.serving, name) if folder is None else self._inside(folder)
             models = dict(state.serving.models)
             models[name] = self._shared.take_in(name, target, find_package(target), state.version + 1)
             if len(models) > MAX_MODELS:
-                raise UserError(f"{MAX_MODELS} models are served, which is as many as there may be", "unload one")
+                raise UserError(f"{MAX_MODELS} models are served, which is as many as there may be", "unload one: DELETE /admin/models/NAME")
             return Selection(default=state.serving.default, models=models)
 
         return self._change(change)
@@ -92,7 +95,8 @@ class Rollout:
         def change(state: State) -> Selection:
             _check_known(state.serving, name)
             if name == state.serving.default:
-                raise UserError(f"'{name}' is the default", "make another model the default first")
+                hint = 'make another model the default first: PUT /admin/default {"model": "NAME"}'
+                raise UserError(f"'{name}' is the default", hint)
             models = {other: copy for other, copy in state.serving.models.items() if other != name}
             return Selection(default=state.serving.default, models=models)
 

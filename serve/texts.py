@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from tokenizers import Tokenizer
 
-from serve.errors import InputError, PackageError
+from serve.errors import InputError, PackageError, said
 from serve.manifest import TextPreprocessing
 
 # The threads of the model are what a package says and what evaluation reports; left alone, tokenizing a batch would
@@ -38,7 +38,7 @@ class TextPreparer:
         try:
             self._tokenizer = Tokenizer.from_buffer(tokenizer)
         except Exception as error:  # the Rust side raises plain Exception
-            raise PackageError(f"tokenizer.json cannot be read: {error}", _REMEDY) from None
+            raise PackageError(f"tokenizer.json cannot be read: {said(error)}", _REMEDY) from None
         _check(self._tokenizer, tokenizer, spec)
         # What a stranger writes is text: "[SEP]" is a bracket, a word and a bracket, and not the end of a sentence;
         # "[PAD]" is no hole in it. A tokenizer.json cannot say so. What the tokenizer adds by itself, it still adds.

@@ -105,7 +105,7 @@ def test_evaluate_counts_what_is_right(model: compress.Model) -> None:
     with pytest.raises(UserError, match="no label 'redd'") as caught:
         compress.evaluate(model, IMAGES, ["redd", *LABELS[1:]])
     assert "did you mean 'red'" in caught.value.hint
-    with pytest.raises(UserError, match="4 items have 1 labels"):
+    with pytest.raises(UserError, match="items: 4, labels: 1"):
         compress.evaluate(model, IMAGES, ["red"])
 
 

@@ -85,7 +85,7 @@ def test_what_the_teacher_has_not_is_told_before_it_is_trained(tmp_path: Path) -
 
 
 def test_what_is_cut_must_be_trained() -> None:
-    with pytest.raises(UserError, match=r"must be trained again then: set fit\.epochs"):
+    with pytest.raises(UserError, match="must be trained again then"):
         parse_recipe(recipe(fit={"epochs": 0}), "test")
 
 

@@ -30,7 +30,7 @@ def test_a_budget_is_a_time(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "30", "soon", "30 minutes", "0s", "-5m"])
 def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(ValidationError, match="expected a time such as '30m'"):
+    with pytest.raises(ValidationError, match=r"is no budget|leaves no time"):
         OptimizeConfig(budget=text)
 
 

@@ -81,7 +81,7 @@ def test_a_student_of_unlabelled_items_alone_needs_no_label_of_train(tmp_path: P
 @pytest.mark.parametrize(
     ("distill", "unlabelled", "message"),
     [
-        ({"items": "unlabelled"}, True, r"write alpha = 1\.0"),
+        ({"items": "unlabelled"}, True, "have no labels for the 0.1"),
         ({"items": "unlabelled", "alpha": 1.0}, False, r"there is no \[data\.unlabelled\]"),
         ({"items": "labelled"}, True, "none learns from it"),
         (None, True, "none learns from it"),

@@ -288,7 +288,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "another model's field": (('tune.search={"students.small.fit.clip"=[0, 1]}',), "depends on", "teacher.fit"),
     "no field of training": (('tune.search={"accept.max_drop_points"=[1, 2]}',), "depends on", "teacher.fit"),
-    "one fold": (("tune.folds=1",), "folds must be 0, 2 or more", ""),
+    "one fold": (("tune.folds=1",), "folds = 1 leaves nothing to judge on", "expected 0, 2 or more"),
     "leave one out of many": (("tune.folds=leave-one-out",), r"for each of 3 trials", "folds = 5"),
 }
 

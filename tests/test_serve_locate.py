@@ -79,7 +79,7 @@ def test_nothing_to_serve_says_how_to_begin() -> None:
 def test_runs_that_selected_nothing_are_counted() -> None:
     _run("one", None)
     _run("two", None)
-    assert "none of the 2 runs selected a model" in _refusal().message
+    assert "no run selected a model" in _refusal().message
 
 
 def test_a_run_that_selected_nothing_is_refused_by_name() -> None:

@@ -101,7 +101,7 @@ def test_one_teacher_is_left_as_it_is_and_no_certainty_is_too_great() -> None:
     ("changes", "message"),
     [
         ({"teachers": ("second", "second")}, "names one teacher twice"),
-        ({"teacher_weights": (1.0,)}, "1 weights for 2 teachers"),
+        ({"teacher_weights": (1.0,)}, "2 teachers, but 1 teacher_weights"),
         ({"teacher_weights": (1.0, 0.0)}, "greater than 0"),
         ({"teachers": ()}, "at least 1"),
     ],

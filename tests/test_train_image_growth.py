@@ -136,7 +136,7 @@ def test_networks_for_one_size_are_refused(tmp_path: Path) -> None:
         ({"grow_images": [0.5]}, "must rise to 1.0"),
         ({"grow_images": [1.0]}, "must rise to 1.0"),
         ({"grow_images": [0.8, 0.5, 1.0]}, "must rise to 1.0"),
-        ({"grow_images": [0.5, 1.0], "epochs": 1}, "names 2 sizes, but there are 1 epochs"),
+        ({"grow_images": [0.5, 1.0], "epochs": 1}, "names 2 sizes, but epochs = 1"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:

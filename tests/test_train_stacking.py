@@ -191,7 +191,7 @@ def test_what_has_no_layers_that_are_alike_is_refused(tmp_path: Path) -> None:
     [
         ({"stack": {"layers": [1, 2], "epochs": [1]}}, "go together"),
         ({"stack": {"layers": [2, 2], "epochs": [1, 1]}}, "must grow"),
-        ({"stack": STACK, "epochs": 2}, "stack.epochs are 2 before all layers"),
+        ({"stack": STACK, "epochs": 2}, "stack.epochs are 2 in all, of epochs = 2"),
         ({"stack": STACK, "ema": 0.9}, "does not go with ema"),
         ({"stack": STACK, "unfreeze": 1}, "does not go with unfreeze"),
         ({"stack": STACK, "train_layers": "head"}, "does not go with train_layers"),

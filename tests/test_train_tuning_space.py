@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serve.errors import UserError
+from serve.errors import SettingError, UserError
 from train.sources import Items
 from train.sources.base import Origins
 from train.sources.joined import join
@@ -21,21 +21,28 @@ WRONG: dict[str, tuple[Any, str]] = {
     "log with a step": ({"low": 0.1, "high": 1.0, "step": 0.1, "log": True}, "takes no step"),
     "a step that misses": ({"low": 1, "high": 4, "step": 2}, "never reach high = 4"),
     "a step back": ({"low": 1, "high": 4, "step": -1}, "step must be above 0"),
-    "an unknown key": ({"lwo": 1, "high": 4}, "no 'lwo': did you mean 'low'"),
+    "an unknown key": ({"lwo": 1, "high": 4}, "unknown key 'lwo'"),
     "no high": ({"low": 1}, "'high' is missing"),
     "a word": ({"low": "1", "high": 4}, "low must be a number"),
     "one value": ([1], "nothing to choose from"),
     "a value twice": ([1, 2, 1], "lists a value twice"),
-    "a number": (3, "expected a list of values"),
+    "a number": (3, "is 3"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_with_an_entry_is_said_with_its_name(name: str) -> None:
     given, message = WRONG[name]
-    with pytest.raises(ValueError, match=re.escape(message)) as raised:
+    with pytest.raises(SettingError, match=re.escape(message)) as raised:
         space_of({"teacher.fit.clip": given})
     assert 'tune.search."teacher.fit.clip"' in str(raised.value)
+    assert raised.value.hint
+
+
+def test_the_end_that_steps_do_reach_is_named() -> None:
+    with pytest.raises(SettingError, match="never reach") as raised:
+        space_of({"teacher.fit.clip": {"low": 0.5, "high": 2.2, "step": 0.5}})
+    assert raised.value.hint == "set high = 2"
 
 
 def test_a_search_over_nothing_is_refused() -> None:

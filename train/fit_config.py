@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from serve.errors import SettingError
 from train.augment import AugmentConfig
 from train.fused import Kernels
 from train.precision import Wish
@@ -34,9 +35,12 @@ class StackConfig(BaseModel):
     @model_validator(mode="after")
     def _grows(self) -> StackConfig:
         if len(self.layers) != len(self.epochs):
-            raise ValueError(f"layers and epochs go together, but are {len(self.layers)} and {len(self.epochs)}")
+            raise SettingError(
+                f"layers and epochs go together, but are {len(self.layers)} and {len(self.epochs)}",
+                "give each number of layers its number of epochs: layers = [3, 6], epochs = [2, 2]",
+            )
         if list(self.layers) != sorted(set(self.layers)):
-            raise ValueError(f"layers must grow, got {list(self.layers)}")
+            raise SettingError(f"layers must grow, got {list(self.layers)}", "expected for example layers = [3, 6]")
         return self
 
     def depth(self, epoch: int, total: int) -> int:
@@ -105,55 +109,82 @@ class FitConfig(BaseModel):
         for name, (other, values) in _ONLY_WITH.items():
             if getattr(self, name) != type(self).model_fields[name].default and getattr(self, other) not in values:
                 wanted = " or ".join(f"'{value}'" for value in values)
-                raise ValueError(f"{name} is for {other} = {wanted}, but {other} is '{getattr(self, other)}'")
+                raise SettingError(
+                    f"{name} is for {other} = {wanted}, but {other} is '{getattr(self, other)}'",
+                    f"leave out {name}, or set {other}",
+                )
         if isinstance(self.class_weights, str) and self.class_weights != BALANCED:
-            raise ValueError(
-                f"class_weights is '{BALANCED}' or a table of labels and weights, such as {{ spam = 4.0 }}, "
-                f"got '{self.class_weights}'"
+            raise SettingError(
+                f"class_weights is '{self.class_weights}'",
+                f"expected '{BALANCED}', or a table of labels and weights, such as {{ spam = 4.0 }}",
             )
-        if isinstance(self.train_layers, str) and self.train_layers not in ("all", "head"):
-            raise ValueError(
-                f"train_layers is 'all', 'head' or a list of names, such as [\"classifier\"], got '{self.train_layers}'"
-            )
-        if not self.train_layers:
-            raise ValueError("train_layers names nothing to train; epochs = 0 takes a model as it is")
-        if self.unfreeze is not None and self.train_layers != "all":
-            raise ValueError("unfreeze trains all layers in the end, so train_layers must stay 'all'")
-        if self.layer_decay != 1.0 and self.train_layers == "head":
-            raise ValueError("layer_decay says nothing where train_layers = 'head': all of it learns at one rate")
-        if self.final_refit and self.epochs == 0:
-            raise ValueError("final_refit trains again on more items, but epochs = 0 trains nothing: leave out one")
-        if self.final_refit and self.schedule == "plateau":
-            raise ValueError(
-                "schedule = 'plateau' lowers the learning rate as validation says, and final_refit trains on the "
-                "validation items too: take another schedule, such as 'step' or 'cosine'"
-            )
+        self._check_layers()
+        self._check_refit()
         if self.threshold and self.patience is None and self.schedule != "plateau":
-            raise ValueError("threshold says which gain counts for patience or schedule = 'plateau': set one of them")
+            raise SettingError(
+                "threshold says which gain counts for patience or schedule = 'plateau', and there is neither",
+                "set one of them, or leave out threshold",
+            )
         if self.keep == "last" and self.patience is not None:
-            raise ValueError(
-                "patience ends training after epochs that were no better, and keep = 'last' would keep the last of "
-                "them: leave out one"
+            raise SettingError(
+                "patience ends training after epochs that were no better, and keep = 'last' would keep the last of them",
+                "leave out one",
             )
         if self.compile and self.gradient_checkpointing:
-            raise ValueError("compile decides itself what is computed again: leave out gradient_checkpointing")
+            raise SettingError("compile decides itself what is computed again", "leave out gradient_checkpointing")
         if self.compile and self.unfreeze is not None:
-            raise ValueError("compile takes a network whose layers are trained or not: leave it out, or unfreeze")
+            raise SettingError(
+                "compile takes a network whose layers are trained or not, and unfreeze changes that", "leave out one"
+            )
         return self
+
+    def _check_layers(self) -> None:
+        if isinstance(self.train_layers, str) and self.train_layers not in ("all", "head"):
+            raise SettingError(
+                f"train_layers is '{self.train_layers}'",
+                "expected 'all', 'head' or a list of names, such as [\"classifier\"]",
+            )
+        if not self.train_layers:
+            raise SettingError("train_layers names nothing to train", "epochs = 0 takes a model as it is")
+        if self.unfreeze is not None and self.train_layers != "all":
+            raise SettingError(
+                "unfreeze trains all layers in the end, so train_layers must stay 'all'", "leave out one of the two"
+            )
+        if self.layer_decay != 1.0 and self.train_layers == "head":
+            raise SettingError(
+                "layer_decay says nothing where train_layers = 'head': all of it learns at one rate",
+                "leave out layer_decay",
+            )
+
+    def _check_refit(self) -> None:
+        if self.final_refit and self.epochs == 0:
+            raise SettingError(
+                "final_refit trains again on more items, but epochs = 0 trains nothing", "leave out final_refit"
+            )
+        if self.final_refit and self.schedule == "plateau":
+            raise SettingError(
+                "schedule = 'plateau' lowers the learning rate as validation says, and final_refit trains on the "
+                "validation items too",
+                "take another schedule, such as 'step' or 'cosine'",
+            )
 
     @model_validator(mode="after")
     def _growth_ends(self) -> FitConfig:
         scales = list(self.grow_images)
         if scales and (scales != sorted(set(scales)) or scales[-1] != 1.0 or len(scales) < 2):
-            raise ValueError(f"grow_images must rise to 1.0, as [0.5, 0.75, 1.0] does, got {scales}")
+            raise SettingError(f"grow_images must rise to 1.0, got {scales}", "expected for example [0.5, 0.75, 1.0]")
         if len(scales) > self.epochs:
-            raise ValueError(f"grow_images names {len(scales)} sizes, but there are {self.epochs} epochs")
+            raise SettingError(
+                f"grow_images names {len(scales)} sizes, but epochs = {self.epochs}",
+                f"name at most {self.epochs} sizes, or raise epochs",
+            )
         if self.stack is None:
             return self
         if self.growing_epochs >= self.epochs:
-            raise ValueError(
-                f"stack.epochs are {self.growing_epochs} before all layers are trained, of {self.epochs} epochs: "
-                "raise epochs, or give them fewer"
+            raise SettingError(
+                f"stack.epochs are {self.growing_epochs} in all, of epochs = {self.epochs}, so all layers together are "
+                "never trained",
+                "raise epochs, or lower stack.epochs",
             )
         others = {
             "ema": self.ema is not None,
@@ -163,5 +194,8 @@ class FitConfig(BaseModel):
         }
         if any(others.values()):
             name = next(name for name, given in others.items() if given)
-            raise ValueError(f"stack replaces layers by copies while they are trained, which does not go with {name}")
+            raise SettingError(
+                f"stack replaces layers by copies while they are trained, which does not go with {name}",
+                f"leave out stack or {name}",
+            )
         return self

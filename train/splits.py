@@ -41,7 +41,7 @@ def draw_sample(items: Items, count: int, classes: int, seed: int, name: str) ->
             f"data.{name} asks for {count} items, but there are {len(items)}", f"ask for at most {len(items)}"
         )
     if count < classes:
-        raise _too_small(name, count, len(items), classes, f"data.{name} = {count}")
+        raise _too_small(name, count, len(items), classes, f"{name} = {count}")
     return items.take(np.sort(_draw(np.arange(len(items)), items.labels, count, seed)[1]))
 
 
@@ -78,12 +78,12 @@ def _check_counts(counts: Mapping[str, int], total: int, classes: int) -> None:
     left = total - sum(counts.values())
     for name, count in {**counts, "train": left}.items():
         if count < classes:
-            asked = ", ".join(f"{split} {size}" for split, size in counts.items())
+            asked = ", ".join(f"{split} = {size}" for split, size in counts.items())
             raise _too_small(name, max(count, 0), total, classes, asked)
 
 
 def _too_small(name: str, count: int, total: int, classes: int, asked: str) -> UserError:
     return UserError(
         f"the {name} split would hold {count} of {total} items, fewer than the {classes} classes",
-        f"the recipe asks for {asked}; change [data]",
+        f"[data] asks for {asked}; ask so that every split gets {classes} or more",
     )

@@ -56,14 +56,6 @@ def made_by(value: ir.Value | None, op_type: str, domain: str = "") -> ir.Node |
     return node if node is not None and node.op_type == op_type and node.domain == domain else None
 
 
-def only_reader(value: ir.Value, op_type: str) -> ir.Node | None:
-    """The one node that reads `value`, once, where it is an `op_type` and the value does not leave the graph."""
-    uses = list(value.uses())
-    if len(uses) != 1 or value.is_graph_output():
-        return None
-    return uses[0].node if uses[0].node.op_type == op_type and not uses[0].node.domain else None
-
-
 def nodes(model: ir.Model, op_type: str) -> list[ir.Node]:
     """All nodes of a kind, in topological order; a list, so that the graph may be changed meanwhile."""
     return [node for node in model.graph if node.op_type == op_type and not node.domain]

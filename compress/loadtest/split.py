@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from serve.errors import UserError
+from serve.errors import UserError, said
 
 PHASES = ("queue", "preprocess", "compute", "overhead")
 TOTAL = "total"  # from a request's whole body to its answer
@@ -63,7 +63,7 @@ def snapshot(url: str) -> Snapshot:
         with urllib.request.urlopen(f"{url}/metrics", timeout=_TIMEOUT_S) as response:
             return parse(response.read().decode())
     except (urllib.error.URLError, OSError) as error:
-        raise UserError(f"{url}/metrics does not answer: {error}", "does the server still run?") from None
+        raise UserError(f"{url}/metrics does not answer: {said(error)}", "does the server still run?") from None
 
 
 def parse(text: str) -> Snapshot:

@@ -89,7 +89,7 @@ class _Bench:
         package = load_package(folder / "packages" / selected(folder, report))
         if os.environ.get("LIMBECK_WORKERS"):
             hint = "unset it: then the package's own setting holds"
-            raise UserError("LIMBECK_WORKERS is set, and goes before what would be found", hint)
+            raise UserError("LIMBECK_WORKERS is set, and overrides what would be found", hint)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         alone = cores >= _CORES_TO_SPARE
         cores -= alone

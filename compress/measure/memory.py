@@ -43,7 +43,10 @@ def peak_rss_mb(runtime: str, folder: Path, items: Sequence[bytes]) -> float:
     )
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise LimbeckError(f"measuring the memory of {folder} failed: {' '.join(last)}")
+        raise LimbeckError(
+            f"measuring the memory of {folder} failed: {' '.join(last) or f'status {done.returncode}'}",
+            "is there enough memory? A package that changed since is made again by the same command",
+        )
     return float(done.stdout)
 
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 from compress.onnx_model.description import OnnxDescription
 from compress.onnx_model.file import opset_of
 from compress.onnx_model.front import BATCH, FLOATS, INNER, dims, image_front, text_front
-from serve.errors import UserError
+from serve.errors import UserError, said
 from serve.manifest import ImagePreprocessing
 from serve.predictor import OUTPUT
 
@@ -33,7 +33,7 @@ def adapt(model: onnx.ModelProto, described: OnnxDescription, order: Sequence[in
             model = version_converter.convert_version(model, _OPSET)
         except Exception as error:  # the converter raises RuntimeError and others, by operator
             raise UserError(
-                f"{origin} is of opset {opset_of(model)} and cannot be converted: {error}", "export it with opset 18"
+                f"{origin} is of opset {opset_of(model)} and cannot be converted: {said(error)}", "export it with opset 18"
             ) from None
     inputs = inputs_of(model)
     free_batch(model, inputs, origin)

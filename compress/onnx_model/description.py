@@ -33,11 +33,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from serve.errors import UserError, did_you_mean
-from serve.manifest import ImagePreprocessing, Preprocessing
+from serve.errors import SettingError, UserError, did_you_mean
+from serve.manifest import ImagePreprocessing, Preprocessing, TextPreprocessing
 from serve.preparer import TOKENIZER
+from serve.validation import first_problem
 
 _SUFFIXES = (".toml", ".json")
+_SHOWN = "docs/evidence.md shows one under 'Your own ONNX model'"
+_TABLES: dict[str, type[BaseModel]] = {"image": ImagePreprocessing, "text": TextPreprocessing}
 
 
 class Pixels(BaseModel):
@@ -64,16 +67,18 @@ class OnnxDescription(BaseModel):
     @model_validator(mode="after")
     def _parts_agree(self) -> OnnxDescription:
         if len(set(self.labels)) != len(self.labels):
-            raise ValueError("two labels have the same name")
+            raise SettingError("two labels have the same name", "name each label once, in the order of the scores")
         if self.pixels is None:
             return self
         if not isinstance(self.preprocessing, ImagePreprocessing):
-            raise ValueError("[pixels] is for images, and preprocessing.kind is 'text'")
-        if not len(self.pixels.mean) == len(self.pixels.std) == self.preprocessing.channels:
-            raise ValueError(
-                f"pixels.mean and pixels.std need one value for each of the {self.preprocessing.channels} channels "
-                f"of color = '{self.preprocessing.color}'"
-            )
+            raise SettingError("[pixels] is for images, and preprocessing.kind is 'text'", "leave out [pixels]")
+        channels, color = self.preprocessing.channels, self.preprocessing.color
+        for name, values in (("mean", self.pixels.mean), ("std", self.pixels.std)):
+            if len(values) != channels:
+                raise SettingError(
+                    f"pixels.{name} has {len(values)} values, and color = '{color}' has channels: {channels}",
+                    "give one value for each channel",
+                )
         return self
 
 
@@ -86,7 +91,7 @@ def read_description(model: Path, description: Path | None = None) -> tuple[Onnx
     if file is None:
         raise UserError(
             f"{model} comes without a description: labels and preprocessing cannot be seen in a graph",
-            f"write {model.with_suffix('.toml')}; the README shows one under 'Your own ONNX model'",
+            f"write {model.with_suffix('.toml')}; {_SHOWN}",
         )
     described = _parse(file)
     if isinstance(described.preprocessing, ImagePreprocessing):
@@ -119,14 +124,15 @@ def _parse(file: Path) -> OnnxDescription:
 
 def _explain(error: ValidationError, file: Path) -> UserError:
     """The first problem as one sentence."""
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    hint = "the README shows a description under 'Your own ONNX model'"
-    if problem["type"] == "missing":
-        return UserError(f"{file}: '{where}' is missing, and cannot be guessed", hint)
-    if problem["type"] == "union_tag_not_found":
-        return UserError(f"{file}: {where}.kind is missing: 'image' or 'text'", hint)
-    if problem["type"] == "extra_forbidden":
-        known = list(OnnxDescription.model_fields if len(problem["loc"]) == 1 else Pixels.model_fields)
-        return UserError(f"{file}: unknown key '{where}'", did_you_mean(where, known) if "." not in where else hint)
-    return UserError(f"{file}: {where + ': ' if where else ''}{problem['msg'].removeprefix('Value error, ')}", hint)
+    problem = first_problem(error)
+    # pydantic puts the kind into the path: preprocessing.image.size
+    table, *inner = (part for at, part in enumerate(problem.path or ("",)) if at != 1 or part not in _TABLES)
+    where = ".".join([table, *inner])
+    if problem.kind == "missing":
+        return UserError(f"{file}: '{where}' is missing, and cannot be guessed", _SHOWN)
+    if problem.kind == "union_tag_not_found":
+        return UserError(f"{file}: {where}.kind is missing", "expected 'image' or 'text'")
+    if problem.kind == "extra_forbidden":
+        kind = _TABLES.get(problem.path[1], Pixels) if inner else OnnxDescription
+        return UserError(f"{file}: unknown key '{where}'", did_you_mean(problem.path[-1], kind.model_fields))
+    return UserError(f"{file}: {where + ': ' if where else ''}{problem.message}", problem.hint or _SHOWN)

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 from onnx import external_data_helper, inliner
 
-from serve.errors import UserError, did_you_mean
+from serve.errors import UserError, did_you_mean, said
 
 MAX_BYTES = 2**31 - 1  # protobuf holds no more, and a package has its weights in the one file
 MIN_OPSET = 7  # what ONNX Runtime runs at all
@@ -75,7 +75,7 @@ def _take_weights_in(model: onnx.ModelProto, file: Path) -> None:
         try:
             external_data_helper.load_external_data_for_model(model, str(file.parent))
         except Exception as error:  # onnx raises its checker's errors, ValueError and OSError
-            raise UserError(f"the weights of {file} cannot be read: {error}", "copy its data files again") from None
+            raise UserError(f"the weights of {file} cannot be read: {said(error)}", "copy its data files again") from None
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

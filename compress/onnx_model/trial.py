@@ -16,7 +16,7 @@ from compress.onnx_model.adapt import output_of
 from compress.onnx_model.description import OnnxDescription
 from compress.onnx_model.front import MASK, TYPES
 from compress.packaging import Parity
-from serve.errors import UserError
+from serve.errors import UserError, said
 from serve.images import ImagePreparer
 from serve.manifest import TextPreprocessing
 from serve.predictor import OUTPUT, open_session
@@ -79,7 +79,7 @@ def check_vocabulary(adapted: bytes, tokenizer: bytes, origin: str) -> None:
         open_session(adapted, 1, origin).run([OUTPUT], {"input_ids": np.array([[highest]], np.int64)})
     except Exception as error:  # ORT raises a dozen kinds, none of them public
         raise UserError(
-            f"{origin} does not run on token {highest} of its tokenizer: {_first_line(error)}",
+            f"{origin} does not run on token {highest} of its tokenizer: {said(error)}",
             "the tokenizer.json is that of another model: copy the one that this model was trained with",
         ) from None
 
@@ -93,7 +93,7 @@ def _check_batch(
         together = softmax(session.run([OUTPUT], {session.get_inputs()[0].name: batch})[0], 1.0)
     except Exception as error:  # ORT raises a dozen kinds, none of them public
         raise UserError(
-            f"{origin} takes one item at a time, and its graph has that number inside: {_first_line(error)}", hint
+            f"{origin} takes one item at a time, and its graph has that number inside: {said(error)}", hint
         ) from None
     measured = any(node.op_type == "DynamicQuantizeLinear" for node in model.graph.node)
     if together.shape != alone.shape or not np.abs(together - alone).max() <= (_ROUNDING if measured else 0.01):
@@ -115,7 +115,7 @@ def _given(
         found = session.run([output], feed)[0].astype(np.float32)
     except Exception as error:  # ORT raises a dozen kinds, none of them public
         raise UserError(
-            f"{origin} does not run on what its description says: {_first_line(error)}",
+            f"{origin} does not run on what its description says: {said(error)}",
             "mend the description; a tokenizer of another model gives ids that the graph has no embedding for",
         ) from None
     if found.shape != (1, len(described.labels)):
@@ -150,7 +150,3 @@ def _fed(value: ort.NodeArg, item: np.ndarray, described: OnnxDescription) -> np
         return item
     pixels = (item / 255 - np.array(described.pixels.mean)) / np.array(described.pixels.std)
     return (pixels.transpose(0, 3, 1, 2) if described.pixels.layout == "NCHW" else pixels).astype(_NUMPY[value.type])
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from serve.errors import SettingError
 from serve.manifest import GraphLevel, Precision
 from train.distill import DistillConfig
 from train.fit_config import FitConfig
@@ -40,14 +41,14 @@ class StudentSpace(_Table):
     @model_validator(mode="after")
     def _has_something_to_choose(self) -> StudentSpace:
         if not isinstance(self.model, str) and not self.model:
-            raise ValueError(f"optimize student '{self.name}' has an empty list of models")
+            raise SettingError(f"'{self.name}' has an empty list of models", 'name one: model = "teacher-layers:3"')
         empty = next((name for name, value in self.options.items() if value == []), None)
         if empty is not None:
-            raise ValueError(f"optimize student '{self.name}': options.{empty} is an empty list")
+            raise SettingError(f"'{self.name}': options.{empty} is an empty list", "list values, or leave it out")
         if self.fit.final_refit:
-            raise ValueError(
-                f"optimize student '{self.name}': fit.final_refit trains on validation, which judges the search; "
-                "leave it out, and set it in the recipe that the search writes"
+            raise SettingError(
+                f"'{self.name}': fit.final_refit trains on validation, which judges the search",
+                "leave it out, and set it in the recipe that the search writes",
             )
         return self
 
@@ -58,7 +59,8 @@ class OptimizeConfig(_Table):
     budget: str = "30m"  # of the search, with what was spent before a resume; the pass over test comes on top
     students: tuple[StudentSpace, ...] | None = None  # None: what suits the teacher; [[students]] are tried in any case
     precisions: tuple[Precision, ...] | None = None  # None: those of [quantize]
-    threads: tuple[int, ...] | None = Field(default=None, min_length=1)  # None: as [serving] says, else 1
+    # None: as [serving] says, else 1
+    threads: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(default=None, min_length=1)
     graph_levels: tuple[GraphLevel, ...] | None = Field(default=None, min_length=1)  # None: as [serving], else all
     together: int = Field(default=6, ge=1)  # students that compete: trained a little, the better ones further
     keep_one_of: int = Field(default=3, ge=2)  # at each step of successive halving
@@ -76,13 +78,11 @@ class OptimizeConfig(_Table):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> OptimizeConfig:
-        if min(self.threads or (1,)) < 1:
-            raise ValueError("optimize.threads must be at least 1")
         names = [student.name for student in self.students or ()]
-        if len(set(names)) < len(names):
-            raise ValueError("two of [[optimize.students]] have the same name")
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise SettingError(f"two of [[optimize.students]] are called '{twice}'", "rename one")
         if self.precisions is not None and "fp32" not in self.precisions:
-            raise ValueError("optimize.precisions must hold 'fp32': the others are made from it")
+            raise SettingError("precisions must hold 'fp32', from which the others are made", "add 'fp32' to it")
         return self
 
     @property
@@ -95,8 +95,8 @@ def seconds_of(text: str) -> float:
     """Seconds of "30m", "2h", "45s" or "1h30m". Raises ValueError."""
     parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text.replace(" ", ""):
-        raise ValueError(f"'{text}' is no budget: {_EXAMPLE}")
+        raise SettingError(f"'{text}' is no budget", _EXAMPLE)
     total = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if total <= 0:
-        raise ValueError(f"'{text}' is no time to search in: {_EXAMPLE}")
+        raise SettingError(f"'{text}' leaves no time to search in", _EXAMPLE)
     return total

@@ -60,11 +60,14 @@ def read_given(recipe: Recipe, data: Data) -> OnnxClassifier:
     if students:
         raise UserError(
             f"'{recipe.teacher.model}' is a graph for serving, which can teach no students",
-            "leave them out, or give the model as safetensors",
+            "leave out [[students]] and [[optimize.students]], or give the model as safetensors",
         )
     given = import_onnx(expand(file), labels=data.classes)
     if given.preprocessing.kind != data.task:
-        raise UserError(f"{file} is for {given.preprocessing.kind}s, the data are {data.task}s", "give its own data")
+        raise UserError(
+            f"{file} is for {given.preprocessing.kind}s, the data are {data.task}s",
+            f"give data of {given.preprocessing.kind}s, the kind that it was trained for",
+        )
     if given.precision != "fp32":
         raise UserError(
             f"{file} is {given.precision} already, and other precisions are made from fp32",

@@ -89,7 +89,9 @@ def _batches(count: int, size: int) -> Iterator[np.ndarray]:
 
 def _check_read(read: int, count: int) -> None:
     if read != count or not count:
-        raise LimbeckError(f"the quantizer read {read} of {count} calibration items")
+        raise LimbeckError(
+            f"the quantizer read {read} of {count} calibration items", "this is a bug; please report it with the recipe"
+        )
 
 
 def _with_outputs(model: onnx.ModelProto, tensors: Collection[str]) -> onnx.ModelProto:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from serve.errors import SettingError
 from serve.manifest import Precision
 
 Calibration = Literal["min-max", "percentile", "entropy"]
@@ -75,9 +76,9 @@ class Quantize(_Table):
     @model_validator(mode="after")
     def _starts_from_fp32(self) -> Quantize:
         if "fp32" not in self.precisions:
-            raise ValueError("precisions must hold 'fp32': the others are made from it")
-        if len(set(self.precisions)) != len(self.precisions):
-            raise ValueError("precisions names one precision twice")
+            raise SettingError("precisions must hold 'fp32', from which the others are made", "add 'fp32' to it")
+        if twice := next((name for name in self.precisions if self.precisions.count(name) > 1), None):
+            raise SettingError(f"precisions names '{twice}' twice", "name each precision once")
         return self
 
     @model_validator(mode="after")
@@ -86,14 +87,24 @@ class Quantize(_Table):
         heeded = {name for precision in self.precisions for name in _DECIDES[precision]}
         for name in self._changed() - heeded:
             users = [f"'{precision}'" for precision, names in _DECIDES.items() if name in names]
-            raise ValueError(f"{name} is a setting of {', '.join(users)}, and precisions names none of them")
+            raise SettingError(
+                f"{name} is a setting of {', '.join(users)}, and precisions names none of them",
+                f"leave out {name}, or add one of them to precisions",
+            )
         if "percentile" in self._changed() and self.calibration != "percentile":
-            raise ValueError("percentile is a setting of calibration = 'percentile'")
+            raise SettingError(
+                f"percentile is a setting of calibration = 'percentile', and calibration is '{self.calibration}'",
+                "set calibration = 'percentile', or leave out percentile",
+            )
         if self.form == "operator" and self.provider != "cpu":
-            raise ValueError(f"form = 'operator' runs on the CPU alone, and provider is '{self.provider}'")
+            raise SettingError(
+                f"form = 'operator' runs on the CPU alone, and provider is '{self.provider}'",
+                "leave out form, or set provider = 'cpu'",
+            )
         if self.per_channel and not self.symmetric_weights:
-            raise ValueError(
-                "symmetric_weights = false needs per_channel = false: products take one zero point for all channels"
+            raise SettingError(
+                "symmetric_weights = false needs per_channel = false: products take one zero point for all channels",
+                "set per_channel = false, or leave out symmetric_weights",
             )
         return self
 

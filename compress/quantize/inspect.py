@@ -45,7 +45,10 @@ def check_changed(content: bytes, precision: Precision, least: float = 0.9) -> N
     changed = sum(share.get(kind, 0) for kind in kinds)
     unquantized = is_integer(precision) and graph["quantize_nodes"] == 0
     if precision != "fp32" and (changed < least or changed == 0 or unquantized):
-        raise LimbeckError(f"{precision} changed only {changed:.0%} of the weights of the graph")
+        raise LimbeckError(
+            f"{precision} changed only {changed:.0%} of the weights of the graph",
+            "leave it out of quantize.precisions, and please report it with the model",
+        )
 
 
 def transposed_weights(content: bytes, trained: Mapping[str, np.ndarray]) -> list[str]:

@@ -89,7 +89,7 @@ def _check_reach(field: str, model: str, students: list[str], teacher_given: boo
         )
     if len(parts) > 1 and parts[0] == TEACHER and parts[1] in _TRAINED:
         if teacher_given and model != TEACHER:
-            raise UserError(f"'{field}' cannot be searched with --teacher-from", "leave out one of the two")
+            raise UserError(f"tune.search: '{field}' cannot be searched with --teacher-from", "leave out one of the two")
         return
     if parts[0] == "students" and len(parts) > 2 and model != TEACHER:
         if parts[1] not in students and parts[1] != "*" and not parts[1].isdigit():
@@ -101,7 +101,7 @@ def _check_reach(field: str, model: str, students: list[str], teacher_given: boo
     known = [f"{own}.{name}" for name in (*_TRAINED, *(() if model == TEACHER else _OF_STUDENTS))]
     raise UserError(
         f"tune.search: '{field}' is nothing that the training of '{model}' depends on",
-        f"{did_you_mean('.'.join(parts[:3]), known)} A search is over fields of {', '.join(known)}",
+        f"a search is over fields of {', '.join(known)}",
     )
 
 

@@ -24,7 +24,7 @@ from compress.recipe_file import apply_change, parse_recipe
 from compress.rundir import move_into_place
 from compress.teachers import all_teachers, seed_of, teachers_of
 from compress.tune.check import as_change
-from serve.errors import UserError
+from serve.errors import UserError, said
 from serve.images import ImagePreparer
 from train.classifier import Classifier, ModelConfig, load_classifier, new_classifier
 from train.data import Data
@@ -79,7 +79,10 @@ class RecipeObjective:
         try:
             return self._across_folds(recipe, report) if self._folds else self._on_validation(recipe, report)
         except torch.OutOfMemoryError as error:
-            raise UserError(f"out of memory: {str(error).splitlines()[0]}") from None
+            raise UserError(
+                f"memory ran out: {said(error)}",
+                "search smaller models, or set fit.batch_size lower with more fit.accumulation",
+            ) from None
 
     def recipe(self, values: dict[str, Any]) -> Recipe:
         """The recipe with these values in it. Raises UserError where they do not go together."""

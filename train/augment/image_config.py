@@ -6,13 +6,16 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from serve.errors import SettingError
 from train.augment.boxes import Range
 from train.augment.erasing import EraseWith
 
 
 def _in_order(ends: Range) -> Range:
     if ends[0] > ends[1]:
-        raise ValueError(f"expected the least and the most, in this order, got {list(ends)}")
+        raise SettingError(
+            f"expected the least and the most, in this order, got {list(ends)}", f"write {[ends[1], ends[0]]}"
+        )
     return ends
 
 
@@ -93,8 +96,10 @@ class ImageAugment(BaseModel):
         ):
             whose = name.partition("_")[0]
             if getattr(self, name) != fields[name].default and not getattr(self, whose):
-                raise ValueError(f"{name} goes with {whose}, which is not asked for: set it, or leave this out")
+                raise SettingError(f"{name} goes with {whose}, which is not asked for", f"set {whose}, or leave this out")
         for name, field in Probability.model_fields.items():
             if getattr(self.probability, name) != field.default and not getattr(self, name):
-                raise ValueError(f"probability.{name} is set, but {name} is not asked for: set it, or leave this out")
+                raise SettingError(
+                    f"probability.{name} is set, but {name} is not asked for", f"set {name}, or leave this out"
+                )
         return self

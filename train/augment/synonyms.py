@@ -168,9 +168,10 @@ def _wordnet() -> Any:
     try:
         from nltk.corpus import wordnet
     except ImportError:
-        raise UserError("synonyms = 'wordnet' needs nltk, which is not installed", _INSTALL_WORDNET) from None
+        raise UserError("fit.augment.synonyms = 'wordnet' needs nltk, which is not installed", _INSTALL_WORDNET) from None
     try:
         wordnet.ensure_loaded()
     except LookupError:
-        raise UserError("synonyms = 'wordnet': nltk has no WordNet data on this machine", _INSTALL_WORDNET) from None
+        what = "fit.augment.synonyms = 'wordnet': nltk has no WordNet data on this machine"
+        raise UserError(what, _INSTALL_WORDNET) from None
     return wordnet

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from serve.errors import UserError
+from serve.errors import SettingError, UserError
 
 Method = Literal["soft-targets", "logits-mse", "dkd", "dist"]
 # From which items a student learns: those of train, those of [data.unlabelled], or both
@@ -20,6 +20,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {  # of each method, beside alpha
     "dkd": ("temperature", "target_weight", "rest_weight"),
     "dist": ("temperature", "inter_weight", "intra_weight"),
 }
+_PAIRS = (("dkd", "target_weight", "rest_weight"), ("dist", "inter_weight", "intra_weight"))  # not both 0
 
 
 class FeatureConfig(BaseModel):
@@ -38,7 +39,9 @@ class FeatureConfig(BaseModel):
     @model_validator(mode="after")
     def _embeddings_are_one(self) -> FeatureConfig:
         if self.loss == "embeddings" and self.layers != "all":
-            raise ValueError("a model has one layer of embeddings: leave out layers with loss = 'embeddings'")
+            raise SettingError(
+                "loss = 'embeddings' with layers, but a model has one layer of embeddings", "leave out layers"
+            )
         return self
 
 
@@ -85,24 +88,27 @@ class DistillConfig(BaseModel):
         for option in _foreign(self.method):
             if option in self.model_fields_set:
                 owners = " and ".join(f"'{method}'" for method, names in _OPTIONS.items() if option in names)
-                raise ValueError(f"{option} is an option of {owners}, not of method = '{self.method}': leave it out")
+                raise SettingError(f"{option} is an option of {owners}, not of method = '{self.method}'", "leave it out")
         if len(set(self.features)) < len(self.features):
-            raise ValueError("features has the same entry twice")
+            raise SettingError("features has the same entry twice", "leave one out, or give it a larger weight")
         if len(set(self.teachers)) < len(self.teachers):
-            raise ValueError("teachers names one teacher twice: give it a larger share in teacher_weights")
+            raise SettingError("teachers names one teacher twice", "give it a larger share in teacher_weights")
         if self.teacher_weights is not None and len(self.teacher_weights) != len(self.teachers):
-            raise ValueError(
-                f"teacher_weights has {len(self.teacher_weights)} weights for {len(self.teachers)} teachers: one each"
+            raise SettingError(
+                f"{len(self.teachers)} teachers, but {len(self.teacher_weights)} teacher_weights",
+                "give one weight for each teacher, in the same order",
             )
         if self.items == "unlabelled" and self.alpha < 1:
-            raise ValueError(
+            raise SettingError(
                 f"items = 'unlabelled' have no labels for the {1 - self.alpha:g} that alpha = {self.alpha:g} leaves to "
-                "them: write alpha = 1.0"
+                "them",
+                "write alpha = 1.0, or items = 'all'",
             )
-        if self.method == "dkd" and self.target_weight == self.rest_weight == 0:
-            raise ValueError("with target_weight = 0 and rest_weight = 0 nothing is learned from the teacher")
-        if self.method == "dist" and self.inter_weight == self.intra_weight == 0:
-            raise ValueError("with inter_weight = 0 and intra_weight = 0 nothing is learned from the teacher")
+        for method, first, second in _PAIRS:
+            if self.method == method and getattr(self, first) == getattr(self, second) == 0:
+                raise SettingError(
+                    f"with {first} = 0 and {second} = 0 nothing is learned from the teacher", "raise one of them"
+                )
         return self
 
     @model_serializer(mode="wrap")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from serve.errors import UserError
+from serve.errors import UserError, said
 from serve.manifest import ImagePreprocessing
 from train.draft import NetworkSpec
 from train.inputs import Inputs
@@ -79,7 +79,7 @@ class Pruning:
             with torch.no_grad():
                 same = torch.allclose(module(example), network(example), rtol=_TOLERANCE, atol=_TOLERANCE)
         except (RuntimeError, ValueError, ArithmeticError, AssertionError) as error:  # words on shapes, the models' own
-            raise self._cannot(f"then it does not work: {str(error).splitlines()[0]}") from error
+            raise self._cannot(f"then it does not work: {said(error)}") from error
         if not same:
             raise self._cannot("built again, it does not compute the same")
         return smaller, module.train(self._start.training)

@@ -107,7 +107,10 @@ def _settle(config: PretrainedConfig) -> None:
 def _new_model(config: PretrainedConfig, name: str) -> nn.Module:
     _settle(config)
     if getattr(config, "num_channels", 3) != 3:
-        raise UserError(f"'{name}' takes {config.num_channels} channels, not the 3 of RGB", "take another model")
+        raise UserError(
+            f"'{name}' takes images of num_channels = {config.num_channels}, and they come as RGB",
+            "take a model whose config.json says num_channels = 3",
+        )
     with quiet_transformers():
         try:
             model: nn.Module = AutoModelForImageClassification.from_config(config, trust_remote_code=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import AutoImageProcessor
 
-from serve.errors import UserError
+from serve.errors import UserError, said
 from serve.manifest import ImagePreprocessing
 from train.draft import Normalisation
 from train.models.hub import quiet_transformers
@@ -46,7 +46,7 @@ def read_processor(folder: Path, name: str) -> tuple[ImagePreprocessing, Normali
             )
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(
-                f"cannot read {folder / PROCESSOR}: {str(error).splitlines()[0]}", "copy it from the model again"
+                f"cannot read {folder / PROCESSOR}: {said(error)}", "copy it from the model again"
             ) from None
     fields: dict[str, Any] = json.loads(json.dumps(processor.to_dict(), default=str))
     return map_processor(fields, type(processor).__name__.removesuffix("Pil"), name)

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PretrainedConfig
 
-from serve.errors import UserError
+from serve.errors import UserError, said
 from serve.manifest import TextPreprocessing
 from serve.preparer import TOKENIZER
 from train.draft import Draft, NetworkSpec, Wanted
@@ -132,7 +132,7 @@ def _tokenizer(folder: Path, name: str) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # its parsers raise many kinds
             raise UserError(
-                f"'{name}' has no tokenizer that can be read: {str(error).splitlines()[0]}",
+                f"'{name}' has no tokenizer that can be read: {said(error)}",
                 f"expected {TOKENIZER} in {folder}",
             ) from None
     if not tokenizer.is_fast:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from serve.errors import UserError
+from serve.errors import UserError, said
 from train.hub import fetch
 from train.sources import expand
 
@@ -74,7 +74,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {folder / CONFIG}: {error}", "copy the model's folder again") from None
+        raise UserError(f"cannot read {folder / CONFIG}: {said(error)}", "copy the model's folder again") from None
     if not isinstance(config, dict):
         raise UserError(f"{folder / CONFIG} is not a JSON object", "copy the model's folder again")
     return config
@@ -90,8 +90,8 @@ def load_config(folder: Path) -> PretrainedConfig:
         except (ValueError, KeyError, OSError) as error:
             kind = read_config(folder).get("model_type")
             raise UserError(
-                f"transformers knows no model of type {kind!r} ({folder / CONFIG}): {str(error).splitlines()[0]}",
-                "models that bring code of their own are not loaded",
+                f"transformers knows no model of type {kind!r} ({folder / CONFIG}): {said(error)}",
+                "take a model that transformers knows by itself; code that comes with a model is never run",
             ) from None
 
 

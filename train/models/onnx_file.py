@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any, NoReturn
 
 from serve.errors import UserError
@@ -14,9 +15,12 @@ from train.sources import expand
 def check(name: str, options: dict[str, Any], task: Task) -> None:
     """Raise UserError unless there is such a file; what is in it is read when it is packaged."""
     if options:
-        raise UserError(f"'onnx:{name}' takes no options, got {', '.join(options)}", "describe it in a file beside it")
+        raise UserError(f"'onnx:{name}' takes no options, got {', '.join(options)}", "leave them out; model.toml beside it describes it")
     if not expand(name).is_file():
-        raise UserError(f"there is no file {name}", "give an ONNX file, for example onnx:models/model.onnx")
+        raise UserError(
+            f"'onnx:{name}': there is no file {expand(name)}",
+            f"give an ONNX file, for example onnx:model.onnx; paths count from the working directory, {Path.cwd()}",
+        )
 
 
 def draft(name: str, options: dict[str, Any], wanted: Wanted) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from serve.errors import UserError
+from serve.errors import UserError, said
 from train.models.hub import quiet_transformers
 
 
@@ -33,7 +33,7 @@ def load_pretrained(auto: Any, folder: Path, config: PretrainedConfig, name: str
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(
-                f"cannot read the weights of '{name}': {str(error).splitlines()[0]}", "copy the model's folder again"
+                f"cannot read the weights of '{name}': {said(error)}", "copy the model's folder again"
             ) from None
     body = f"{model.base_model_prefix}."
     odd = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
@@ -54,6 +54,6 @@ def set_dropout(config: PretrainedConfig, options: Sequence[str], dropout: float
         return
     known = [option for option in options if hasattr(config, option)]
     if not known:
-        raise UserError(f"'{name}' has no dropout", "drop options.dropout")
+        raise UserError(f"'{name}' has no dropout", "leave out options.dropout")
     for option in known:
         setattr(config, option, dropout)

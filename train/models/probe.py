@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from serve.errors import UserError
+from serve.errors import UserError, said
 from serve.manifest import ImagePreprocessing
 
 
@@ -19,7 +19,7 @@ def check_input(module: nn.Module, preprocessing: ImagePreprocessing, name: str)
     except (RuntimeError, ValueError, AssertionError) as error:  # torch's and the models' own words on shapes
         raise UserError(
             f"'{name}' does not take images of {width}x{height} pixels and {channels} channels: "
-            f"{str(error).splitlines()[0]}",
+            f"{said(error)}",
             "set options.image_size of the teacher to a size that it takes, for example 224",
         ) from None
     finally:

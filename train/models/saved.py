@@ -25,11 +25,12 @@ def check(name: str, options: dict[str, Any], task: Task) -> None:
     from train.classifier import read_spec
 
     if options:
-        raise UserError(f"'run:{name}' takes no options, got {', '.join(options)}", "it stays as it was trained")
+        raise UserError(f"'run:{name}' takes no options, got {', '.join(options)}", "leave them out: it stays as trained")
     spec = read_spec(folder_of(name))
     if spec.preprocessing.kind != task:
         raise UserError(
-            f"'run:{name}' classifies {spec.preprocessing.kind}s, the recipe's task is {task}", f'set task = "{task}"'
+            f"'run:{name}' classifies {spec.preprocessing.kind}s, the recipe's task is {task}",
+            f'set task = "{spec.preprocessing.kind}", or name a run of {task}s',
         )
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision import models
 
-from serve.errors import UserError, did_you_mean
+from serve.errors import UserError, did_you_mean, said
 from train.sources import expand
 
 State = Mapping[str, torch.Tensor]
@@ -61,7 +61,7 @@ def read_weights(name: str, weights: str) -> ZooWeights:
         try:
             return ZooWeights(str(file), load_file(file))
         except (OSError, SafetensorError) as error:
-            raise UserError(f"cannot read {file}: {error}", "is it a safetensors file, and whole?") from None
+            raise UserError(f"cannot read {file}: {said(error)}", "is it a safetensors file, and whole?") from None
     entry = _entry(name, weights)
     state = {_DENSENET.sub(r"\1\2", key): tensor for key, tensor in _download(name, entry).items()}
     return ZooWeights(f"{name}'s {entry.name}", state, entry.transforms(), entry.meta["categories"])
@@ -145,7 +145,7 @@ def _download(name: str, entry: Any) -> State:
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a hash that is wrong a RuntimeError
         file = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
         raise UserError(
-            f"the weights {entry.name} of {name} cannot be fetched from {entry.url}: {error}",
+            f"the weights {entry.name} of {name} cannot be fetched from {entry.url}: {said(error)}",
             f"fetch that file where there is a network and put it at {file}; or leave options.weights out, "
             "which starts from random weights",
         ) from None

@@ -26,7 +26,7 @@ from torchvision.models.mnasnet import MNASNet
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
-from serve.errors import UserError, did_you_mean
+from serve.errors import UserError, did_you_mean, said
 from serve.manifest import ImagePreprocessing, Task
 from train.draft import Draft, NetworkSpec, Normalisation, Wanted
 from train.images import IMAGE_SIZE, image_preprocessing, split_size
@@ -34,10 +34,12 @@ from train.models.options import parse_options
 from train.models.probe import check_input
 from train.models.torchvision_weights import check_weights, hash_weights, read_weights, take_weights
 
-_OTHER_TASKS = ("detection", "segmentation", "video", "quantization", "optical_flow")
 _AUXILIARY = ("googlenet", "inception_v3")  # they have extra heads for training, which we leave off
 _DROPOUTS = ("dropout", "drop_rate")  # densenet says drop_rate
 _MOMENTUM = 0.1  # torch's default: how much of a batch goes into the averages of batch norm
+
+
+_ANOTHER = "served are resize, center crop and normalise, as torchvision:resnet18 does: take another model"
 
 
 class ZooOptions(BaseModel):
@@ -52,7 +54,7 @@ class ZooOptions(BaseModel):
 def check(name: str, options: dict[str, Any], task: Task) -> None:
     """Raise UserError unless `name` is an image classifier of torchvision that takes `options`. Fetches nothing."""
     if task != "image":
-        raise UserError(f"'torchvision:{name}' classifies images, the recipe's task is {task}", "name a text model")
+        raise UserError(f"'torchvision:{name}' classifies images, the recipe's task is {task}", "name a model of texts, such as builtin:textcnn")
     _check_name(name)
     rest, size = split_size(options)
     chosen = parse_options(ZooOptions, f"torchvision:{name}", rest, [IMAGE_SIZE])
@@ -96,9 +98,9 @@ def build(network: NetworkSpec, preprocessing: ImagePreprocessing, classes: int)
 def preprocessing_of(preset: Any, name: str) -> ImagePreprocessing:
     """torchvision's preset in our schema. Raises UserError for what the schema cannot say."""
     if not isinstance(preset, ImageClassification):
-        raise UserError(f"'torchvision:{name}' prepares images by {type(preset).__name__}", "take another model")
+        raise UserError(f"'torchvision:{name}' prepares images by {type(preset).__name__}", _ANOTHER)
     if len(preset.resize_size) != 1 or len(preset.crop_size) != 1 or preset.antialias is False:
-        raise UserError(f"'torchvision:{name}' prepares images in a way that cannot be served: {preset}", "")
+        raise UserError(f"'torchvision:{name}' prepares images in a way that cannot be served: {preset}", _ANOTHER)
     return ImagePreprocessing(
         color="RGB",
         resize="shorter-side",
@@ -152,7 +154,7 @@ def _network(name: str, config: dict[str, Any], size: tuple[int, int], classes: 
     try:
         module = _with_dropout(name, arguments, config.get("dropout"))
     except (ValueError, AssertionError) as error:  # torchvision's own words on sizes that do not fit
-        problem = str(error).splitlines()[0]
+        problem = said(error)
         raise UserError(f"'torchvision:{name}' cannot be built: {problem}", "choose another image_size") from None
     if not config["pretrained"]:
         _follow_batches(module)
@@ -179,7 +181,7 @@ def _with_dropout(name: str, arguments: dict[str, Any], dropout: float | None) -
             continue
         if any(_drops(part, dropout) for part in module.modules()):
             return module  # ConvNeXt takes any option and ignores it
-    raise UserError(f"'torchvision:{name}' has no dropout", "drop options.dropout")
+    raise UserError(f"'torchvision:{name}' has no dropout", "leave out options.dropout")
 
 
 def _drops(part: nn.Module, dropout: float) -> bool:

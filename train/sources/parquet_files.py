@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from serve.errors import UserError
+from serve.errors import UserError, said
 from serve.manifest import Task
 from train.sources.base import Contents, Source, label_column
 from train.sources.columns import find_column, listed
@@ -113,7 +113,7 @@ def _read_file(file: pq.ParquetFile, name: str, task: Task, reading: Contents, r
                 row += 1
                 add(rows, f"{name}:{row}", row, value, _label(label, names))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{name} is damaged after row {row}: {error}", "write it again") from None
+        raise UserError(f"{name} is damaged after row {row}: {said(error)}", "write it again") from None
 
 
 def _check_content(schema: pa.Schema, name: str, task: Task, content: str) -> None:

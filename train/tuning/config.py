@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from serve.errors import SettingError
+
 LEAVE_ONE_OUT = "leave-one-out"
 
 Folds = Annotated[int, Field(ge=0)] | Literal["leave-one-out"]
@@ -29,7 +31,7 @@ class TuneConfig(BaseModel):
         from train.tuning.space import combinations, space_of  # optuna takes a moment, and few recipes are tuned
 
         if self.folds == 1:
-            raise ValueError("folds must be 0, 2 or more, or 'leave-one-out'")
+            raise SettingError("folds = 1 leaves nothing to judge on", "expected 0, 2 or more, or 'leave-one-out'")
         space = space_of(self.search)
         if self.sampler == "grid":
             combinations(space)

@@ -16,7 +16,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from serve.errors import did_you_mean
+from serve.errors import SettingError, did_you_mean
 
 _KEYS = ("low", "high", "step", "log")
 _EXAMPLE = "expected a list of values, or { low = 1e-5, high = 1e-3, log = true }"
@@ -87,7 +87,7 @@ Space = dict[str, Range | Choice]
 def space_of(search: Mapping[str, Any]) -> Space:
     """The space that a `search` table describes. Raises ValueError that names the entry and what is wrong with it."""
     if not search:
-        raise ValueError(f"tune.search is empty: name at least one field; {_EXAMPLE}")
+        raise SettingError("tune.search is empty", f"name at least one field; {_EXAMPLE}")
     return {name: _entry(f'tune.search."{name}"', given) for name, given in search.items()}
 
 
@@ -110,8 +110,8 @@ def combinations(space: Space) -> list[dict[str, Any]]:
     """Every combination, the last name's value changing fastest. Raises ValueError for a range without steps."""
     for name, entry in space.items():
         if entry.values is None:
-            raise ValueError(
-                f'tune.search."{name}" has no end of values, so no grid: give it a step, or list the values'
+            raise SettingError(
+                f'tune.search."{name}" has no end of values, so no grid', "give it a step, or list the values"
             )
     return [
         dict(zip(space, values, strict=True)) for values in itertools.product(*(e.values or [] for e in space.values()))
@@ -121,36 +121,36 @@ def combinations(space: Space) -> list[dict[str, Any]]:
 def _entry(where: str, given: Any) -> Range | Choice:
     if isinstance(given, list):
         if len(given) < 2:
-            raise ValueError(f"{where} has nothing to choose from: list two values or more, or set it in the recipe")
+            raise SettingError(f"{where} has nothing to choose from", "list two values or more, or set it in the recipe")
         choice = Choice(given)
         if len({(type(key), key) for key in choice.keys}) < len(given) or len(set(choice.keys)) < len(given):
-            raise ValueError(f"{where} lists a value twice")
+            raise SettingError(f"{where} lists a value twice", "list each value once")
         return choice
     if isinstance(given, dict):
         return _range(where, given)
-    raise ValueError(f"{where}: {_EXAMPLE}, got {given!r}")
+    raise SettingError(f"{where} is {given!r}", _EXAMPLE)
 
 
 def _range(where: str, given: dict[str, Any]) -> Range:
     unknown = next((key for key in given if key not in _KEYS), None)
     if unknown is not None:
-        raise ValueError(f"{where} has no '{unknown}': {did_you_mean(unknown, _KEYS)}")
+        raise SettingError(f"{where}: unknown key '{unknown}'", did_you_mean(unknown, _KEYS))
     missing = next((key for key in ("low", "high") if key not in given), None)
     if missing is not None:
-        raise ValueError(f"{where}: '{missing}' is missing; {_EXAMPLE}")
+        raise SettingError(f"{where}: '{missing}' is missing", _EXAMPLE)
     for key in ("low", "high", "step"):
         number = given.get(key, 1)
         if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-            raise ValueError(f"{where}: {key} must be a number, got {number!r}")
+            raise SettingError(f"{where}: {key} must be a number, got {number!r}", _EXAMPLE)
     if not isinstance(given.get("log", False), bool):
-        raise ValueError(f"{where}: log must be true or false, got {given['log']!r}")
+        raise SettingError(f"{where}: log must be true or false, got {given['log']!r}", _EXAMPLE)
     found = Range(**given)
     if found.low >= found.high:
-        raise ValueError(f"{where}: low = {found.low} must be below high = {found.high}")
+        raise SettingError(f"{where}: low = {found.low} must be below high = {found.high}", _EXAMPLE)
     if found.log and found.low <= 0:
-        raise ValueError(f"{where}: log = true needs low above 0, got {found.low}")
+        raise SettingError(f"{where}: log = true needs low above 0, got {found.low}", "raise low, or leave out log")
     if found.log and found.step is not None and not (found.whole and found.step == 1):
-        raise ValueError(f"{where}: log = true takes no step; list the values instead")
+        raise SettingError(f"{where}: log = true takes no step", "leave out step or log, or list the values")
     if found.step is not None:
         _check_step(where, found, found.step)
     return found
@@ -158,7 +158,8 @@ def _range(where: str, given: dict[str, Any]) -> Range:
 
 def _check_step(where: str, found: Range, step: float) -> None:
     if step <= 0:
-        raise ValueError(f"{where}: step must be above 0, got {step}")
+        raise SettingError(f"{where}: step must be above 0, got {step}", "leave it out, or give a larger one")
     steps = (found.high - found.low) / step
     if abs(steps - round(steps)) > _SLACK * max(1.0, steps):
-        raise ValueError(f"{where}: steps of {step} from {found.low} never reach high = {found.high}")
+        hint = f"set high = {found.low + math.floor(steps) * step:g}" if steps > 1 else "give a smaller step"
+        raise SettingError(f"{where}: steps of {step} from {found.low} never reach high = {found.high}", hint)

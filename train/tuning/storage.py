@@ -10,7 +10,7 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from serve.errors import UserError
+from serve.errors import UserError, said
 
 JOURNAL = "journal.log"
 
@@ -26,7 +26,7 @@ def open_storage(given: str | None, folder: Path) -> BaseStorage:
         path = Path(given) if given is not None else folder / JOURNAL
         return JournalStorage(JournalFileBackend(str(path)))
     except Exception as error:  # drivers of databases raise what they like
-        raise UserError(f"cannot open the storage {shown(given, folder)}: {_reason(error)}", _HINT) from None
+        raise UserError(f"cannot open the storage {shown(given, folder)}: {said(error)}", _HINT) from None
 
 
 def open_study(
@@ -43,7 +43,7 @@ def open_study(
                 storage=storage, study_name=name, direction="maximize", load_if_exists=True, pruner=pruner
             )
         except Exception as error:
-            raise UserError(f"cannot read the storage {where}: {_reason(error)}", _HINT) from None
+            raise UserError(f"cannot read the storage {where}: {said(error)}", _HINT) from None
     known = study.user_attrs.get(_MARK)
     if known is None:
         study.set_user_attr(_MARK, mark)
@@ -63,9 +63,6 @@ def shown(given: str | None, folder: Path) -> str:
     parts = urlsplit(given) if "://" in given else None
     return given if parts is None or not parts.password else given.replace(f":{parts.password}@", ":***@")
 
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 _MARK = "limbeck:mark"
