@@ -12,10 +12,10 @@ from train.progressive import check_progressive
 
 
 def check_models(recipe: Recipe, new: Callable[[ModelConfig, Classifier | None], Classifier]) -> None:
-    """Raise UserError for students that cannot be made of such a teacher, and models that cannot be trained as they
+    """Raise UserError for students that cannot be made of such a teacher, and models that cannot be trained as asked.
 
-    should be. `new` makes a classifier that is not trained yet, with the teacher given or none; it is called only where
-    a recipe asks for something to check.
+    `new` makes a classifier that is not trained yet, with the teacher given or none; it is called only where a recipe
+    asks for something to check.
     """
     takers = [student for student in recipe.students if takes_layers(student.model) or takes_channels(student.model)]
     models: list[NamedTeacher | Student] = [*recipe.teachers, *recipe.students]

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import tomlkit
 from pydantic import BaseModel, ValidationError
 
 from compress.recipe import Recipe, Student, Teacher
@@ -76,6 +77,23 @@ def apply_change(content: dict[str, Any], change: str) -> None:
         if not isinstance(place, dict):
             raise UserError(f"--set {change}: '{path}' is not a key of a table", _SCHEMA)
         place[last] = value
+
+
+def as_change(field: str, value: Any) -> str:
+    """What `apply_change` takes to set `field` to `value`."""
+    return f"{field}={tomlkit.item(_inline(value)).as_string()}"
+
+
+def _inline(value: Any) -> Any:
+    if isinstance(value, dict):
+        table = tomlkit.inline_table()
+        table.update({key: _inline(inner) for key, inner in value.items()})
+        return table
+    if isinstance(value, list):
+        array = tomlkit.array()
+        array.extend(_inline(inner) for inner in value)
+        return array
+    return value
 
 
 def _children(place: Any, part: str, change: str) -> list[Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
+import signal
 import subprocess
 import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import torch
 from helpers import image_classifier
 from tiny_run import RECIPE, Ran, package_ids, scores, weights
 
+from compress import cli
 from compress.report.schema import Report
 from compress.report.write import read_report
 from serve.images import ImagePreparer
@@ -43,26 +47,46 @@ KILL_AT = (
 LABELS = tuple("0123456789")
 
 
-def start(recipe: Path, folder: Path) -> subprocess.Popen[str]:
+# What a run imports takes longer than this run itself: processes that are forked from one that has it imported.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["compress.cli", "compress.pipeline", "train.trainer", "compress.quantize.precisions"])
+
+
+def run_to_the_end(recipe: Path, folder: Path) -> str:
+    """The command itself; what it said."""
     command = [sys.executable, "-m", "compress", "run", str(recipe), "--out", str(folder)]
     # As many threads as the undisturbed run in this process has: sums in another order would differ in the last bits.
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "COLUMNS": "200"}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
-def killed_at(line_start: str, child: subprocess.Popen[str]) -> str:
-    """Kill `child` (no handler runs) as soon as it says a line; what it had said until then."""
-    assert child.stderr is not None
+def limbeck(arguments: list[str], threads: int, stderr: Connection) -> None:
+    """The command in a process that was forked."""
+    os.dup2(stderr.fileno(), 2)
+    os.environ["COLUMNS"] = "200"
+    torch.set_num_threads(threads)
+    sys.argv = ["limbeck", *arguments]
+    cli.main()
+
+
+def killed_at(line_start: str, recipe: Path, folder: Path) -> str:
+    """Kill a run (no handler runs) as soon as it says a line; what it had said until then."""
+    theirs, ours = FORKS.Pipe(duplex=False)[::-1]
+    arguments = ["run", str(recipe), "--out", str(folder)]
+    child = FORKS.Process(target=limbeck, args=(arguments, torch.get_num_threads(), theirs))
+    child.start()
+    theirs.close()
     said = ""
-    with child.stderr:
-        for line in child.stderr:
+    with ours, open(ours.fileno(), encoding="utf-8", closefd=False) as lines:
+        for line in lines:
             said += line
             if line.startswith(line_start):
                 child.kill()
                 break
-    assert child.wait() < 0, f"the run ended before it said '{line_start}':\n{said}"
+    child.join()
+    assert child.exitcode == -signal.SIGKILL, f"the run ended before it said '{line_start}':\n{said}"
     return said
 
 
@@ -94,13 +118,11 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tiny: Ran, tmp_
     recipe.write_text(RECIPE)
     done: set[str] = set()
     for line in KILL_AT:
-        said = killed_at(line, start(recipe, folder))
+        said = killed_at(line, recipe, folder)
         assert stages_of(said, "unchanged") >= done  # the kill before lost at most the stage in flight
         done = stages_of(said, "unchanged", "done")
         assert not (folder / "report.json").exists()
-    last = start(recipe, folder)
-    _, said = last.communicate()
-    assert last.returncode == 0, said
+    said = run_to_the_end(recipe, folder)
     assert stages_of(said, "unchanged") >= done >= {"teacher", "latency", "memory", "choice", "test/teacher-torch"}
     assert "test/small-fp32" in stages_of(said, "done")  # it was in flight when the run was killed, and not recorded
     assert weights(folder) == weights(tiny.folder)

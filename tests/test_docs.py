@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from command_line import take, words_of
 from pydantic import BaseModel
-from tiny_run import content
+from tiny_run import content, made_up_memory
 from typer.exceptions import TyperException
 
 import compress.api
 from compress.onnx_model.description import OnnxDescription
 from compress.recipe import Recipe
+from compress.stages import measuring
 from serve.manifest import ServingConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,6 +102,7 @@ def test_python_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     original = compress.api.run
     monkeypatch.setattr(compress.api, "run", lambda recipe, **rest: original(tiny, quiet=True, **rest))
     monkeypatch.setattr("compress.run", compress.api.run, raising=False)
+    monkeypatch.setattr(measuring, "measure_memory", made_up_memory)  # else a process for each variant
     exec(compile(block, "README.md", "exec"), {})
     assert (tmp_path / "runs/digits/report.html").is_file()
 

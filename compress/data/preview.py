@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from compress.recipe import TEACHER, Recipe, Student, Teacher
+from compress.recipe_file import as_change
 from compress.report.render import render_preview
 from compress.teachers import seed_of
 from compress.data.textmarks import Span, mark_changes
-from compress.tune.check import as_change
 from serve.errors import UserError, did_you_mean
 from serve.images import ImagePreparer
 from train.augment.augmenter import asks_the_teacher, text_augmenter

@@ -68,8 +68,10 @@ def import_onnx(file: Path, description: Path | None = None, labels: Sequence[st
 
 
 def package_onnx(classifier: OnnxClassifier, folder: Path, probe: Sequence[bytes], card: dict[str, Any]) -> Predictor:
-    """Write the package of an imported model into `folder`, as it is; `probe` are real items, to see whether its
-    scores depend on the batch."""
+    """Write the package of an imported model into `folder`, as it is.
+
+    `probe` are real items, to see whether its scores depend on the batch.
+    """
     manifest = Manifest(
         task=classifier.preprocessing.kind,
         labels=classifier.labels,

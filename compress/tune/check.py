@@ -6,10 +6,8 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import tomlkit
-
 from compress.recipe import TEACHER, Recipe
-from compress.recipe_file import apply_change, parse_recipe
+from compress.recipe_file import apply_change, as_change, parse_recipe
 from compress.variants import HELD_OUT
 from serve.errors import UserError, did_you_mean
 from train.classifier import read_spec
@@ -55,23 +53,6 @@ def check_teacher(run: Path, recipe: Recipe, classes: tuple[str, ...]) -> Path:
             "take a run of this recipe, or leave out --teacher-from",
         )
     return folder
-
-
-def as_change(field: str, value: Any) -> str:
-    """`--set`'s form of a value."""
-    return f"{field}={tomlkit.item(_inline(value)).as_string()}"
-
-
-def _inline(value: Any) -> Any:
-    if isinstance(value, dict):
-        table = tomlkit.inline_table()
-        table.update({key: _inline(inner) for key, inner in value.items()})
-        return table
-    if isinstance(value, list):
-        array = tomlkit.array()
-        array.extend(_inline(inner) for inner in value)
-        return array
-    return value
 
 
 def _students(content: dict[str, Any]) -> list[str]:

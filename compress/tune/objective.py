@@ -20,10 +20,9 @@ from filelock import FileLock
 from compress.fingerprint import fingerprint
 from compress.measure.predictions import score_items
 from compress.recipe import TEACHER, Recipe, Student, Teacher
-from compress.recipe_file import apply_change, parse_recipe
+from compress.recipe_file import apply_change, as_change, parse_recipe
 from compress.rundir import move_into_place
 from compress.teachers import all_teachers, seed_of, teachers_of
-from compress.tune.check import as_change
 from serve.errors import UserError, said
 from serve.images import ImagePreparer
 from train.classifier import Classifier, ModelConfig, load_classifier, new_classifier

@@ -14,9 +14,8 @@ from typing import Any
 import tomli_w
 import tomlkit
 
-from compress.recipe_file import apply_change
+from compress.recipe_file import apply_change, as_change
 from compress.rundir import RUN_JSON, write_text
-from compress.tune.check import as_change
 from serve.errors import UserError
 from train.tuning.config import TuneConfig
 from train.tuning.records import TrialRecord, best_of
