@@ -27,9 +27,9 @@ import torch
 from benchmarks.int8_ways import OURS, Way, make_ways
 from benchmarks.openvino_peer import OpenVino, environment
 from compress.environment import hardware, versions
+from compress.evidence.statistics import drop_interval
 from compress.recipe_file import parse_recipe
 from compress.rundir import read_about
-from compress.evidence.statistics import drop_interval
 from serve.errors import UserError
 from train.classifier import Classifier, load_classifier
 from train.data import load_data

@@ -27,10 +27,10 @@ import onnxruntime as ort
 
 from benchmarks.surroundings import own_environment
 from compress.environment import hardware, versions
+from compress.evidence.statistics import drop_interval
 from compress.measure.predictions import read_scores
 from compress.recipe_file import parse_recipe
 from compress.rundir import read_about
-from compress.evidence.statistics import drop_interval
 from serve.errors import UserError
 from serve.package import load_package
 from serve.predictor import Predictor, open_session

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
+from compress.console import Console
+from compress.environment import git_commit, hardware, versions
 from compress.evidence.abstain import check_promise
 from compress.evidence.assemble import assemble
-from compress.console import Console
 from compress.evidence.drops import check_margin, metric_rows
-from compress.environment import git_commit, hardware, versions
 from compress.lineage import with_lineage
 from compress.origins import told_of_origins
 from compress.processes import leading

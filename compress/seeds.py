@@ -15,11 +15,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import norm
 
+from compress.evidence.statistics import CONFIDENCE
 from compress.measure.predictions import read_labels, read_scores
 from compress.report.schema import Report, Variant
 from compress.report.write import read_report
 from compress.rundir import read_about
-from compress.evidence.statistics import CONFIDENCE
 from serve.errors import UserError
 
 _Z = float(norm.ppf(0.5 + CONFIDENCE / 2))

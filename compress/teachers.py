@@ -90,7 +90,9 @@ def _check_twins(recipe: Recipe) -> None:
         training = (teacher.model, teacher.options, teacher.fit, seed_of(recipe, teacher))
         twin = next((other for other, its in seen if its == training), None)
         if twin is not None:
-            raise SettingError(f"teachers '{twin}' and '{name}' would be the same model", f"give '{name}' a seed_offset")
+            raise SettingError(
+                f"teachers '{twin}' and '{name}' would be the same model", f"give '{name}' a seed_offset"
+            )
         seen.append((name, training))
 
 

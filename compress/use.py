@@ -80,7 +80,9 @@ class Model:
             except InputError as error:
                 raise UserError(f"item {number}: {error}", error.hint) from None
             except OSError as error:
-                raise UserError(f"item {number}: cannot read {item!s}: {said(error)}", "expected an image file") from None
+                raise UserError(
+                    f"item {number}: cannot read {item!s}: {said(error)}", "expected an image file"
+                ) from None
             except UnicodeEncodeError as error:
                 hint = 'mend the text, for example text.encode("utf-8", "replace").decode()'
                 raise UserError(f"item {number}: the text is not valid Unicode: {error.reason}", hint) from None
@@ -124,9 +126,7 @@ def evaluate(model: Model | Path | str, items: Sequence[Item], labels: Sequence[
 
     loaded = model if isinstance(model, Model) else load(model)
     if len(items) != len(labels) or not labels:
-        raise UserError(
-            f"items: {len(items)}, labels: {len(labels)}", "give one label for each item, and at least one"
-        )
+        raise UserError(f"items: {len(items)}, labels: {len(labels)}", "give one label for each item, and at least one")
     numbers = {label: number for number, label in enumerate(loaded.labels)}
     for label in labels:
         if label not in numbers:

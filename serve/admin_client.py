@@ -33,7 +33,9 @@ def load_model(url: str, name: str, package: str | None = None) -> dict[str, Any
     except urllib.error.HTTPError as error:
         raise _refusal(url, error) from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{url} does not answer: {said(error)}", "start it with `limbeck serve`, or name another with --url") from None
+        raise UserError(
+            f"{url} does not answer: {said(error)}", "start it with `limbeck serve`, or name another with --url"
+        ) from None
     return answer
 
 

@@ -76,7 +76,9 @@ def _read_token(environ: Mapping[str, str]) -> str | None:
         return None
     if len(token) < _SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
         source = TOKEN_FILE if file else TOKEN
-        problem = f"has {len(token)} characters" if len(token) < _SHORTEST else "has a space or a character beyond ASCII"
+        problem = (
+            f"has {len(token)} characters" if len(token) < _SHORTEST else "has a space or a character beyond ASCII"
+        )
         raise UserError(f"the token of {source} {problem}, expected {_SHORTEST} printable ones or more", _MAKE_ONE)
     return token
 

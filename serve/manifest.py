@@ -40,7 +40,8 @@ class ImagePreprocessing(BaseModel):
     def _resize_and_crop_agree(self) -> ImagePreprocessing:
         if self.resize == "shorter-side" and self.resize_to is None:
             raise SettingError(
-                "resize = 'shorter-side' says nothing of the size", "give resize_to, and crop = 'center' or 'center-down'"
+                "resize = 'shorter-side' says nothing of the size",
+                "give resize_to, and crop = 'center' or 'center-down'",
             )
         if (self.resize_to is None) != (self.crop == "none"):
             raise SettingError("resize_to and crop go together, and one is missing", "give both, or neither")

@@ -140,4 +140,3 @@ def _read_json(file: Path) -> Any:
         raise PackageError(f"cannot read {file}: {error.strerror}", "is this a model package?") from None
     except ValueError as error:
         raise PackageError(f"{file} is not JSON: {error}", "copy the package again") from None
-

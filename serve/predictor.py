@@ -75,8 +75,7 @@ class Predictor:
             logits = self._run(inputs)
         except Exception as error:  # ORT raises a dozen kinds, none of them public
             raise PackageError(
-                f"{self.package.path}: the model does not run on an input {self.preparer.input!r}: "
-                f"{said(error)}",
+                f"{self.package.path}: the model does not run on an input {self.preparer.input!r}: {said(error)}",
                 f"expected {self.preparer.expected()} in, float32 {OUTPUT!r} out",
             ) from None
         if logits.shape != (1, len(self.labels)):

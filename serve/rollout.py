@@ -84,7 +84,10 @@ class Rollout:
             models = dict(state.serving.models)
             models[name] = self._shared.take_in(name, target, find_package(target), state.version + 1)
             if len(models) > MAX_MODELS:
-                raise UserError(f"{MAX_MODELS} models are served, which is as many as there may be", "unload one: DELETE /admin/models/NAME")
+                raise UserError(
+                    f"{MAX_MODELS} models are served, which is as many as there may be",
+                    "unload one: DELETE /admin/models/NAME",
+                )
             return Selection(default=state.serving.default, models=models)
 
         return self._change(change)

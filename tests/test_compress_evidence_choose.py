@@ -8,10 +8,10 @@ import pytest
 
 from compress.evidence.choose import Measured, Refitted, choose, limit_problems
 from compress.evidence.drops import smallest_margin_points
+from compress.evidence.statistics import accuracy_interval, drop_interval
 from compress.packaging import Parity
 from compress.recipe import Accept
 from compress.report.schema import Choice, Latency
-from compress.evidence.statistics import accuracy_interval, drop_interval
 from compress.variants import Variant
 from serve.errors import UserError
 

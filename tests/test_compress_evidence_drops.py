@@ -13,8 +13,8 @@ from compress.evidence.drops import (
     share_drop,
     smallest_margin_points,
 )
-from compress.recipe import Accept
 from compress.evidence.statistics import accuracy_interval, drop_interval
+from compress.recipe import Accept
 from serve.errors import UserError
 
 CLASSES = ("cat", "dog")

@@ -10,8 +10,8 @@ from scipy.stats import binom, binomtest, norm
 
 from compress.evidence.drops import Drop, exact_problems, margin_p
 from compress.evidence.noninferiority import LEVEL, paired_p
-from compress.recipe import Accept
 from compress.evidence.statistics import _tango_z, drop_interval, score_z
+from compress.recipe import Accept
 
 Z = norm.ppf(1 - LEVEL)
 

@@ -7,12 +7,12 @@ import pytest
 from pydantic import ValidationError
 
 from compress.evidence.drops import Drop, share_drop
+from compress.evidence.statistics import drop_interval
 from compress.optimize.assurance import assurance_problems, chance_to_hold
 from compress.optimize.config import OptimizeConfig, StudentSpace, seconds_of
 from compress.optimize.halving import Standing, promoted, ranked, rungs
 from compress.optimize.space import Proposals, check_space, design, designs_of
 from compress.recipe import Accept, Student
-from compress.evidence.statistics import drop_interval
 from serve.errors import UserError
 
 LAYERS = StudentSpace(

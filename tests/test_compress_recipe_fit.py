@@ -29,8 +29,16 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "gamma of another loss": ({"focal_gamma": 1.0}, "focal_gamma is for loss = 'focal', but loss is 'cross-entr", ""),
     "a smoothed squared error": ({"loss": "mse", "label_smoothing": 0.1}, "label_smoothing is for loss = 'cross-", ""),
     "a threshold of nothing": ({"threshold": 0.1}, "threshold says which gain counts", "set one of them"),
-    "a long mistake": ({"epochs": "three or four, or perhaps a few more"}, r"epochs: expected a valid integer.*'three", ""),
-    "a misspelt balance": ({"class_weights": "balancd"}, "class_weights is 'balancd'", "expected 'balanced', or a table"),
+    "a long mistake": (
+        {"epochs": "three or four, or perhaps a few more"},
+        r"epochs: expected a valid integer.*'three",
+        "",
+    ),
+    "a misspelt balance": (
+        {"class_weights": "balancd"},
+        "class_weights is 'balancd'",
+        "expected 'balanced', or a table",
+    ),
     "a weight of nothing": ({"class_weights": {"3": 0}}, r"teacher\.fit\.class_weights\.3: .*greater than 0", ""),
     "an average of all": ({"ema": 1.0}, "teacher.fit.ema: .*less than 1", ""),
     "half a network": ({"train_layers": "top"}, "train_layers is 'top'", "expected 'all', 'head' or a list of names"),

@@ -19,8 +19,8 @@ import pytest
 from helpers import tiny_text_package
 
 import serve
-from compress.shipping.bento import NEEDED, build_bento, pinned
 from compress.report.wording import size
+from compress.shipping.bento import NEEDED, build_bento, pinned
 from serve.errors import PackageError, UserError
 from serve.manifest import Manifest
 from serve.package import Package

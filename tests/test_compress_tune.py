@@ -19,10 +19,9 @@ import pytest
 import torch
 
 from compress import cli
+from compress.recipe_file import as_change, load_recipe, parse_recipe
 from compress.tune import command as tuning
-from compress.recipe_file import load_recipe, parse_recipe
 from compress.tune.command import tune
-from compress.recipe_file import as_change
 from compress.tune.objective import RecipeObjective
 from serve.errors import UserError
 from train.data import Data, load_data

@@ -27,7 +27,9 @@ FILES = (".py", ".json", ".html", ".md", ".toml", ".parquet", ".css", ".csv", ".
 @cache
 def sentences() -> tuple[tuple[str, str], ...]:
     """(file:line, text) of every text in the source that is more than a word and no docstring."""
-    return tuple(found for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py")) for found in _of(file))
+    return tuple(
+        found for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py")) for found in _of(file)
+    )
 
 
 def _of(file: Path) -> Iterator[tuple[str, str]]:

@@ -22,8 +22,8 @@ def bento(
     With the versions of what they need, and nothing else of the run. `bentoml serve TAG` runs it, `bentoml containerize
     TAG` makes an image of it.
     """
-    from compress.shipping.bento import build_bento
     from compress.report.wording import size
+    from compress.shipping.bento import build_bento
 
     built = build_bento(target, name)
     inside = f"the model package {size(built.package_bytes)}, {len(built.requirements)} requirements pinned"

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from compress.data.textmarks import Span, mark_changes
 from compress.recipe import TEACHER, Recipe, Student, Teacher
 from compress.recipe_file import as_change
 from compress.report.render import render_preview
 from compress.teachers import seed_of
-from compress.data.textmarks import Span, mark_changes
 from serve.errors import UserError, did_you_mean
 from serve.images import ImagePreparer
 from train.augment.augmenter import asks_the_teacher, text_augmenter

@@ -14,12 +14,12 @@ from compress.evidence.choose import problems_of
 from compress.evidence.drops import exact_problems, judged_drop, margin_p, share_drop
 from compress.evidence.examples import examples
 from compress.evidence.groups import group_changes, group_problems
+from compress.evidence.sentence import verdict_sentence
+from compress.evidence.statistics import accuracy_interval, mcnemar
 from compress.measure.latency import reference_point
 from compress.packaging import PackageResult
 from compress.recipe import Accept
 from compress.report import schema
-from compress.evidence.sentence import verdict_sentence
-from compress.evidence.statistics import accuracy_interval, mcnemar
 from compress.variants import BASELINE, parents
 from compress.variants import Variant as Plan
 from train.data import Data

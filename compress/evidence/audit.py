@@ -13,8 +13,8 @@ import numpy as np
 
 from compress.evidence.abstain import Abstention, Answered
 from compress.evidence.calibrate import at_one
-from compress.report import schema
 from compress.evidence.statistics import CONFIDENCE, drop_interval, holm, mcnemar
+from compress.report import schema
 from train.metrics import CALIBRATION_BINS, measure
 
 _ROUNDS = 1000  # of the bootstrap

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from compress.evidence.drops import Drop, judged_drop, spoken
+from compress.evidence.statistics import accuracy_interval
 from compress.packaging import Parity
 from compress.recipe import Accept
 from compress.report.schema import Candidate, Choice, Latency
-from compress.evidence.statistics import accuracy_interval
 from compress.variants import Variant
 from serve.errors import UserError
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from compress.evidence.noninferiority import LEVEL, paired_p
-from compress.recipe import Accept
 from compress.evidence.statistics import accuracy_interval, bootstrap_drop, drop_interval
+from compress.recipe import Accept
 from serve.errors import UserError, did_you_mean
 from train.metrics import macro_f1
 

@@ -33,7 +33,8 @@ def adapt(model: onnx.ModelProto, described: OnnxDescription, order: Sequence[in
             model = version_converter.convert_version(model, _OPSET)
         except Exception as error:  # the converter raises RuntimeError and others, by operator
             raise UserError(
-                f"{origin} is of opset {opset_of(model)} and cannot be converted: {said(error)}", "export it with opset 18"
+                f"{origin} is of opset {opset_of(model)} and cannot be converted: {said(error)}",
+                "export it with opset 18",
             ) from None
     inputs = inputs_of(model)
     free_batch(model, inputs, origin)

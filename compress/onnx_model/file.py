@@ -75,7 +75,9 @@ def _take_weights_in(model: onnx.ModelProto, file: Path) -> None:
         try:
             external_data_helper.load_external_data_for_model(model, str(file.parent))
         except Exception as error:  # onnx raises its checker's errors, ValueError and OSError
-            raise UserError(f"the weights of {file} cannot be read: {said(error)}", "copy its data files again") from None
+            raise UserError(
+                f"the weights of {file} cannot be read: {said(error)}", "copy its data files again"
+            ) from None
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from compress.evidence.drops import Drop
-from compress.recipe import Accept
 from compress.evidence.statistics import accuracy_interval, drop_interval
+from compress.recipe import Accept
 
 _DRAWS = 1000
 _PRIOR = 0.5  # Jeffreys'

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.evidence.abstain import promise_problems
 from compress.console import Console
-from compress.evidence.drops import Drop, judged_drop
 from compress.environment import hardware
+from compress.evidence.abstain import promise_problems
+from compress.evidence.drops import Drop, judged_drop
 from compress.optimize.assurance import assurance_problems, chance_to_hold
 from compress.optimize.config import OptimizeConfig
 from compress.optimize.ledger import Ledger

@@ -10,8 +10,8 @@ from typing import Any
 
 import optuna
 
-from compress.evidence.abstain import check_promise
 from compress.console import Console
+from compress.evidence.abstain import check_promise
 from compress.evidence.drops import check_margin, metric_rows, spoken
 from compress.lineage import with_lineage
 from compress.onnx_model import OnnxClassifier

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from compress.evidence.assemble import assemble
 from compress.console import Console
 from compress.environment import EXPORTING, versions
+from compress.evidence.assemble import assemble
 from compress.onnx_model import OnnxClassifier, import_onnx, package_onnx
 from compress.optimize.bench import Bench
 from compress.optimize.config import OptimizeConfig

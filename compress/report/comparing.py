@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from compress.evidence.audit import class_changes, flips
+from compress.evidence.statistics import drop_interval, mcnemar
 from compress.measure.predictions import read_labels, read_scores
 from compress.report import classes, facts, wording
 from compress.report.reference import reference
@@ -22,7 +23,6 @@ from compress.report.schema import Report, Variant
 from compress.report.tables import Cell, Column, Row, Table, Tone, row, table
 from compress.report.write import read_report
 from compress.rundir import RUN_JSON, write_text
-from compress.evidence.statistics import drop_interval, mcnemar
 from serve.errors import UserError
 
 _SURE = 0.05

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from compress.evidence.statistics import accuracy_interval
 from compress.optimize.records import PAGE, Record, Trial
 from compress.optimize.wording import limits
 from compress.report import svg, wording
@@ -16,7 +17,6 @@ from compress.report.schema import Report
 from compress.report.tables import Cell, Column, Row, Table, row, table
 from compress.report.view import Chart
 from compress.rundir import write_text
-from compress.evidence.statistics import accuracy_interval
 
 _BY_LATENCY = Words(
     ident="latency",

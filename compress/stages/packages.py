@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from compress.evidence.calibrate import Meaning, write_meaning
 from compress.environment import EXPORTING, versions
+from compress.evidence.calibrate import Meaning, write_meaning
 from compress.packaging import PackageResult, make_package
 from compress.quantize.config import is_integer
 from compress.quantize.providers import reduced_range

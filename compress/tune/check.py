@@ -70,7 +70,9 @@ def _check_reach(field: str, model: str, students: list[str], teacher_given: boo
         )
     if len(parts) > 1 and parts[0] == TEACHER and parts[1] in _TRAINED:
         if teacher_given and model != TEACHER:
-            raise UserError(f"tune.search: '{field}' cannot be searched with --teacher-from", "leave out one of the two")
+            raise UserError(
+                f"tune.search: '{field}' cannot be searched with --teacher-from", "leave out one of the two"
+            )
         return
     if parts[0] == "students" and len(parts) > 2 and model != TEACHER:
         if parts[1] not in students and parts[1] != "*" and not parts[1].isdigit():

@@ -96,7 +96,9 @@ class ImageAugment(BaseModel):
         ):
             whose = name.partition("_")[0]
             if getattr(self, name) != fields[name].default and not getattr(self, whose):
-                raise SettingError(f"{name} goes with {whose}, which is not asked for", f"set {whose}, or leave this out")
+                raise SettingError(
+                    f"{name} goes with {whose}, which is not asked for", f"set {whose}, or leave this out"
+                )
         for name, field in Probability.model_fields.items():
             if getattr(self.probability, name) != field.default and not getattr(self, name):
                 raise SettingError(

@@ -168,7 +168,9 @@ def _wordnet() -> Any:
     try:
         from nltk.corpus import wordnet
     except ImportError:
-        raise UserError("fit.augment.synonyms = 'wordnet' needs nltk, which is not installed", _INSTALL_WORDNET) from None
+        raise UserError(
+            "fit.augment.synonyms = 'wordnet' needs nltk, which is not installed", _INSTALL_WORDNET
+        ) from None
     try:
         wordnet.ensure_loaded()
     except LookupError:

@@ -88,7 +88,9 @@ class DistillConfig(BaseModel):
         for option in _foreign(self.method):
             if option in self.model_fields_set:
                 owners = " and ".join(f"'{method}'" for method, names in _OPTIONS.items() if option in names)
-                raise SettingError(f"{option} is an option of {owners}, not of method = '{self.method}'", "leave it out")
+                raise SettingError(
+                    f"{option} is an option of {owners}, not of method = '{self.method}'", "leave it out"
+                )
         if len(set(self.features)) < len(self.features):
             raise SettingError("features has the same entry twice", "leave one out, or give it a larger weight")
         if len(set(self.teachers)) < len(self.teachers):

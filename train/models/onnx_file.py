@@ -15,7 +15,10 @@ from train.sources import expand
 def check(name: str, options: dict[str, Any], task: Task) -> None:
     """Raise UserError unless there is such a file; what is in it is read when it is packaged."""
     if options:
-        raise UserError(f"'onnx:{name}' takes no options, got {', '.join(options)}", "leave them out; model.toml beside it describes it")
+        raise UserError(
+            f"'onnx:{name}' takes no options, got {', '.join(options)}",
+            "leave them out; model.toml beside it describes it",
+        )
     if not expand(name).is_file():
         raise UserError(
             f"'onnx:{name}': there is no file {expand(name)}",

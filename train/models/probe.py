@@ -18,8 +18,7 @@ def check_input(module: nn.Module, preprocessing: ImagePreprocessing, name: str)
         module.eval()(torch.zeros(1, channels, height, width))
     except (RuntimeError, ValueError, AssertionError) as error:  # torch's and the models' own words on shapes
         raise UserError(
-            f"'{name}' does not take images of {width}x{height} pixels and {channels} channels: "
-            f"{said(error)}",
+            f"'{name}' does not take images of {width}x{height} pixels and {channels} channels: {said(error)}",
             "set options.image_size of the teacher to a size that it takes, for example 224",
         ) from None
     finally:

@@ -25,7 +25,9 @@ def check(name: str, options: dict[str, Any], task: Task) -> None:
     from train.classifier import read_spec
 
     if options:
-        raise UserError(f"'run:{name}' takes no options, got {', '.join(options)}", "leave them out: it stays as trained")
+        raise UserError(
+            f"'run:{name}' takes no options, got {', '.join(options)}", "leave them out: it stays as trained"
+        )
     spec = read_spec(folder_of(name))
     if spec.preprocessing.kind != task:
         raise UserError(

@@ -54,7 +54,10 @@ class ZooOptions(BaseModel):
 def check(name: str, options: dict[str, Any], task: Task) -> None:
     """Raise UserError unless `name` is an image classifier of torchvision that takes `options`. Fetches nothing."""
     if task != "image":
-        raise UserError(f"'torchvision:{name}' classifies images, the recipe's task is {task}", "name a model of texts, such as builtin:textcnn")
+        raise UserError(
+            f"'torchvision:{name}' classifies images, the recipe's task is {task}",
+            "name a model of texts, such as builtin:textcnn",
+        )
     _check_name(name)
     rest, size = split_size(options)
     chosen = parse_options(ZooOptions, f"torchvision:{name}", rest, [IMAGE_SIZE])

@@ -121,7 +121,9 @@ def combinations(space: Space) -> list[dict[str, Any]]:
 def _entry(where: str, given: Any) -> Range | Choice:
     if isinstance(given, list):
         if len(given) < 2:
-            raise SettingError(f"{where} has nothing to choose from", "list two values or more, or set it in the recipe")
+            raise SettingError(
+                f"{where} has nothing to choose from", "list two values or more, or set it in the recipe"
+            )
         choice = Choice(given)
         if len({(type(key), key) for key in choice.keys}) < len(given) or len(set(choice.keys)) < len(given):
             raise SettingError(f"{where} lists a value twice", "list each value once")

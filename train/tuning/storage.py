@@ -64,6 +64,5 @@ def shown(given: str | None, folder: Path) -> str:
     return given if parts is None or not parts.password else given.replace(f":{parts.password}@", ":***@")
 
 
-
 _MARK = "limbeck:mark"
 _HINT = "expected the path of a journal file in a folder that exists, or a URL such as sqlite:///tune.db"
