@@ -203,7 +203,7 @@ def test_a_method_and_settings_that_exclude_each_other_are_refused_before_the_te
 
 def test_latency_must_be_measured_with_the_threads_that_serve() -> None:
     changed = content() | {"serving": {"threads": 2}}
-    with pytest.raises(UserError, match="serving.threads = 2, .* but evaluate.threads lacks it"):
+    with pytest.raises(UserError, match=r"serving.threads = 2, .* but evaluate.threads lacks it"):
         parse_recipe(changed, "tiny")
     changed["evaluate"] = {"threads": [1, 2]}
     serving = parse_recipe(changed, "tiny").serving

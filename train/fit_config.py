@@ -127,7 +127,8 @@ class FitConfig(BaseModel):
             )
         if self.keep == "last" and self.patience is not None:
             raise SettingError(
-                "patience ends training after epochs that were no better, and keep = 'last' would keep the last of them",
+                "patience ends training after epochs that were no better, and keep = 'last' would keep the last of "
+                "them",
                 "leave out one",
             )
         if self.compile and self.gradient_checkpointing:

@@ -78,7 +78,8 @@ def _synonyms(
     model = teacher or own
     if config.synonyms == EMBEDDINGS and teacher is None and own.spec.network.source == "builtin":
         raise UserError(
-            f"fit.augment.synonyms = '{EMBEDDINGS}' needs trained word embeddings, and those of '{own.spec.model}' are new",
+            f"fit.augment.synonyms = '{EMBEDDINGS}' needs trained word embeddings, and those of '{own.spec.model}' are "
+            "new",
             'name a thesaurus file, or take synonyms = "wordnet"',
         )
     table = dict(synonym_table(config.synonyms, lexicon.counts, model))
