@@ -19,7 +19,7 @@ from compress.recipe import Recipe
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("serve", "kernels", "train", "compress", "loadtests", "benchmarks")
 # Options of others' programs that a hint names.
-OTHERS = {"--local-dir", "--nproc-per-node", "--processes", "--master", "--worker"}
+OTHERS = {"--local-dir", "--repo-type", "--nproc-per-node", "--processes", "--master", "--worker"}
 FIELD = re.compile(rf"(?<![\w./'-])((?:{'|'.join(Recipe.model_fields)})(?:\.[a-z_0-9]+)+)(?![\w/])")
 FILES = (".py", ".json", ".html", ".md", ".toml", ".parquet", ".css", ".csv", ".jsonl", ".txt")
 
@@ -47,16 +47,22 @@ def _of(file: Path) -> Iterator[tuple[str, str]]:
             yield f"{file.relative_to(ROOT)}:{node.lineno}", text
 
 
-def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    yield path, command
-    for name, inner in getattr(command, "commands", {}).items():
-        yield from commands(inner, (*path, name))
+@cache
+def commands() -> dict[str, Any]:
+    """Every command of limbeck by its words: "run", "data", "data check"."""
+    found: dict[str, Any] = {}
+    waiting = [("", typer.main.get_command(app))]
+    while waiting:
+        path, command = waiting.pop()
+        found[path] = command
+        waiting += [(f"{path} {name}".strip(), inner) for name, inner in getattr(command, "commands", {}).items()]
+    return found
 
 
 @cache
 def known_options() -> frozenset[str]:
     """Those of limbeck, and those that a parser of the load tests or benchmarks adds."""
-    ours = {option for _, one in commands(typer.main.get_command(app)) for each in one.params for option in each.opts}
+    ours = {option for one in commands().values() for each in one.params for option in each.opts}
     added = re.compile(r'add_argument\(\s*"(--[a-z-]+)"')
     rest = [file for package in ("loadtests", "benchmarks") for file in (ROOT / package).rglob("*.py")]
     return frozenset(ours.union(OTHERS, *(added.findall(file.read_text()) for file in rest)))
@@ -67,13 +73,12 @@ def strange_options(text: str) -> list[str]:
 
 
 def strange_commands(text: str) -> list[str]:
-    names = {" ".join(path) for path, _ in commands(typer.main.get_command(app))}
-    found = re.findall(r"`limbeck ([a-z-]+)(?: ([a-z]+))?", text)
-    return [one for one, two in found if one not in names or (f"{one} {two}" not in names and is_group(one))]
-
-
-def is_group(name: str) -> bool:
-    return hasattr(dict(commands(typer.main.get_command(app)))[(name,)], "commands")
+    strange = []
+    for one, two in re.findall(r"`limbeck ([a-z0-9-]+)(?: ([a-z]+))?", text):
+        group = hasattr(commands().get(one), "commands")
+        if one not in commands() or (group and f"{one} {two}" not in commands()):
+            strange.append(one)
+    return strange
 
 
 def strange_fields(text: str) -> list[str]:
