@@ -12,7 +12,7 @@ from helpers import encoded, image_classifier, image_inputs
 from onnx import numpy_helper
 from PIL import Image
 from report_factory import make_report
-from test_compress_assemble import evidence, teacher
+from test_compress_evidence_assemble import evidence, teacher
 
 from compress import packaging
 from compress.evidence.assemble import assemble
