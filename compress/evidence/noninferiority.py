@@ -2,8 +2,8 @@
 
 Tango's score limit is near its level, not below it: over margins up to 8 points, 100 to 1,821 items and any share of
 gains, a variant whose true drop is the margin passes in up to 2.60 % of all test splits, and below 100 items in up to
-3.4 % (tests/test_compress_noninferiority.py counts them). So the limit is what a reader is shown, and what passes by it
-must pass an exact test too, whose level of 2.5 % holds for every n.
+3.4 % (tests/test_compress_evidence_noninferiority.py counts them). So the limit is what a reader is shown, and what
+passes by it must pass an exact test too, whose level of 2.5 % holds for every n.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def drop_interval(lost: float, gained: float, n: float, confidence: float = CONF
     """Score interval of the paired difference (lost - gained) / n (Tango 1998, Statistics in Medicine 17:891).
 
     Valid for small discordant counts, where Wald's interval collapses: 0 lost and 0 gained of n still give a width.
-    Counts may be fractional, for projections. tests/test_compress_statistics.py checks the coverage by simulation.
+    Counts may be fractional, for projections. Its coverage is simulated in tests/test_compress_evidence_statistics.py.
     """
     drop, critical = (lost - gained) / n, float(norm.ppf(0.5 + confidence / 2))
 
