@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from compress.latency import count_rounds
+from compress.measure.latency import count_rounds
 from compress.recipe import Recipe, Student, Teacher
 from compress.teachers import TEACHER
 from compress.variants import BASELINE, packaged_variants
