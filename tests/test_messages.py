@@ -19,7 +19,17 @@ from compress.recipe import Recipe
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("serve", "kernels", "train", "compress", "loadtests", "benchmarks")
 # Options of others' programs that a hint names.
-OTHERS = {"--local-dir", "--repo-type", "--nproc-per-node", "--processes", "--master", "--worker"}
+OTHERS = {
+    "--data-binary",
+    "--force-reinstall",
+    "--shm-size",
+    "--local-dir",
+    "--repo-type",
+    "--nproc-per-node",
+    "--processes",
+    "--master",
+    "--worker",
+}
 FIELD = re.compile(rf"(?<![\w./'-])((?:{'|'.join(Recipe.model_fields)})(?:\.[a-z_0-9]+)+)(?![\w/])")
 FILES = (".py", ".json", ".html", ".md", ".toml", ".parquet", ".css", ".csv", ".jsonl", ".txt")
 
@@ -63,13 +73,13 @@ def commands() -> dict[str, Any]:
 def known_options() -> frozenset[str]:
     """Those of limbeck, and those that a parser of the load tests or benchmarks adds."""
     ours = {option for one in commands().values() for each in one.params for option in each.opts}
-    added = re.compile(r'add_argument\(\s*"(--[a-z-]+)"')
+    added = re.compile(r'add_argument\(\s*"(--[a-z0-9-]+)"')
     rest = [file for package in ("loadtests", "benchmarks") for file in (ROOT / package).rglob("*.py")]
     return frozenset(ours.union(OTHERS, *(added.findall(file.read_text()) for file in rest)))
 
 
 def strange_options(text: str) -> list[str]:
-    return [option for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text) if option not in known_options()]
+    return [option for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text) if option not in known_options()]
 
 
 def strange_commands(text: str) -> list[str]:
