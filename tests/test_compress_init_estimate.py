@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
+from command_line import take, words_of
 from tiny_run import content
 
 from compress.init import estimate as module
 from compress.init.estimate import Estimate, Pace, estimate, minutes, training
 from compress.init.write import how_long
 from compress.recipe import Recipe
+from compress.recipe_file import load_recipe
 
 
 def test_a_real_recipe_is_timed_and_more_epochs_take_longer() -> None:
@@ -56,6 +59,21 @@ def test_a_guess_is_told_as_one(seconds: float, told: str) -> None:
     )
 
 
+def test_a_long_run_comes_with_a_shorter_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "recipe.toml"
+    out.write_text(tomli_w.dumps(content()))
+    for seconds, expected in ((3000.0, False), (9000.0, True)):
+        monkeypatch.setattr(module, "estimate", lambda _, seconds=seconds: Estimate({"teacher": seconds}, 0.0))
+        first, *rest = how_long(out).splitlines()
+        assert minutes(seconds) in first
+        assert bool(rest) == expected
+    words = words_of(rest[0].partition(": ")[2])
+    assert take(words[1:]).name == "run"
+    changes = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
+    changed = load_recipe(out, changes)
+    assert {model.fit.epochs for model in (changed.teacher, *changed.students)} == {1}
+
+
 def test_a_model_that_is_not_there_is_no_reason_to_lose_the_recipe(tmp_path: Path) -> None:
     recipe: dict[str, Any] = {
         "name": "x",
@@ -64,7 +82,5 @@ def test_a_model_that_is_not_there_is_no_reason_to_lose_the_recipe(tmp_path: Pat
         "teacher": {"model": "builtin:textcnn"},
         "accept": {"max_drop_points": 2.0},
     }
-    import tomli_w
-
     (tmp_path / "recipe.toml").write_text(tomli_w.dumps(recipe))
     assert "how long that takes is not known: " in how_long(tmp_path / "recipe.toml")

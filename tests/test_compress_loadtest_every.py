@@ -23,6 +23,7 @@ from serve.errors import UserError
 def written(folder: Path, report: Report) -> Path:
     (folder / "loadtest").mkdir(exist_ok=True)
     (folder / "report.json").write_text(report.model_dump_json())
+    (folder / "loadtest/payloads.json").write_text(json.dumps({"items": [{"row": 7}]}))
     return folder
 
 
@@ -102,3 +103,12 @@ def test_without_any_accepted_package_there_is_nothing_to_load(tmp_path: Path) -
         variant.verdict = "rejected"
     with pytest.raises(UserError, match="has no accepted package to load"):
         loadtest_all(written(tmp_path, report), Asked("p99<20ms"))
+
+
+def test_payloads_that_do_not_say_their_rows_are_refused_before_anything_is_loaded(
+    run: Path, fake: dict[str, float | None]
+) -> None:
+    (run / "loadtest/payloads.json").write_text(json.dumps({"items": [{"input": "x"}]}))
+    with pytest.raises(UserError, match="is from an earlier version"):
+        loadtest_all(run, Asked("p99<20ms"), lambda _: None)
+    assert not fake

@@ -15,6 +15,8 @@ from compress.init.plan import Plan, plan
 from compress.recipe_file import load_recipe
 from serve.errors import UserError
 
+_LONG = 3600.0  # seconds: whoever only wants to see what comes out would rather wait less
+
 
 def init(path: Path, out: Path, name: str | None, teacher: str | None, force: bool) -> Plan:
     """Look at `path` and write the recipe `out`. Raises UserError for data that no recipe could use."""
@@ -29,12 +31,17 @@ def init(path: Path, out: Path, name: str | None, teacher: str | None, force: bo
 
 def how_long(out: Path) -> str:
     """How long a run of the recipe takes on this machine, by a few batches of its models, timed now."""
-    from compress.init.estimate import estimate  # heavy: it trains a little
+    from compress.init import estimate  # heavy: it trains a little
 
     try:
-        return f"  {estimate(load_recipe(out)).told()}"
+        found = estimate.estimate(load_recipe(out))
     except UserError as error:  # of a model that is not there, say: `limbeck run` would refuse it too
         return f"  how long that takes is not known: {error}"
+    told = f"  {found.told()}"
+    if found.seconds < _LONG:
+        return told
+    sooner = "--set teacher.fit.epochs=1 --set 'students.*.fit.epochs=1' --out runs/first"
+    return f"{told}\n  for a first look in less: limbeck run {out} {sooner}"
 
 
 def render(plan: Plan, path: Path, out: Path) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from compress.loadtest.measure import Asked, Say, loadtest
+from compress.loadtest.others import payloads_by_row
 from compress.report.loads import read_loads
 from compress.report.schema import Report
 from compress.report.write import read_report
@@ -21,6 +22,8 @@ def loadtest_all(folder: Path, asked: Asked, say: Say = print) -> bool:
     names = accepted(report)
     if not names:
         raise UserError(f"{folder} has no accepted package to load: {report.verdict}", "name one with --variant")
+    if names != [report.choice.id]:
+        payloads_by_row(folder)  # before hours go into the first of them
     passed = {}
     for at, name in enumerate(names, 1):
         say(f"{name}, {at} of {len(names)}")

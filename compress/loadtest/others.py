@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from compress.measure.predictions import read_scores
 from compress.report.schema import Report
@@ -23,12 +24,7 @@ def with_answers_of(report: Report, variant: str, folder: Path, scratch: Path) -
     """A folder whose payloads hold the answers of `variant`: the run itself for its choice, else one in `scratch`."""
     if variant == report.choice.id:
         return folder
-    content = json.loads((folder / PAYLOADS).read_text(encoding="utf-8"))
-    if any("row" not in item for item in content["items"]):
-        raise UserError(
-            f"{folder / PAYLOADS} is from an earlier version, which did not say which test items it holds",
-            "the same `limbeck run` writes it again; nothing is trained for that",
-        )
+    content = payloads_by_row(folder)
     answers = read_scores(folder / "predictions" / f"{variant}.parquet")
     for item in content["items"]:
         scores = answers[item["row"]]
@@ -37,3 +33,14 @@ def with_answers_of(report: Report, variant: str, folder: Path, scratch: Path) -
     (scratch / PAYLOADS).parent.mkdir(exist_ok=True)
     (scratch / PAYLOADS).write_text(json.dumps(content), encoding="utf-8")
     return scratch
+
+
+def payloads_by_row(folder: Path) -> dict[str, Any]:
+    """The payloads of a run that say which test items they are. Raises UserError for those that do not."""
+    content: dict[str, Any] = json.loads((folder / PAYLOADS).read_text(encoding="utf-8"))
+    if any("row" not in item for item in content["items"]):
+        raise UserError(
+            f"{folder / PAYLOADS} is from an earlier version, which did not say which test items it holds",
+            "the same `limbeck run` writes it again; nothing is trained for that",
+        )
+    return content
