@@ -17,6 +17,7 @@ _SLACK = 1.5  # of the smallest margin that could be met: room for a few items t
 # Updates of a pretrained encoder: 2 to 4 epochs are enough (Devlin et al. 2019, arXiv 1810.04805, appendix A.3); of
 # few texts more (Mosbach et al. 2021, arXiv 2006.04884).
 _FINE_TUNING = 200
+_DISTILLING = 400  # of its student: a good teacher asks for patience (Beyer et al. 2021, arXiv 2106.05237)
 _PHOTOGRAPH = 96  # pixels that a photograph is reduced to: a compromise between detail and time on a CPU
 
 
@@ -167,7 +168,12 @@ def _text_models(findings: Findings, train: int, teacher: str | None) -> tuple[M
     )
     options = {"max_length": tokens}
     shallow = Model(
-        "layers3", "teacher-layers:3", "three of the teacher's layers, as they were fine-tuned", {}, fit, distill
+        "layers3",
+        "teacher-layers:3",
+        "three of the teacher's layers, as they were fine-tuned",
+        {},
+        {**fit, "epochs": epochs_for(train, batch, _DISTILLING, 4, 20)},
+        distill,
     )
     return Model("teacher", teacher or MINILM, why, options, fit), [shallow, narrow]
 
