@@ -113,3 +113,18 @@ def test_a_report_from_before_there_were_origins_is_read() -> None:
     old = make_report().model_dump(mode="json", by_alias=True)
     del old["origins"], old["card"]
     assert Report.model_validate(old) == make_report()
+
+
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        ("limbeck run cifar10 --out 'my runs/a'", "'my runs/a'"),
+        ("limbeck run cifar10", "runs/cifar10-resnet20"),
+        ("limbeck run 'unclosed", "runs/cifar10-resnet20"),
+        (None, "runs/cifar10-resnet20"),
+    ],
+)
+def test_the_run_is_served_from_where_it_was_made(command: str | None, folder: str) -> None:
+    report = make_report()
+    report.run.command = command
+    assert f"\nlimbeck serve {folder}\n" in render_model_card(report)

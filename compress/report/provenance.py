@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from itertools import pairwise
 from typing import Any
 
 from compress.report import wording
@@ -112,8 +113,14 @@ def load_command(report: Report) -> str:
 
 
 def _folder(report: Report) -> str:
-    name = " ".join(wording.clean(report.run.name).split())
-    return shlex.quote(f"runs/{name}")
+    """Where the run lies, by its command: --out, or the place that a recipe's name gives; quoted for a shell."""
+    try:
+        words = shlex.split(report.run.command or "")
+    except ValueError:  # of an unclosed quotation
+        words = []
+    after = dict(pairwise(words))
+    place = after.get("--out") or f"runs/{report.run.name}"
+    return shlex.quote(" ".join(wording.clean(place).split()))
 
 
 def stages_table(report: Report) -> Table | None:
