@@ -26,7 +26,7 @@ Only = Annotated[list[str] | None, typer.Option("--only", help="A kernel, e.g. d
 @app.command(epilog=examples("limbeck kernels bench", "limbeck kernels bench --only distill_loss --seconds 60"))
 def bench(
     only: Only = None,
-    seconds: Annotated[float, typer.Option(min=1, help="After which no further case is begun.")] = 300,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds after which no further case is begun.")] = 300,
     out: Annotated[Path, typer.Option("--out", "-o", help="The JSON file.")] = Path("runs/kernels/bench.json"),
     debug: Debug = False,
 ) -> None:
@@ -66,7 +66,7 @@ def bench(
 @app.command(epilog=examples("limbeck kernels tune", "limbeck kernels tune --only distill_loss --seconds 60"))
 def tune(
     only: Only = None,
-    seconds: Annotated[float, typer.Option(min=1, help="After which nothing further is tried.")] = 300,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds after which nothing further is tried.")] = 300,
     out: Annotated[Path | None, typer.Option(help="Where to write. [default: kernels/tuned, which is used]")] = None,
     copy_to: Annotated[
         Path | None, typer.Option(help="A folder that gets a copy of what was written. [default: none]")

@@ -121,10 +121,10 @@ def loadtest(
             autocompletion=variants,
         ),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, max=100, help="Searches; the lowest result counts.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="How many searches; the lowest result counts.")] = 3,
     seconds: Annotated[
         float | None,
-        typer.Option(min=1, help="Length of each window that must hold. [default: what a 99th percentile needs]"),
+        typer.Option(min=1, help="Seconds of each window that must hold. [default: what a 99th percentile needs]"),
     ] = None,
     debug: Debug = False,
 ) -> None:
@@ -150,13 +150,13 @@ def tune_serve(
     slo: Annotated[
         str, typer.Option(help="What must hold: percentiles of latency, share of errors.")
     ] = "p99<20ms,errors<0.1%",
-    minutes: Annotated[float, typer.Option(min=0, help="After which no further setting is tried.")] = 20.0,
+    minutes: Annotated[float, typer.Option(min=0, help="Minutes after which no further setting is tried.")] = 20.0,
     body: Annotated[
         str | None, typer.Option(help="How an item is sent: json, multipart, raw. [default: raw for images]")
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option(min=1, help="Length of each window that confirms. [default: what a 99th percentile needs]"),
+        typer.Option(min=1, help="Seconds of each window that confirms. [default: what a 99th percentile needs]"),
     ] = None,
     debug: Debug = False,
 ) -> None:

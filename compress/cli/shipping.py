@@ -44,8 +44,8 @@ def k8s(
     target: Target = None,
     name: Annotated[str | None, typer.Option(help="The name of all objects. [default: limbeck-FOLDER]")] = None,
     namespace: Annotated[str | None, typer.Option(help="Of all objects. [default: the one that kubectl is in]")] = None,
-    replicas: Annotated[int, typer.Option(help="Pods at the least.")] = 2,
-    max_replicas: Annotated[int, typer.Option(help="Pods at the most.")] = 10,
+    replicas: Annotated[int, typer.Option(help="At least so many pods.")] = 2,
+    max_replicas: Annotated[int, typer.Option(help="At most so many pods.")] = 10,
     token_secret: Annotated[
         str | None,
         typer.Option(
