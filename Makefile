@@ -13,7 +13,7 @@ SERVED ?= runs/sst2/packages/teacher-int8-dynamic runs/cifar10
 # The machine's own certificates, so that it works behind a company's proxy too.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help setup demo test check serve bench bench-training bench-kernels bench-int8 bench-olive bench-overload bench-serve prove prove-hostile prove-kernels prove-tables lock clean
+.PHONY: help setup demo test check serve bench bench-training bench-kernels bench-int8 bench-olive bench-overload bench-serve prove prove-small prove-hostile prove-kernels prove-tables lock clean
 
 help:
 	@echo "make setup   install everything into $(VENV)"
@@ -29,6 +29,7 @@ help:
 	@echo "make bench-overload   runs/sst2 under three times its capacity for ten minutes"
 	@echo "make bench-serve   our server beside bare Starlette, BentoML and LitServe, with runs/sst2 and runs/cifar10"
 	@echo "make prove   the slow proofs, on full data and of the kernels (PROOFS=\"$(PROOFS)\", in DATA=$(DATA))"
+	@echo "make prove-small   the smallest students: MNIST's"
 	@echo "make prove-hostile   a hostile corpus against the served runs (HOSTILE=\"$(HOSTILE)\"); 15 minutes"
 	@echo "make prove-kernels   every configuration of the GPU kernels compiled for three architectures, without a GPU"
 	@echo "make prove-tables   distillation tables over several seeds (TABLES, SEEDS); many hours on two cores"
@@ -95,6 +96,11 @@ prove: setup
 		LIMBECK_DATA=$(DATA) $(BIN)/limbeck verify runs/$$name || exit; \
 	done
 	$(if $(filter kernels,$(PROOFS)),$(MAKE) prove-kernels)
+
+# A student a hundredth of its teacher's size; what its package answers is replayed over HTTP too.
+prove-small: setup
+	LIMBECK_DATA=$(DATA) $(BIN)/limbeck run compress/recipes/mnist-small.toml
+	LIMBECK_DATA=$(DATA) $(BIN)/limbeck verify runs/mnist-small --variant cnn-fp32
 
 # After `make prove`: 2,000 images, 2,000 JSON bodies and more against each of these runs, an image model and a text model.
 prove-hostile: setup
