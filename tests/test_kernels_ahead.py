@@ -33,6 +33,8 @@ def limbeck(*arguments):
 
 folder = sys.argv[1]
 codes = [limbeck("kernels", "compile", "--sample", "--arch", "90", "--out", folder + "/sample.json")]
+others = ("--only", "int8_gemm", "--arch", "80", "--arch", "100", "--out", folder + "/others.json")
+codes.append(limbeck("kernels", "compile", "--sample", *others))
 catalog.builds = lambda: [kernels_planted.SOUND, *kernels_planted.FAULTY]
 codes.append(limbeck("kernels", "compile", "--arch", "90", "--out", folder + "/planted.json"))
 print(json.dumps(codes))
@@ -47,7 +49,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     command = [sys.executable, "-c", SCRIPT, str(folder)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    files = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("sample", "planted")}
+    files = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("sample", "others", "planted")}
     return {"codes": json.loads(done.stdout.splitlines()[-1]), "out": done.stdout, "err": done.stderr, **files}
 
 
@@ -58,6 +60,13 @@ def test_a_build_of_each_module_compiles_without_complaint(compiled: dict[str, A
     assert not any(row["complaints"] for row in rows)
     assert all(row["registers"] > 8 and row["arch"] == 90 for row in rows)
     assert compiled["sample"]["versions"].keys() >= {"torch", "triton", "ptxas"}
+
+
+def test_each_architecture_has_tensor_cores_of_its_own(compiled: dict[str, Any]) -> None:
+    rows = compiled["others"]["builds"]
+    assert compiled["codes"][1] == 0, compiled["err"]
+    assert [row["arch"] for row in rows] == [80, 100]
+    assert all(row["mma"] and row["vector_loads"] and not row["complaints"] for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +86,7 @@ def test_each_planted_fault_gets_its_complaint(compiled: dict[str, Any], fault: 
 
 
 def test_faults_decide_the_exit_code_and_spare_the_sound(compiled: dict[str, Any]) -> None:
-    assert compiled["codes"][1] == 3
+    assert compiled["codes"][2] == 3
     assert compiled["planted"]["builds"][0]["complaints"] == []
     assert "5 compiled, 4 with complaints" in compiled["out"]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_cases import COLUMNS, ROWS, interpreter, strided, transposed
+from kernel_cases import COLUMNS, ROWS, far, interpreter, strided, transposed
 from planted_bugs import plant
 
 from kernels import bias_gelu_quantized as module
@@ -49,6 +49,10 @@ def test_any_layout(layout) -> None:
     agree(torch.randn(130).expand(4, 130), torch.randn(260)[::2])
 
 
+def test_rows_that_lie_beyond_what_32_bits_can_count() -> None:
+    agree(far(torch.randn(3, 64).half()), torch.randn(64).half())
+
+
 def test_kernel_and_plain_pytorch_differ_by_one_step_at_most() -> None:
     torch.manual_seed(2)
     x, bias = torch.randn(20, 333), torch.randn(333)
@@ -71,10 +75,13 @@ def test_nan_and_infinity_show_in_the_scale_and_an_empty_batch_stays_empty() -> 
     assert [tensor.shape for tensor in empty] == [(0, 20), (0,)]
 
 
-def test_opcheck_and_export() -> None:
+def test_opcheck_compile_and_export() -> None:
     x, bias = torch.randn(4, 40), torch.randn(40)
     with interpreted():
         torch.library.opcheck(module._quantize, (x, bias, torch.int8, "none"))
+    compiled = torch.compile(lambda a, b: bias_gelu_quantized(a, b)[1] * 2, fullgraph=True, backend="aot_eager")
+    with interpreted():
+        torch.testing.assert_close(compiled(x, bias), reference(x, bias)[1] * 2)
 
     class Layer(torch.nn.Module):
         def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

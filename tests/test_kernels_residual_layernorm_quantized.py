@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_cases import COLUMNS, ROWS, close, interpreter, strided, transposed
+from kernel_cases import COLUMNS, ROWS, close, far, interpreter, strided, transposed
 from planted_bugs import plant
 from torch import Tensor
 
@@ -63,6 +63,11 @@ def test_rows_too_wide_for_one_tile_go_through_plain_pytorch() -> None:
     agree(drawn(2, 8200))
 
 
+def test_rows_that_lie_beyond_what_32_bits_can_count() -> None:
+    x, residual, weight, bias = drawn(3, 64, torch.float16)
+    agree([far(x), far(residual), weight, bias])
+
+
 def test_kernel_and_plain_pytorch_differ_by_one_step_at_most() -> None:
     x, residual, weight, bias = drawn(20, 333)
     for args in ((x, residual, weight, bias, EPS), (x, None, weight, bias, EPS)):
@@ -87,10 +92,15 @@ def test_nan_and_infinity_show_in_the_scale_padding_is_the_bias_and_an_empty_bat
     assert [tensor.shape for tensor in empty] == [(0, 20), (0,), (0, 20)]
 
 
-def test_opcheck_and_export() -> None:
+def test_opcheck_compile_and_export() -> None:
     tensors = drawn(4, 40)
     with interpreted():
         torch.library.opcheck(module._quantize, (*tensors, EPS, torch.int8, "sum"))
+    compiled = torch.compile(
+        lambda *t: residual_layernorm_quantized(*t, EPS)[2] * 2, fullgraph=True, backend="aot_eager"
+    )
+    with interpreted():
+        torch.testing.assert_close(compiled(*tensors), reference(*tensors, EPS)[2] * 2)
 
     class Layer(torch.nn.Module):
         def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kernels import runtime
+from kernels.bias_gelu import bias_gelu
 
 
 def test_a_kernel_is_not_launched_on_another_gpu_than_its_tensors_are_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,3 +24,14 @@ def test_a_processor_takes_the_references_unless_it_interprets() -> None:
         pytest.skip("Triton's interpreter is off")
     with runtime.interpreted():
         assert runtime.why_not(torch.device("cpu")) is None
+
+
+def test_that_plain_operators_run_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    runtime._say_once.cache_clear()
+    with caplog.at_level("INFO", logger="limbeck.kernels"):
+        for _ in range(3):
+            bias_gelu(torch.randn(2, 3), torch.randn(3))
+    reason = "the tensors are on cpu: Triton needs an NVIDIA GPU"
+    assert [record.message for record in caplog.records] == [
+        f"fused kernels are off: {reason}; the plain PyTorch operators run"
+    ]
