@@ -37,7 +37,7 @@ def far(rows: torch.Tensor) -> torch.Tensor:
 
 
 def close(found: torch.Tensor, expected: torch.Tensor, summed: int = 1) -> None:
-    """Assert that `found` is `expected` (fp64) within its dtype's tolerance, of bf16 an ulp, for sums of `summed` terms."""
+    """Assert that `found` is `expected` (fp64) within the tolerance for sums of `summed` terms; in bf16 an ulp."""
     rtol = torch.finfo(torch.bfloat16).eps if found.dtype == torch.bfloat16 else RTOL[found.dtype]
     tolerances = {"rtol": rtol, "atol": ATOL[found.dtype] * max(summed, 1)}
     torch.testing.assert_close(found.double(), expected.double(), **tolerances)
