@@ -75,7 +75,7 @@ def test_every_accepted_package_is_tested_and_the_report_draws_the_front(
     assert len(fake) == 5  # of the teacher, and of two students in two precisions
     assert next(iter(fake)) == report.selected
     assert not any("alone" in name for name in fake)
-    assert "Requests a second that keep p99&lt;20ms" in page(run)
+    assert "The most that keep <code>p99&lt;20ms</code>" in page(run)
     assert "--variant all" not in page(run)
     assert all(f"  {name}: {rate:.0f}" in said for name, rate in fake.items() if rate is not None)
     assert said[-1] == f"  {report.selected}: 100"  # the fastest stands first

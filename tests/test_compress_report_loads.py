@@ -83,7 +83,7 @@ def test_accuracy_against_requests_needs_two_that_kept_the_same_objective(tmp_pa
     drawn = fronts.by_rate(report, read_loads(report, write(tmp_path, *kept, other)))
     assert drawn is not None
     assert "resnet14-fp32" not in drawn
-    assert f"Requests a second that keep {OBJECTIVE.replace('<', '&lt;')}" in drawn
+    assert f"requests a second that keep {OBJECTIVE.replace('<', '&lt;')}" in drawn
     ticks = [part.text for part in ElementTree.fromstring(drawn).iter() if part.text in ("1000", "500", "200")]
     assert ticks == ["1000", "500"]
     assert fronts.by_rate(report, read_loads(report, tmp_path)[:1]) is None

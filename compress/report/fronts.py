@@ -35,12 +35,12 @@ def by_rate(report: Report, loads: Sequence[Load], width: float = svg.WIDE) -> M
 
     Drawn by the time that a request takes of the machine, so that left is better here too.
     """
-    objective, _ = Counter(load.objective for load in loads).most_common(1)[0] if loads else ("", 0)
+    objective = shared_objective(loads)
     rates = {load.variant: load.rate for load in loads if load.objective == objective and load.rate}
     words = Words(
         ident="pareto-rate",
-        title="Accuracy against requests a second",
-        across=f"Requests a second that keep {objective}; more to the left",
+        title=f"Accuracy against requests a second that keep {objective}",
+        across="Requests a second; more to the left",
         front="the most requests first",
         tick=lambda ms: f"{1000 / ms:g}",
     )
@@ -49,6 +49,11 @@ def by_rate(report: Report, loads: Sequence[Load], width: float = svg.WIDE) -> M
     return pareto(
         _points(report, lambda variant: 1000 / rates[variant.id] if variant.id in rates else None), width, words
     )
+
+
+def shared_objective(loads: Sequence[Load]) -> str:
+    """What most of the load tests had to keep; empty without any."""
+    return Counter(load.objective for load in loads).most_common(1)[0][0] if loads else ""
 
 
 def _points(report: Report, cost: Callable[[Variant], float | None]) -> list[Point]:

@@ -45,6 +45,7 @@ class View:
     pareto: Chart | None
     pareto_size: Chart | None
     pareto_rate: Chart | None
+    objective: str  # of its rates
     drops: Chart | None
     controls: Table | None
     other_controls: list[str]
@@ -99,6 +100,7 @@ def view(report: Report, loads: Sequence[Load] = ()) -> View:
         summary=evidence.summary_table(report),
         pareto=_chart(fronts.by_latency(report), fronts.by_latency(report, svg.NARROW)),
         pareto_rate=_chart(fronts.by_rate(report, loads), fronts.by_rate(report, loads, svg.NARROW)),
+        objective=fronts.shared_objective(loads),
         pareto_size=_chart(fronts.by_size(report), fronts.by_size(report, svg.NARROW)),
         drops=_drops(report),
         controls=evidence.controls_table(report),
