@@ -109,12 +109,6 @@ async def _discard(receive: Receive, limits: Limits) -> bool:
     return not more
 
 
-def check_size(body: bytes, limits: Limits) -> None:
-    """Raise RequestError 413 for a body, all read, that is over the limit."""
-    if len(body) > limits.max_body_bytes:
-        raise _too_large(limits, ended=True)
-
-
 def _too_large(limits: Limits, *, ended: bool) -> RequestError:
     hint = "send fewer or smaller inputs in one request"
     message = f"the body is over {limits.max_body_bytes} bytes"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from serve.manifest import Task
 from serve.small_images import is_small_image
 
-MOST_S = 0.005  # that one of the last two took
+MOST_S = 0.005  # that one of the last two of its length took
 MOST_QUOTES = 8  # of a body: one text and top_k have 6; 64 short texts would hold the loop for 64 times as long
 MOST_BYTES = 4096  # of a body: a text of that length takes some times longer than a short one, an image any time
 
@@ -21,19 +21,32 @@ IS_SHORT: dict[Task, Callable[[bytes], bool]] = {"text": is_short_text, "image":
 
 
 class Brief:
-    """Remembers how long short requests took: how little they hold, the last ones tell of the next."""
+    """Remembers how long short requests took, for each power of two of bytes: a text of a few words tells nothing of
+    one of 4,096 bytes, which may take a model a hundred times as long."""
 
     def __init__(self, task: Task, possible: bool) -> None:
         """Not `possible`: never."""
         self.is_short = IS_SHORT[task]
         self._possible = possible
-        self._took_s = (float("inf"), float("inf"))
+        self._took_s: dict[int, float] = {}  # the last time, by length
+        self._brief: set[int] = set()  # the lengths of which one of the last two took no longer than MOST_S
 
     @property
-    def likely(self) -> bool:
-        """Whether the next short one will be brief too. One slow answer in between says little on a busy machine."""
-        return self._possible and min(self._took_s) <= MOST_S
+    def ever(self) -> bool:
+        """Whether short requests of any length are brief."""
+        return bool(self._brief)
 
-    def took(self, seconds: float) -> None:
+    def likely(self, body: bytes) -> bool:
+        """Whether this one is short, and will be brief. One slow answer says little on a busy machine."""
+        return len(body).bit_length() in self._brief and self.is_short(body)
+
+    def took(self, size_bytes: int, seconds: float) -> None:
         """The time of an answer to a short one, without its waiting."""
-        self._took_s = (self._took_s[1], seconds)
+        if not self._possible:
+            return
+        length = size_bytes.bit_length()
+        before, self._took_s[length] = self._took_s.get(length, seconds), seconds
+        if min(before, seconds) <= MOST_S:
+            self._brief.add(length)
+        else:
+            self._brief.discard(length)

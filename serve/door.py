@@ -64,7 +64,7 @@ class Door:
         """
         if not self.full or self.letting_go:
             return None
-        _, engine = self.asked(url, headers)
+        engine = self.asked(url, headers)
         if engine is None:
             return None
         request_id = request_id_of(headers)
@@ -73,12 +73,11 @@ class Door:
             log_request(request_id.decode("ascii"), 429, engine.model_id, None)
         return self._refusal.answer(request_id, default_headers)
 
-    def asked(self, url: bytes, headers: Headers) -> tuple[str, Engine | None]:
-        """The model that a POST asks to classify, and its name; None if it asks for none, or may not."""
+    def asked(self, url: bytes, headers: Headers) -> Engine | None:
+        """The model that a POST asks to classify; None if it asks for none, or may not."""
         found = _CLASSIFY.fullmatch(url)
         if found is None or (self._tokens and self._tokens.refusal("", headers)):
-            return "", None
+            return None
         models: Registry[Engine] = self._state["models"]
         engines, default = models.current
-        name = found["name"].decode("ascii") if found["name"] else default
-        return name, engines.get(name)
+        return engines.get(found["name"].decode("ascii") if found["name"] else default)

@@ -124,7 +124,7 @@ class Engine:
             if self._batcher is None:
                 answer = await self._pool.run(partial(self.respond_at_once, *asked))
                 if self.brief.is_short(body):
-                    self.brief.took(stopwatch.worked)
+                    self.brief.took(len(body), stopwatch.worked)
                 return answer
             question = await self._pool.run(partial(self._read, *asked))
             batched = await asyncio.wrap_future(self._batcher.submit(question.rows))

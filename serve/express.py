@@ -17,8 +17,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from serve.bodies import check_size
-from serve.brief import Brief
 from serve.door import Door
 from serve.edge import internal_error
 from serve.errors import RequestError
@@ -26,7 +24,6 @@ from serve.gate import Gate, late
 from serve.headers import Headers, request_id_of
 from serve.logs import log_request
 from serve.raw import RawAnswer, RawError
-from serve.registry import Registry
 from serve.stopwatch import Stopwatch
 from serve.tally import Tally
 
@@ -35,21 +32,24 @@ if TYPE_CHECKING:
     from serve.engine import Engine
 
 Answered = Callable[["Ticket", Callable[[Headers], bytes]], None]
-Model = tuple[str, Brief]  # its name, and which requests to it are short
 _ANSWER = RawAnswer()
 
 
 class Ticket:
     """A request under way, with all that uvicorn's protocol asks of one (its `RequestResponseCycle`)."""
 
-    def __init__(self, model: str, url: bytes, headers: Headers, body: bytes, answered: Answered) -> None:
+    def __init__(self, engine: Engine, url: bytes, headers: Headers, body: bytes, answered: Answered) -> None:
         """`answered` is called once, with this ticket and what makes the whole answer; not if nobody listens."""
-        self.model, self.url, self.headers, self.body = model, url, headers, body
+        self.engine, self.url, self.headers, self.body = engine, url, headers, body
         self.answered = answered
         self.stopwatch = Stopwatch()
         self.response_complete = self.disconnected = self.more_body = False
         self.keep_alive = True
-        self.message_event = self
+
+    @property
+    def message_event(self) -> Ticket:
+        """Not kept: a ticket that referred to itself would wait for the garbage collector."""
+        return self
 
     def set(self) -> None:
         """As `asyncio.Event` has it: nobody waits for more of the body."""
@@ -67,21 +67,20 @@ class Express:
         self._waiting: deque[Ticket] = deque()
         self._turning = False
 
-    def model_for(self, url: bytes, headers: Headers) -> Model | None:
+    def engine_for(self, url: bytes, headers: Headers) -> Engine | None:
         """The model whose answer a POST with this head may get here, should its body be short and already there."""
         gate: Gate | None = self._state.get("gate")
         if gate is None or gate.inside > len(self._waiting) or self._door.letting_go:
             return None
-        name, engine = self._door.asked(url, headers)
-        return (name, engine.brief) if engine is not None and engine.brief.likely else None
+        engine = self._door.asked(url, headers)
+        return engine if engine is not None and engine.brief.ever else None
 
-    def take(self, model: Model, url: bytes, headers: Headers, body: bytes, answered: Answered) -> Ticket | None:
-        """A ticket for a request of which `model_for` has said `model`; None: the application shall answer it."""
+    def take(self, engine: Engine, url: bytes, headers: Headers, body: bytes, answered: Answered) -> Ticket | None:
+        """A ticket for a request of which `engine_for` has said `engine`; None: the application shall answer it."""
         gate: Gate = self._state["gate"]
-        name, brief = model
-        if gate.full or not brief.is_short(body):
+        if gate.full or len(body) > engine.limits.max_body_bytes or not engine.brief.likely(body):
             return None
-        ticket = Ticket(name, url, headers, body, answered)
+        ticket = Ticket(engine, url, headers, body, answered)
         gate.moved(1)
         self._waiting.append(ticket)
         if not self._turning:
@@ -104,35 +103,30 @@ class Express:
 
     def _answer(self, ticket: Ticket, seconds: float) -> None:
         """Answer first and count afterwards, as `Routes` does."""
-        request_id = request_id_of(ticket.headers)
-        models: Registry[Engine] = self._state["models"]
-        try:
-            with models.borrow(ticket.model) as engine:
-                status, answer = self._respond(ticket, engine, request_id, seconds)
-        except RequestError as error:  # the model is gone since
-            ticket.answered(ticket, partial(RawError(error).answer, request_id))
-            return
+        request_id, engine = request_id_of(ticket.headers), ticket.engine
+        outcome = self._outcome(ticket, request_id, seconds)
+        if isinstance(outcome, RequestError):
+            status, answer = outcome.status, None
+            ticket.answered(ticket, partial(RawError(outcome).answer, request_id))
+        else:
+            status, answer = 200, outcome
+            timing = answer.stopwatch.header()
+            ticket.answered(ticket, partial(_ANSWER.answer, answer.body, request_id, timing))
         self._tally.add(engine.metrics, status, answer)
         if self._access_log:
             log_request(request_id.decode("ascii"), status, engine.model_id, answer)
 
-    def _respond(self, ticket: Ticket, engine: Engine, request_id: bytes, seconds: float) -> tuple[int, Answer | None]:
-        """Send the answer: its status, and what it says if it is no error."""
+    def _outcome(self, ticket: Ticket, request_id: bytes, seconds: float) -> Answer | RequestError:
+        """The model's answer, or why there is none. A model that was replaced since still gives its own: what it lost
+        when it was closed are threads."""
+        engine, query_string = ticket.engine, ticket.url.partition(b"?")[2]
         try:
             if ticket.stopwatch.elapsed > seconds:
                 raise late()
-            check_size(ticket.body, engine.limits)
-            answer = engine.respond_at_once(
-                dict(ticket.headers), ticket.url.partition(b"?")[2], ticket.body, ticket.stopwatch
-            )
+            answer = engine.respond_at_once(dict(ticket.headers), query_string, ticket.body, ticket.stopwatch)
         except RequestError as error:
-            refusal = error
+            return error
         except Exception:
-            refusal = internal_error(request_id.decode("ascii"))
-        else:
-            engine.brief.took(ticket.stopwatch.worked)
-            timing = answer.stopwatch.header()
-            ticket.answered(ticket, partial(_ANSWER.answer, answer.body, request_id, timing))
-            return 200, answer
-        ticket.answered(ticket, partial(RawError(refusal).answer, request_id))
-        return refusal.status, None
+            return internal_error(request_id.decode("ascii"))
+        engine.brief.took(len(ticket.body), ticket.stopwatch.worked)
+        return answer

@@ -189,9 +189,7 @@ class BoundedProtocol(ShortcutProtocol):
             return
         self._refused = True
         self._unset_keepalive_if_required()
-        if not self.idle:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._give_up()
         self.transport.write(self._error(*refusal))
         self._watch.cancel()
         self._watch = self.loop.call_later(_LINGER_S, self.transport.abort)

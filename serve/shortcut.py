@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serve.door import Door
-from serve.express import Express, Model, Ticket
+from serve.express import Express, Ticket
 from serve.headers import Headers
+
+if TYPE_CHECKING:
+    from serve.engine import Engine
 
 
 class ShortcutProtocol(HttpToolsProtocol):
@@ -24,10 +28,22 @@ class ShortcutProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._turned_away = False  # the request that is being read is answered, and what comes of its body ignored
-        self._held = b""  # the body of a request of which nobody was told yet, for
-        self._held_for: Model | None = None  # this model; None: there is no such request
+        self._held = bytearray()  # the body of a request of which nobody was told yet, for
+        self._held_for: Engine | None = None  # this model; None: there is no such request
+        self._first: Any = None  # of the requests under way, that whose answer is the next; `cycle` is the last of them
         self._idle_since = self.loop.time()  # counts only while no request is under way
         super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._give_up()
+        super().connection_lost(exc)
+
+    def _give_up(self) -> None:
+        """Nobody reads what would still be answered: the first writes nothing, and so no other has its turn."""
+        for cycle in (self._first, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     @property
     def idle(self) -> bool:
@@ -36,7 +52,7 @@ class ShortcutProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._turned_away = False
-        self._held, self._held_for = b"", None
+        self._held, self._held_for = bytearray(), None
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -84,7 +100,7 @@ class ShortcutProtocol(HttpToolsProtocol):
     def _hold(self) -> bool:
         """Tell nobody of a request before the rest of what has arrived is read, where it may then go by express."""
         if self.express is not None:
-            self._held_for = self.express.model_for(self.url, self.headers)
+            self._held_for = self.express.engine_for(self.url, self.headers)
         return self._held_for is not None
 
     def _let_in(self) -> None:
@@ -94,20 +110,28 @@ class ShortcutProtocol(HttpToolsProtocol):
             self._held_for = None
             super().on_headers_complete()
             if self._held:
-                super().on_body(self._held)
+                super().on_body(bytes(self._held))
 
     def _send_by_express(self) -> bool:
         if self._held_for is None or self.express is None:
             return False
-        ticket = self.express.take(self._held_for, self.url, self.headers, self._held, self._answer)
+        ticket = self.express.take(self._held_for, self.url, self.headers, bytes(self._held), self._answer)
         if ticket is None:
             return False
-        self._held_for = None
-        self.cycle = ticket  # type: ignore[assignment]  # all that uvicorn asks of its own
+        self._held, self._held_for = bytearray(), None
+        ticket.keep_alive = self.parser.should_keep_alive()  # which what follows a body in chunks may have changed
+        self.cycle = self._first = ticket  # type: ignore[assignment]  # all that uvicorn asks of its own
         return True
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._first = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _answer(self, ticket: Ticket, answer: Callable[[Headers], bytes]) -> None:
         """End a request that went by express."""
+        self._first = None
+        if self.cycle is ticket:
+            self.cycle = None  # type: ignore[assignment]  # else a connection that waits would keep the model
         ticket.response_complete = True
         closing: Headers = [] if ticket.keep_alive else [(b"connection", b"close")]
         self.transport.write(answer([*self.server_state.default_headers, *closing]))

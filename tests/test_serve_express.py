@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import logging
 import re
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -114,7 +116,9 @@ class Server:
         return answers
 
     async def warm(self) -> None:
-        """The first request tells how long they take."""
+        """The first request of each length tells how long they take."""
+        for size_bytes in (0, *(1 << power for power in range(12))):
+            self.watched.engine.brief.took(size_bytes, 0.0)
         assert (await self.answers(post()))[0][0] == 200
         self.watched.by_loop.clear()
 
@@ -321,7 +325,8 @@ def test_a_model_that_fails_is_logged_and_the_client_told_nothing_of_it(
     assert text.by_loop == [True, True]
 
 
-def test_a_model_that_is_gone_meanwhile_is_not_found(text: Watched) -> None:
+@pytest.mark.parametrize("path", [b"/classify", b"/models/tiny/classify"])
+def test_a_model_that_is_replaced_meanwhile_still_answers(text: Watched, path: bytes) -> None:
     async def talk(server: Server) -> Any:
         await server.warm()
         stand_in: Any = SimpleNamespace(close=lambda: None, brief=text.engine.brief)
@@ -330,12 +335,14 @@ def test_a_model_that_is_gone_meanwhile_is_not_found(text: Watched) -> None:
         def late(*about: Any) -> Any:
             ticket = take(*about)
             server.registry.swap({"another": stand_in}, "another")
+            text.engine.close()  # which the registry has another thread do
             return ticket
 
         server.kind.express.take = late
-        return (await server.answers(post()))[0][0], server.gate.inside
+        return (await server.answers(post(path=path)))[0][0], server.gate.inside
 
-    assert run(text, talk) == (404, 0)
+    assert run(text, talk) == (200, 0)
+    assert text.by_loop == [True]
 
 
 def test_nothing_is_computed_for_a_client_that_has_left(text: Watched) -> None:
@@ -357,6 +364,92 @@ def test_nothing_is_computed_for_a_client_that_has_left(text: Watched) -> None:
 
     assert run(text, talk) == 0
     assert text.by_loop == []
+
+
+@pytest.mark.parametrize("express", [True, False])
+@pytest.mark.parametrize("last", [b"", b"\0"], ids=["gone", "refused"])
+def test_who_sends_several_and_is_gone_or_refused_is_not_written_to(
+    text: Watched, express: bool, last: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also the first of several requests, when the connection already heeds the last of them."""
+
+    async def talk(server: Server) -> Any:
+        await server.warm()
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+        failed: list[Any] = []
+        loop.set_exception_handler(lambda _, context: failed.append(context))
+        data_received = server.kind.data_received
+
+        def received(connection: Any, data: bytes) -> None:
+            data_received(connection, data)
+            begun.set()
+            if not last:
+                connection.transport.abort()
+
+        def later(*about: Any) -> Any:
+            server.kind.express._turning = True  # so that it plans no turn itself
+            loop.call_later(0.02, server.kind.express._turn)
+            return take(*about)
+
+        server.kind.data_received = received
+        if express:
+            take, server.kind.express.take = server.kind.express.take, later
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(post() * 3 + last)
+        await begun.wait()
+        answered = await asyncio.wait_for(reader.read(), 5) if last else b""
+        while server.gate.inside:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        writer.close()
+        return failed, answered.count(b"HTTP/1.1 "), answered[:12]
+
+    refused = ([], 1, b"HTTP/1.1 400") if last else ([], 0, b"")
+    assert run(text, talk, express=express) == refused
+    assert not [record for record in caplog.records if record.exc_info]
+    if express:
+        assert text.by_loop == []
+
+
+def test_who_says_behind_the_body_that_it_was_the_last_is_let_go(text: Watched) -> None:
+    head = post().partition(b"Content-Length")[0] + b"Transfer-Encoding: chunked\r\n\r\n"
+    body = b"%x\r\n%b\r\n0\r\nConnection: close\r\n\r\n" % (len(GOOD), GOOD)
+
+    async def talk(server: Server) -> Any:
+        await server.warm()
+        return (await server.answers(head + body))[0][:2]
+
+    status, headers = run(text, talk)
+    assert (status, headers[b"connection"]) == (200, b"close")
+    assert text.by_loop == [True]
+
+
+def test_a_connection_that_waits_keeps_nothing_of_its_last_request(text: Watched) -> None:
+    """Not even until the garbage is collected: a model that was replaced would stay with it."""
+
+    async def talk(server: Server) -> Any:
+        await server.warm()
+        take, taken = server.kind.express.take, []
+
+        def watched(*about: Any) -> Any:
+            ticket = take(*about)
+            taken.append(weakref.ref(ticket))
+            return ticket
+
+        server.kind.express.take = watched
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(post())
+        await reader.readuntil(b"}]}]}")
+        await asyncio.sleep(0.01)
+        found = [ticket() for ticket in taken], len(server.state.connections)
+        writer.close()
+        return found
+
+    gc.disable()
+    try:
+        assert run(text, talk) == ([None], 1)
+    finally:
+        gc.enable()
 
 
 def test_a_server_that_ends_says_so_and_answers_what_it_has(text: Watched) -> None:
@@ -433,8 +526,8 @@ def test_a_small_image_goes_as_well_and_others_do_not(tmp_path: Path, monkeypatc
 
 
 def test_what_is_not_short_says_nothing_of_what_is(text: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    took: list[float] = []
-    monkeypatch.setattr(text.engine.brief, "took", took.append)
+    took: list[int] = []
+    monkeypatch.setattr(text.engine.brief, "took", lambda size_bytes, seconds: took.append(size_bytes))
 
     async def talk(server: Server) -> None:
         for count in (1, 40, 1, 40):
@@ -447,6 +540,6 @@ def test_what_is_not_short_says_nothing_of_what_is(text: Watched, monkeypatch: p
 def test_two_threads_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve.engine.pool_size", lambda serving: 2)
     engine = Engine(Predictor.load(tiny_text_package(tmp_path / "package").path), Limits())
-    engine.brief.took(0.0)
+    engine.brief.took(3, 0.0)
     engine.close()
-    assert not engine.brief.likely
+    assert not engine.brief.ever
