@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from benchmarks.surroundings import own_environment
 from compress.environment import hardware, versions
 from compress.evidence.statistics import drop_interval
 from compress.measure.predictions import read_scores
 from compress.recipe_file import parse_recipe
 from compress.rundir import read_about
+from loadtests.peers.surroundings import own_environment
 from serve.errors import UserError
 from serve.package import load_package
 from serve.predictor import Predictor, open_session

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.surroundings import own_environment
+from loadtests.peers.surroundings import own_environment
 from serve.errors import UserError
 
 _CHILD = Path(__file__).parent / "openvino_child.py"

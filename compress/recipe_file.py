@@ -49,7 +49,7 @@ def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        raise _explain(error, origin) from None
+        raise _explain(error, content, origin) from None
     models: list[Teacher | Student] = [*all_teachers(recipe).values(), *recipe.students]
     for model in models:
         ModelConfig(model=model.model, options=model.options).checked(recipe.task)
@@ -111,18 +111,30 @@ def _children(place: Any, part: str, change: str) -> list[Any]:
     raise UserError(f"--set {change}: '{part}' is inside something that is not a table", _SCHEMA)
 
 
-def _explain(error: ValidationError, origin: str) -> UserError:
+def _explain(error: ValidationError, content: Any, origin: str) -> UserError:
     """The first problem of a recipe as one sentence with a hint."""
     problem = first_problem(error)
+    where = ".".join(_by_name(problem.path, content))
     if problem.kind == "extra_forbidden":
         known = _keys_beside(error.errors()[0]["loc"])
-        return UserError(f"{origin}: unknown key '{problem.where}'", did_you_mean(problem.path[-1], known))
+        return UserError(f"{origin}: unknown key '{where}'", did_you_mean(problem.path[-1], known))
     if problem.kind == "missing":
-        return UserError(f"{origin}: '{problem.where}' is missing", _SCHEMA)
+        return UserError(f"{origin}: '{where}' is missing", _SCHEMA)
     if problem.kind == "string_pattern_mismatch":
         allowed = "letters, digits, '.', '_' and '-', the first a letter or a digit"
-        return UserError(f"{origin}: {problem.where} = {problem.given} is no name", f"expected {allowed}")
-    return UserError(f"{origin}: {problem}", problem.hint or _SCHEMA)
+        return UserError(f"{origin}: {where} = {problem.given} is no name", f"expected {allowed}")
+    return UserError(f"{origin}: {where + ': ' if where else ''}{problem.message}", problem.hint or _SCHEMA)
+
+
+def _by_name(path: tuple[str, ...], content: Any) -> list[str]:
+    """The keys of `path`, with tables of a list by their names, as `--set` takes them: students.small.fit."""
+    found = []
+    for key in path:
+        table = content[int(key)] if isinstance(content, list) and key.isdigit() else None
+        name = table.get("name") if isinstance(table, dict) else None
+        found.append(name if isinstance(name, str) and path[-1] != "name" else key)
+        content = table if table is not None else content.get(key) if isinstance(content, dict) else None
+    return found
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:

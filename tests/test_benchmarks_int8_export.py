@@ -68,7 +68,8 @@ def test_a_run_on_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_an_environment_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks import openvino_peer, surroundings
+    from benchmarks import openvino_peer
+    from loadtests.peers import surroundings
 
     monkeypatch.setattr(surroundings.shutil, "which", lambda *_, **__: None)
     with pytest.raises(UserError, match="OpenVINO is left out"):

@@ -252,6 +252,7 @@ def test_data_at_a_path_are_looked_at_as_init_does(tmp_path: Path) -> None:
         ({"recipe": Path("x.toml"), "data": "digits"}, "--data is for --model"),
         ({"model": "no/such/model", "data": "digits"}, "there is no model at 'no/such/model'"),
         ({"model": "hf:somewhere"}, "--model needs --data"),
+        ({"model": "hf:somewhere", "data": "nowhere.csv"}, "--data nowhere.csv: there is no such file or folder"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused(asked: dict[str, Any], message: str) -> None:

@@ -132,7 +132,7 @@ def test_no_default_for_what_only_the_user_knows(missing: str) -> None:
 def test_the_first_wrong_key_is_named_by_its_path() -> None:
     recipe = content()
     recipe["students"][0]["fit"]["augment"] = {"shfit": 1}
-    with pytest.raises(UserError, match=r"unknown key 'students\.0\.fit\.augment\.shfit'") as refused:
+    with pytest.raises(UserError, match=r"unknown key 'students\.small\.fit\.augment\.shfit'") as refused:
         parse_recipe(recipe, "test")
     assert refused.value.hint == "did you mean 'shift'?"
 

@@ -31,7 +31,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "a threshold of nothing": ({"threshold": 0.1}, "threshold says which gain counts", "set one of them"),
     "a long mistake": (
         {"epochs": "three or four, or perhaps a few more"},
-        r"epochs: expected a valid integer.*'three",
+        r"epochs: expected a whole number.*'three",
         "",
     ),
     "a misspelt balance": (
@@ -39,8 +39,8 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
         "class_weights is 'balancd'",
         "expected 'balanced', or a table",
     ),
-    "a weight of nothing": ({"class_weights": {"3": 0}}, r"teacher\.fit\.class_weights\.3: .*greater than 0", ""),
-    "an average of all": ({"ema": 1.0}, "teacher.fit.ema: .*less than 1", ""),
+    "a weight of nothing": ({"class_weights": {"3": 0}}, r"teacher\.fit\.class_weights\.3: .*above 0", ""),
+    "an average of all": ({"ema": 1.0}, "teacher.fit.ema: expected a number below 1", ""),
     "half a network": ({"train_layers": "top"}, "train_layers is 'top'", "expected 'all', 'head' or a list of names"),
     "nothing to train": ({"train_layers": []}, "train_layers names nothing to train", "epochs = 0"),
     "frozen and thawed": ({"train_layers": "head", "unfreeze": 1}, "train_layers must stay 'all'", "leave out one"),

@@ -278,7 +278,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str, str]] = {
         "unknown key 'teacher.fit.learnin_rate'",
         "did you mean 'learning_rate'",
     ),
-    "wrong type": (('tune.search={"teacher.fit.epochs"={low=1.0, high=4.0}}',), "integer", ""),
+    "wrong type": (('tune.search={"teacher.fit.epochs"={low=1.0, high=4.0}}',), "whole number", ""),
     "out of bounds": (('tune.search={"teacher.fit.warmup"={low=0.5, high=1.0}}',), "warmup", ""),
     "unknown student": (
         (*search()[:1], 'tune.search={"students.smal.fit.clip"=[0, 1]}'),

@@ -15,7 +15,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from loadtests.payloads import PAYLOADS
-from loadtests.peers import litserve_environment
+from loadtests.peers import litserve_environment, surroundings
 from loadtests.peers.answer import Model
 from loadtests.peers.bench import main
 from loadtests.peers.bodies import SIDE, write_requests
@@ -96,7 +96,7 @@ def test_what_cannot_be_compared_is_told(
         write_requests(Model(alone), tmp_path)
     assert main([str(tmp_path / "nowhere"), "--litserve", "none"]) == 2
     assert "is not there" in capsys.readouterr().err
-    monkeypatch.setattr(litserve_environment.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(surroundings.shutil, "which", lambda *_, **__: None)
     with pytest.raises(UserError, match="LitServe is left out: no uv"):
         litserve_environment.environment(tmp_path / "none")
 

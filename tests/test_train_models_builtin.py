@@ -57,7 +57,7 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
 
 def test_an_option_of_another_family_is_refused() -> None:
     check("cnn-8", {"hidden": 4, "dropout": 0.5}, "image")
-    with pytest.raises(UserError, match="'mlp-8' does not take option hidden = 4"):
+    with pytest.raises(UserError, match="'builtin:mlp-8' does not take option hidden = 4"):
         check("mlp-8", {"hidden": 4}, "image")
     with pytest.raises(UserError, match=r"dropout = 1\.0"):
         check("mlp-8", {"dropout": 1.0}, "image")

@@ -79,7 +79,7 @@ def test_options_reach_the_network_and_its_tokenizer(tmp_path: Path) -> None:
     "options", [{"widths": []}, {"widths": [0]}, {"dropout": 1}, {"vocabulary": 3}, {"width": [3]}]
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="model 'textcnn' does not take option") as refused:
+    with pytest.raises(UserError, match="model 'builtin:textcnn' does not take option") as refused:
         check("textcnn", options, "text")
     assert "width" in refused.value.hint
 

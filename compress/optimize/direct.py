@@ -14,7 +14,7 @@ from compress.rundir import RUN_JSON, read_about
 from serve.errors import UserError
 from train.data import DataConfig, load_data
 from train.models import SOURCES
-from train.sources import expand
+from train.sources import expand, source_names
 
 _PATHS = ("csv", "jsonl", "parquet", "imagefolder")  # sources that are a kind and a path
 _USUAL_MARGIN = 2.0  # points
@@ -33,6 +33,9 @@ def direct_content(model: str, data: str | None) -> tuple[dict[str, Any], list[s
         raise UserError("--model needs --data", "for example --data csv:reviews.csv, or a path")
     kind, _, place = data.partition(":")
     path = expand(place if kind in _PATHS and place else data)
+    if not path.exists() and kind not in source_names():
+        hint = f"give a file, a folder or a source such as csv:reviews.csv; paths count from {Path.cwd()}"
+        raise UserError(f"--data {data}: there is no such file or folder", hint)
     content, said = _from_path(path, named) if path.exists() else _from_source(data, named)
     said.append(
         "whatever this model was trained on elsewhere may be among these validation and test items: its own accuracy "

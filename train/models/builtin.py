@@ -144,7 +144,7 @@ def build(network: NetworkSpec, preprocessing: Preprocessing, classes: int) -> n
 
 def build_module(name: str, shape: Shape, classes: int, options: dict[str, Any]) -> nn.Module:
     family, found = _find(name)
-    return family.build(found, shape, classes, parse_options(family.options, name, options))
+    return family.build(found, shape, classes, parse_options(family.options, f"builtin:{name}", options))
 
 
 def _find(name: str) -> tuple[Family, re.Match[str]]:

@@ -37,7 +37,7 @@ class Options(TextCNNOptions):
 
 def check(name: str, options: dict[str, Any]) -> None:
     """Raise UserError unless the network takes these options."""
-    chosen = parse_options(Options, name, options)
+    chosen = parse_options(Options, f"builtin:{name}", options)
     useless = [option for option in _OF_A_NEW_TOKENIZER if option in chosen.model_fields_set]
     if useless and chosen.embeddings == "teacher":
         raise UserError(
@@ -54,7 +54,7 @@ def needs_teacher(options: dict[str, Any]) -> bool:
 
 def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
     """A fresh network, for the tokens of the teacher or for those that are found in the wanted training split."""
-    chosen = parse_options(Options, name, options)
+    chosen = parse_options(Options, f"builtin:{name}", options)
     if chosen.embeddings == "teacher":
         return _draft_from_teacher(name, chosen, wanted)
     texts = (item.decode("utf-8", errors="replace") for item in wanted.train.content)

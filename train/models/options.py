@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from serve.errors import UserError, did_you_mean
+from serve.validation import first_problem
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -20,7 +21,9 @@ def parse_options(kind: type[Options], model: str, options: Mapping[str, Any], o
     try:
         return kind.model_validate(options)
     except ValidationError as error:
-        problem = error.errors()[0]
-        key, known = str(problem["loc"][0]), [*kind.model_fields, *others]
-        hint = did_you_mean(key, known) if problem["type"] == "extra_forbidden" else f"options: {', '.join(known)}"
-        raise UserError(f"model '{model}' does not take option {key} = {options.get(key)!r}", hint) from None
+        problem, known = first_problem(error), [*kind.model_fields, *others]
+        key, message = problem.path[0], problem.message.removesuffix(f", got {problem.given}")
+        refused = f"model '{model}' does not take option {key} = {options.get(key)!r}"
+        if problem.kind == "extra_forbidden":
+            raise UserError(refused, did_you_mean(key, known)) from None
+        raise UserError(f"{refused}: {message}", problem.hint or f"options: {', '.join(known)}") from None
