@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from compress.evidence.abstain import Abstention
 from compress.export import export_onnx
-from compress.graph.build import rewritten
+from compress.graph.build import hides_rewrites, rewritten
 from compress.graph.choose import Tried, told
 from compress.quantize.collapse import diagnose, permuted
 from compress.quantize.config import Quantize
@@ -95,6 +95,8 @@ def make_package(
     config = config or Quantize()
     tried: list[Tried] = []
     if rewrites and not config.exclude:  # which names nodes, and they must stay
+        if fp32_package is not None and hides_rewrites(fp32):
+            fp32 = export_onnx(classifier)  # as nothing was rewritten yet: what fp32 kept may hide what pays in int8
         inputs = [classifier.preparer().prepare([item]) for item in probe[:_JUDGED_ITEMS]]
         fp32, tried = rewritten(fp32, variant.precision, calibration, config, inputs, classifier.preparer().input)
     quantized = convert(fp32, variant.precision, calibration, config, say)

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from text_models import WORDS, text_classifier
 
 from compress.export import export_onnx
+from compress.graph import build as building
 from compress.graph.batch_norm import fold_batch_norms
 from compress.graph.lone_query import ask_for_one
 from compress.graph.mask import shorten_masks
@@ -187,3 +188,15 @@ def test_what_was_rewritten_is_not_rewritten_again(name: str, exported: onnx.Mod
     after = try_on(rewrite, exported)
     assert after is not None
     assert try_on(rewrite, after) is None
+
+
+def test_tokens_first_hides_the_lone_query_so_that_int8_starts_anew(
+    exported: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens_first = put_tokens_first(exported)
+    assert count(ask_for_one(exported))["ReduceSum"] == 1
+    assert count(ask_for_one(tokens_first))["ReduceSum"] == 0
+    assert not building.hides_rewrites(tokens_first.SerializeToString())  # too small for any rewrite
+    monkeypatch.setattr(building, "_SMALLEST", 0)
+    assert building.hides_rewrites(tokens_first.SerializeToString())
+    assert not building.hides_rewrites(convolution(shared=False).SerializeToString())

@@ -33,6 +33,13 @@ def classifier() -> Classifier:
     return image_classifier(IMAGES, tuple("abcde"), model="builtin:mlp-64").eval()
 
 
+class _Read:
+    """A package whose graph is another."""
+
+    def __init__(self, folder: Path, graph: bytes) -> None:
+        self.files = {**load_package(folder).files, "model.onnx": graph}
+
+
 def made(classifier: Classifier, folder: Path, precision: Precision, fp32: Path | None = None) -> PackageResult:
     variant = Variant("small", "student", precision)
     return make_package(variant, classifier, fp32, image_inputs(IMAGES), PROBE, {"name": "test/small"}, folder)
@@ -150,3 +157,24 @@ def test_what_was_tried_on_a_graph_is_told(
     assert result.rewrites == tried
     assert result.graph["rewrites"] == {"one": "kept, 0.50 of the time"}
     assert [item.shape for item in seen] == [(1, 8, 8, 1)] * len(PROBE)
+
+
+@pytest.mark.parametrize("hides", [True, False])
+def test_int8_is_rewritten_from_the_plain_export_where_fp32s_rewrites_hide_others(
+    classifier: Classifier, fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hides: bool
+) -> None:
+    started: list[bytes] = []
+
+    def rewritten(graph: bytes, *rest: Any) -> tuple[bytes, list[Tried]]:
+        started.append(graph)
+        return graph, []
+
+    plain = export_onnx(classifier)
+    changed = onnx.load_from_string(plain)
+    changed.doc_string = "rewritten"
+    monkeypatch.setattr(packaging, "rewritten", rewritten)
+    monkeypatch.setattr(packaging, "hides_rewrites", lambda _: hides)
+    monkeypatch.setattr(packaging, "load_package", lambda folder: _Read(folder, changed.SerializeToString()))
+    variant, calibration = Variant("small", "student", "int8-dynamic"), image_inputs(IMAGES)
+    make_package(variant, classifier, fp32, calibration, PROBE, {}, tmp_path / "p", rewrites=True)
+    assert started == [plain if hides else changed.SerializeToString()]

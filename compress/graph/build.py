@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
+import onnx
 
 from compress.graph.choose import Chooser, Tried
 from compress.graph.timing import time_in_turn
@@ -38,6 +39,14 @@ def rewritten(
     chooser = Chooser(fp32, lambda model: quantize(model, kind, few, config), items, name, time_in_turn(items, name))
     chosen = chooser.choose()
     return (chosen if any(one.kept for one in chooser.tried) else fp32), chooser.tried
+
+
+def hides_rewrites(fp32: bytes) -> bool:
+    """Whether what fp32 has kept of the rewrites can hide others that pay in int8: where there is attention.
+
+    Once tokens come first, a lone query is found no more.
+    """
+    return len(fp32) >= _SMALLEST and any(node.op_type == "Softmax" for node in onnx.load_from_string(fp32).graph.node)
 
 
 class _First:
