@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from report_factory import make_report, make_report_with_target
 
-from compress.report.schema import Report
+from compress.report.schema import Origin, Report
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -67,6 +67,8 @@ def hostile(report: Report) -> None:
     report.run.name = report.run.command = report.data.source = HOSTILE[0]
     report.verdict, report.choice.reason, report.teacher_licence = HOSTILE[1], HOSTILE[7], HOSTILE[6]
     report.advice = list(HOSTILE)
+    report.card = dict(zip(("use", "not_for", "contact", "licence", "data_licence"), HOSTILE[::2], strict=False))
+    report.origins = {"teacher": Origin(model=HOSTILE[0], fresh=False, licence=HOSTILE[6])}
     report.data.notes = list(HOSTILE)
     report.run.hardware = {HOSTILE[0]: HOSTILE[1]}
     for example, text in zip(report.examples, HOSTILE, strict=False):

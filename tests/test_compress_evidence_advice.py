@@ -50,7 +50,12 @@ def test_a_precision_that_makes_it_no_smaller_is_told() -> None:
 
 def test_dependence_on_the_batch_is_told() -> None:
     (sentence,) = advise(pair(1.0, batch_invariant=False))
-    assert sentence.startswith("The scores of student-int8-static depend on the other items")
+    assert sentence.startswith("The scores of student-int8-static depend on the other items of a batch, so it is run")
+    both = [one.model_copy(update={"batch_invariant": False}) for one in pair(1.0)]
+    (sentence,) = advise(both)
+    assert sentence.startswith(
+        "The scores of student-fp32 and student-int8-static depend on the other items of a batch"
+    )
 
 
 def test_what_distillation_earned_is_counted_in_errors_of_the_control() -> None:

@@ -10,6 +10,7 @@ def advise(variants: list[Variant]) -> list[str]:
     """What a reader of these variants would want to be told."""
     by_id = {variant.id: variant for variant in variants}
     advice = [sentence for variant in variants for sentence in _precision(variant, by_id)]
+    advice += _batches(variants)
     return advice + [sentence for variant in variants for sentence in _control(variant, by_id)]
 
 
@@ -33,11 +34,18 @@ def _precision(variant: Variant, by_id: dict[str, Variant]) -> list[str]:
             f"{variant.precision} makes {variant.name} no smaller ({variant.size_bytes:,} bytes against "
             f"{fp32.size_bytes:,}): what the quantizer adds outweighs the weights."
         )
-    if not variant.batch_invariant:
-        sentences.append(
-            f"The scores of {variant.id} depend on the other items of a batch, so it is run one item at a time."
-        )
     return sentences
+
+
+def _batches(variants: list[Variant]) -> list[str]:
+    """Which packages cannot be batched: one sentence for all of them."""
+    names = [variant.id for variant in variants if variant.runtime == "onnxruntime" and not variant.batch_invariant]
+    if not names:
+        return []
+    alone = "it is" if len(names) == 1 else "they are"
+    *first, last = names
+    listed = f"{', '.join(first)} and {last}" if first else last
+    return [f"The scores of {listed} depend on the other items of a batch, so {alone} run one item at a time."]
 
 
 def _control(variant: Variant, by_id: dict[str, Variant]) -> list[str]:
