@@ -88,6 +88,6 @@ def test_where_there_is_none_it_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match="has no dropout") as error:
             refused()
-        assert error.value.hint == "drop options.dropout"
+        assert error.value.hint == "leave out options.dropout"
     with pytest.raises(UserError, match=r"does not take option dropout = 1\.0"):
         text_classifier(f"hf:{tiny_folder(tmp_path / 'bert')}", dropout=1.0)
