@@ -18,6 +18,7 @@ import uvicorn.config
 from serve.door import Door
 from serve.errors import RequestError
 from serve.express import Express
+from serve.flow import InTurn
 from serve.headers import request_id_of
 from serve.limits import Limits
 from serve.raw import RawError
@@ -78,6 +79,7 @@ class BoundedProtocol(ShortcutProtocol):
         # uvicorn has a line made for each request wherever the root logger has a handler, also if nobody is to read it
         self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         super().connection_made(transport)
+        self.flow = InTurn(transport, self.pipeline)
         self._watch = self.loop.call_later(_LOOKS_S, self._look)
         if len(self.connections) > self.limits.max_connections:
             self._make_room()

@@ -39,7 +39,8 @@ class ShortcutProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _give_up(self) -> None:
-        """Nobody reads what would still be answered: the first writes nothing, and so no other has its turn."""
+        """Nobody reads what would still be answered: the first writes nothing, and no other has its turn."""
+        self.pipeline.clear()
         for cycle in (self._first, self.cycle):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True

@@ -47,7 +47,7 @@ class Server:
         reader, writer = await self.connect()
         try:
             writer.write(data)
-            return await _answers(reader)
+            return await _answers(reader, 2000)
         finally:
             writer.close()
 
@@ -229,6 +229,23 @@ def test_a_client_that_does_not_read_is_let_go(run: Callable[..., Any]) -> None:
         return len(server.state.connections)
 
     assert run(unread) == 0
+
+
+def test_who_sends_many_requests_ahead_is_read_as_they_are_answered(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment, one = 256 * 1024, _get(b"X: " + b"x" * 1024 + b"\r\n")  # of asyncio: what is read at once
+    data_received, waiting = BoundedProtocol.data_received, [0]
+
+    def watched(connection: BoundedProtocol, data: bytes) -> None:
+        data_received(connection, data)
+        waiting.append(len(connection.pipeline))
+
+    monkeypatch.setattr(BoundedProtocol, "data_received", watched)
+    answers = run(lambda server: server.ask(one * 1000 + _get(CLOSE)))
+    assert [status for status, _ in answers] == [200] * 1001
+    assert len(waiting) > 4
+    assert max(waiting) <= segment // len(one) + 1
 
 
 def test_a_new_connection_takes_the_place_of_the_one_that_was_idle_longest(run: Callable[..., Any]) -> None:
