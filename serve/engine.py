@@ -21,7 +21,7 @@ from serve.bodies import BODIES, Query, parse_query, shown
 from serve.brief import Brief
 from serve.errors import InputError, RequestError
 from serve.images import MAX_PIXELS
-from serve.limits import Limits
+from serve.limits import Limits, asked_workers
 from serve.logs import log
 from serve.manifest import ServingConfig
 from serve.metrics import ModelMetrics
@@ -231,7 +231,7 @@ def check_servable(path: Path) -> None:
 def pool_size(serving: ServingConfig) -> int:
     """Threads that classify: as many as fill the cores, given the workers and the threads of each model run."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // (serving.threads * serving.workers))
+    return max(1, cores // (serving.threads * (asked_workers() or serving.workers)))
 
 
 class _Question:

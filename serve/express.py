@@ -3,7 +3,8 @@
 After each model run the processor's caches hold the model, and all code that a request passes has to come back into
 them; a thread besides has to be woken, and to win Python's lock. So a request that arrived whole, in one piece with its
 body, goes from the protocol to the model and back. One is answered at each turn of the loop, which reads, refuses and
-says that it lives in between.
+says that it lives in between. It accepts one connection at each turn, too: those go first, or a hundred that come at
+once would wait for a hundred answers.
 
 Where a thread would gain something, the application is asked as ever: when the package has two of them, when a model
 run takes longer (`serve.brief`), and while anything else is in the server.
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 Answered = Callable[["Ticket", Callable[[Headers], bytes]], None]
 _ANSWER = RawAnswer()
+_MOST_GIVEN = 64  # turns in a row to new connections: a flood of them must not keep the answers back
 
 
 class Ticket:
@@ -66,6 +68,12 @@ class Express:
         self._access_log = access_log
         self._waiting: deque[Ticket] = deque()
         self._turning = False
+        self._arrived = False  # a connection, since the last turn
+        self._given = 0  # turns in a row to connections
+
+    def arrived(self) -> None:
+        """A connection was accepted: another may wait behind it."""
+        self._arrived = True
 
     def engine_for(self, url: bytes, headers: Headers) -> Engine | None:
         """The model whose answer a POST with this head may get here, should its body be short and already there."""
@@ -90,6 +98,11 @@ class Express:
 
     def _turn(self) -> None:
         """Answer the first, and have the others wait for the next turns."""
+        if self._arrived and self._given < _MOST_GIVEN:
+            self._arrived, self._given = False, self._given + 1
+            asyncio.get_running_loop().call_soon(self._turn)
+            return
+        self._given = 0
         ticket = self._waiting.popleft()
         self._turning = bool(self._waiting)
         if self._turning:

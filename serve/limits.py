@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from serve.errors import UserError
 
 _PREFIX = "LIMBECK_"
-DRAIN_SECONDS = "LIMBECK_DRAIN_SECONDS"
+DRAIN_SECONDS, WORKERS = "LIMBECK_DRAIN_SECONDS", "LIMBECK_WORKERS"
 _DEFAULT_DRAIN_S = 2.0  # behind a load balancer: longer than it takes to look at /readyz until it believes it
 
 
@@ -34,6 +34,12 @@ class Limits:
         """The limits in force. Raises UserError for a value that is not a whole number above 0."""
         names = {field.name: _PREFIX + field.name.upper() for field in fields(cls)}
         return cls(**{name: positive(key, environ[key]) for name, key in names.items() if environ.get(key)})
+
+
+def asked_workers(environ: Mapping[str, str] = os.environ) -> int | None:
+    """The worker processes that LIMBECK_WORKERS asks for; None: as many as the package's serving.json says."""
+    text = environ.get(WORKERS)
+    return positive(WORKERS, text) if text else None
 
 
 def positive(name: str, text: str) -> int:

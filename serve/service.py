@@ -25,7 +25,7 @@ from serve.edge import App, Edge
 from serve.errors import UserError
 from serve.express import Express
 from serve.gate import Gate
-from serve.limits import Limits, drain_seconds, positive
+from serve.limits import Limits, asked_workers, drain_seconds
 from serve.locate import find_package
 from serve.logs import log_format, set_up
 from serve.memory import give_back_large_buffers
@@ -55,8 +55,8 @@ def _settings() -> dict[str, Any]:
 
 def _workers() -> int:
     """Worker processes: LIMBECK_WORKERS, else what the package's serving.json says."""
-    if text := os.environ.get("LIMBECK_WORKERS"):
-        return positive("LIMBECK_WORKERS", text)
+    if asked := asked_workers():
+        return asked
     try:
         return read_serving(find_package()).workers
     except UserError:  # nothing to serve yet: `bentoml build` imports this too

@@ -32,6 +32,8 @@ class ShortcutProtocol(HttpToolsProtocol):
         self._held_for: Engine | None = None  # this model; None: there is no such request
         self._first: Any = None  # of the requests under way, that whose answer is the next; `cycle` is the last of them
         self._idle_since = self.loop.time()  # counts only while no request is under way
+        if self.express is not None:
+            self.express.arrived()
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -359,3 +359,5 @@ def test_the_pool_fills_the_cores_and_no_more(monkeypatch: pytest.MonkeyPatch) -
     assert pool_size(ServingConfig()) == 8
     assert pool_size(ServingConfig(threads=2, workers=2)) == 2
     assert pool_size(ServingConfig(threads=16)) == 1
+    monkeypatch.setenv("LIMBECK_WORKERS", "4")
+    assert pool_size(ServingConfig(threads=2)) == 1

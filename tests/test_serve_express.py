@@ -9,6 +9,7 @@ import json
 import logging
 import re
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -258,6 +259,37 @@ def test_those_that_come_together_are_answered_in_turn_and_the_server_reads_in_b
     assert run(text, talk) == ([200] * 6, 0)
     assert text.by_loop == [True] * 6
     assert len(set(seen)) == 6
+
+
+def test_connections_that_come_together_wait_for_no_more_than_the_answer_under_way(text: Watched) -> None:
+    """uvloop accepts one at each turn, and each is made up here by what the protocol says of it."""
+    seen: list[str] = []
+
+    async def talk(server: Server) -> Any:
+        await server.warm()
+        loop, express = asyncio.get_running_loop(), server.kind.express
+        left = [100]
+
+        def accept() -> None:
+            seen.append("connection")
+            express.arrived()
+            left[0] -= 1
+            if left[0]:
+                loop.call_soon(accept)
+
+        def first() -> None:
+            seen.append("model")
+            if seen.count("model") == 1:
+                time.sleep(0.1)  # until the second request is there as well
+                accept()
+
+        text.before = first
+        return await asyncio.gather(*(server.answers(post(OTHER)) for _ in range(2)))
+
+    run(text, talk)
+    both = [at for at, what in enumerate(seen) if what == "model"]
+    assert both[0] == 0
+    assert 60 <= both[1] <= 80  # behind 64 of them, and not behind all
 
 
 def test_one_connection_gets_its_answers_in_the_order_of_its_requests(text: Watched) -> None:
