@@ -50,7 +50,7 @@ def test_bash_is_offered_commands_runs_recipes_and_variants(here: Path) -> None:
     assert {"clean", "config"} <= set(_offered("c"))
     assert _offered("verify", "runs/d") == ["runs/digits"]
     assert _offered("verify", "runs/sst2", "--variant", "sst") == ["sst2-int8"]
-    assert _offered("run", "m") == ["mine.toml", "mnist"]
+    assert _offered("run", "m") == ["mine.toml", "mnist", "mnist-small"]
 
 
 def test_runs_in_the_usual_folder_are_offered_at_once(here: Path) -> None:

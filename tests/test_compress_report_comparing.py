@@ -108,7 +108,7 @@ def test_the_command(first: Path, second: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_command_says_what_it_wants_and_where_the_page_lies(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from compress.cli import report
+    from compress.cli.reporting import report
 
     with pytest.raises(UserError, match="takes one run, or --compare and two"):
         report(None)

@@ -52,5 +52,5 @@ def test_the_last_weights_are_kept_where_the_recipe_says_so(tmp_path: Path, ema:
 
 
 def test_patience_and_the_last_epoch_contradict_each_other() -> None:
-    with pytest.raises(ValidationError, match="leave out one"):
+    with pytest.raises(ValidationError, match="would keep the last of them"):
         FitConfig(keep="last", patience=2)
