@@ -4,155 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import gc
 import json
 import logging
 import re
-import threading
 import time
-import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-import uvicorn
+from express_server import GOOD, LONG, OTHER, TOKEN, Server, Watched, one_thread, post, run, without_times
 from helpers import encoded, tiny_package, tiny_text_package
 from PIL import Image
-from uvicorn.server import ServerState
 
 from serve.brief import MOST_BYTES
-from serve.door import Door
-from serve.edge import Edge
 from serve.engine import Engine
-from serve.express import Express
-from serve.gate import Gate
 from serve.limits import Limits
 from serve.predictor import Predictor
-from serve.protocol import BoundedProtocol
-from serve.registry import Registry
-from serve.routes import Addresses, Routes
 from serve.tokens import Tokens
-
-LIMITS = Limits(max_body_bytes=3000)
-TOKEN = "a-token-of-this-server"
-GOOD = b'{"inputs": ["a good film"]}'
-OTHER = b'{"inputs": ["film film a"], "top_k": 2}'
-LONG = b'{"inputs": ["' + b"film " * 500 + b'"]}'
-
-
-def post(
-    body: bytes = GOOD, path: bytes = b"/classify", headers: bytes = b"", kind: bytes = b"application/json"
-) -> bytes:
-    head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: %b\r\nContent-Length: %d\r\n" % (path, kind, len(body))
-    return head + headers + b"\r\n" + body
-
-
-class Watched:
-    """An engine that says which thread its model ran in, and that can fail or take long."""
-
-    def __init__(self, package: Path) -> None:
-        self.engine = Engine(Predictor.load(package), LIMITS)
-        self.by_loop: list[bool] = []
-        self.before: Callable[[], None] = lambda: None
-        compute = self.engine._predictor.compute
-
-        def watched(inputs: np.ndarray) -> np.ndarray:
-            self.by_loop.append(threading.current_thread() is threading.main_thread())
-            self.before()
-            return compute(inputs)
-
-        self.engine._predictor.compute = watched  # type: ignore[method-assign]
 
 
 @pytest.fixture
 def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
-    monkeypatch.setattr("serve.engine.pool_size", lambda serving: 1)
-    monkeypatch.setattr("serve.brief.MOST_S", 10.0)  # the test's machine may be slow
-    watched = Watched(tiny_text_package(tmp_path / "package").path)
-    yield watched
-    watched.engine.close()
-
-
-class Server:
-    """A listening server with all layers that a request to classify can meet."""
-
-    def __init__(self, watched: Watched, express: bool, capacity: int, seconds: float, tokens: Tokens | None) -> None:
-        async def bentoml(scope: Any, receive: Any, send: Any) -> None:
-            raise AssertionError("BentoML is not asked to classify")
-
-        self.watched = watched
-        self.gate = Gate(capacity, seconds)
-        self.registry = Registry({"tiny": watched.engine}, "tiny")
-        self.state = ServerState()
-        self.letting_go = False
-        state = {"models": self.registry, "gate": self.gate}
-        routes = Routes(bentoml, state, access_log=True)
-        self.tally = routes.tally
-        door = Door(state, routes.tally, tokens, True, lambda: self.letting_go)
-        fields = {
-            "limits": LIMITS,
-            "door": door,
-            "express": Express(state, door, routes.tally, True) if express else None,
-        }
-        self.app = Edge(routes, Addresses(admin=False), tokens)
-        self.kind = type("Bounded", (BoundedProtocol,), fields)
-        self.port = 0
-
-    async def answers(self, *pieces: bytes, most: int = 1) -> list[tuple[int, dict[bytes, bytes], bytes]]:
-        """Status, headers and body of each answer to what is sent piece by piece on one connection."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        for piece in pieces:
-            writer.write(piece)
-            await asyncio.sleep(0.02)
-        answers = []
-        while len(answers) < most:
-            status, *lines = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).split(b"\r\n")[:-2]
-            headers = dict(line.lower().split(b": ", 1) for line in lines)
-            answers.append((int(status.split()[1]), headers, await reader.readexactly(int(headers[b"content-length"]))))
-        writer.close()
-        return answers
-
-    async def warm(self) -> None:
-        """The first request of each length tells how long they take."""
-        for size_bytes in (0, *(1 << power for power in range(12))):
-            self.watched.engine.brief.took(size_bytes, 0.0)
-        assert (await self.answers(post()))[0][0] == 200
-        self.watched.by_loop.clear()
-
-
-@asynccontextmanager
-async def serving(
-    watched: Watched, express: bool = True, capacity: int = 8, seconds: float = 30.0, tokens: Tokens | None = None
-) -> AsyncIterator[Server]:
-    server = Server(watched, express, capacity, seconds, tokens)
-    config, loop = uvicorn.Config(server.app, timeout_keep_alive=5, log_config=None), asyncio.get_running_loop()
-    listening = await loop.create_server(lambda: server.kind(config, server.state, {}, loop), "127.0.0.1", 0)
-    server.port = listening.sockets[0].getsockname()[1]
-    try:
-        yield server
-    finally:
-        listening.close()
-        for connection in list(server.state.connections):
-            connection.transport.abort()
-
-
-def run(watched: Watched, talk: Callable[[Server], Coroutine[Any, Any, Any]], **options: Any) -> Any:
-    async def whole() -> Any:
-        async with serving(watched, **options) as server:
-            return await asyncio.wait_for(talk(server), 20)
-
-    return asyncio.run(whole())
-
-
-def without_times(answer: tuple[int, dict[bytes, bytes], bytes]) -> Any:
-    status, headers, body = answer
-    timing = re.sub(rb"dur=[0-9.]+", b"", headers.get(b"server-timing", b""))
-    changing = {b"server-timing": timing, b"date": b""}
-    return status, {**headers, **{name: value for name, value in changing.items() if name in headers}}, body
+    with one_thread(tiny_text_package(tmp_path / "package").path, monkeypatch) as watched:
+        yield watched
 
 
 @pytest.mark.parametrize(
@@ -355,151 +230,6 @@ def test_a_model_that_fails_is_logged_and_the_client_told_nothing_of_it(
     assert b"secret" not in body
     assert "a secret of the model" in caplog.text
     assert text.by_loop == [True, True]
-
-
-@pytest.mark.parametrize("path", [b"/classify", b"/models/tiny/classify"])
-def test_a_model_that_is_replaced_meanwhile_still_answers(text: Watched, path: bytes) -> None:
-    async def talk(server: Server) -> Any:
-        await server.warm()
-        stand_in: Any = SimpleNamespace(close=lambda: None, brief=text.engine.brief)
-        take = server.kind.express.take
-
-        def late(*about: Any) -> Any:
-            ticket = take(*about)
-            server.registry.swap({"another": stand_in}, "another")
-            text.engine.close()  # which the registry has another thread do
-            return ticket
-
-        server.kind.express.take = late
-        return (await server.answers(post(path=path)))[0][0], server.gate.inside
-
-    assert run(text, talk) == (200, 0)
-    assert text.by_loop == [True]
-
-
-def test_nothing_is_computed_for_a_client_that_has_left(text: Watched) -> None:
-    async def talk(server: Server) -> Any:
-        await server.warm()
-        take = server.kind.express.take
-
-        def left(*about: Any) -> Any:
-            for connection in list(server.state.connections):
-                connection.transport.abort()
-            ticket = take(*about)
-            ticket.disconnected = True  # as the protocol says once the loop has seen it
-            return ticket
-
-        server.kind.express.take = left
-        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            await server.answers(post())
-        return server.gate.inside
-
-    assert run(text, talk) == 0
-    assert text.by_loop == []
-
-
-@pytest.mark.parametrize("express", [True, False])
-@pytest.mark.parametrize("last", [b"", b"\0"], ids=["gone", "refused"])
-def test_who_sends_several_and_is_gone_or_refused_is_not_written_to(
-    text: Watched, express: bool, last: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Also the first of several requests, when the connection already heeds the last of them."""
-
-    async def talk(server: Server) -> Any:
-        await server.warm()
-        loop, begun = asyncio.get_running_loop(), asyncio.Event()
-        failed: list[Any] = []
-        loop.set_exception_handler(lambda _, context: failed.append(context))
-        data_received = server.kind.data_received
-
-        def received(connection: Any, data: bytes) -> None:
-            data_received(connection, data)
-            begun.set()
-            if not last:
-                connection.transport.abort()
-
-        def later(*about: Any) -> Any:
-            server.kind.express._turning = True  # so that it plans no turn itself
-            loop.call_later(0.02, server.kind.express._turn)
-            return take(*about)
-
-        server.kind.data_received = received
-        if express:
-            take, server.kind.express.take = server.kind.express.take, later
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(post() * 3 + last)
-        await begun.wait()
-        answered = await asyncio.wait_for(reader.read(), 5) if last else b""
-        while server.gate.inside:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
-        writer.close()
-        return failed, answered.count(b"HTTP/1.1 "), answered[:12]
-
-    refused = ([], 1, b"HTTP/1.1 400") if last else ([], 0, b"")
-    assert run(text, talk, express=express) == refused
-    assert not [record for record in caplog.records if record.exc_info]
-    if express:
-        assert text.by_loop == []
-
-
-def test_who_says_behind_the_body_that_it_was_the_last_is_let_go(text: Watched) -> None:
-    head = post().partition(b"Content-Length")[0] + b"Transfer-Encoding: chunked\r\n\r\n"
-    body = b"%x\r\n%b\r\n0\r\nConnection: close\r\n\r\n" % (len(GOOD), GOOD)
-
-    async def talk(server: Server) -> Any:
-        await server.warm()
-        return (await server.answers(head + body))[0][:2]
-
-    status, headers = run(text, talk)
-    assert (status, headers[b"connection"]) == (200, b"close")
-    assert text.by_loop == [True]
-
-
-def test_a_connection_that_waits_keeps_nothing_of_its_last_request(text: Watched) -> None:
-    """Not even until the garbage is collected: a model that was replaced would stay with it."""
-
-    async def talk(server: Server) -> Any:
-        await server.warm()
-        take, taken = server.kind.express.take, []
-
-        def watched(*about: Any) -> Any:
-            ticket = take(*about)
-            taken.append(weakref.ref(ticket))
-            return ticket
-
-        server.kind.express.take = watched
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(post())
-        await reader.readuntil(b"}]}]}")
-        await asyncio.sleep(0.01)
-        found = [ticket() for ticket in taken], len(server.state.connections)
-        writer.close()
-        return found
-
-    gc.disable()
-    try:
-        assert run(text, talk) == ([None], 1)
-    finally:
-        gc.enable()
-
-
-def test_a_server_that_ends_says_so_and_answers_what_it_has(text: Watched) -> None:
-    async def talk(server: Server) -> Any:
-        await server.warm()
-        take = server.kind.express.take
-
-        def end(*about: Any) -> Any:
-            for connection in server.state.connections:
-                asyncio.get_running_loop().call_soon(connection.shutdown)
-            return take(*about)
-
-        server.kind.express.take = end
-        return (await server.answers(post()))[0][:2]
-
-    status, headers = run(text, talk)
-    assert (status, headers[b"connection"]) == (200, b"close")
-    assert text.by_loop == [True]
 
 
 def test_connections_that_are_to_be_let_go_are_the_applications(text: Watched) -> None:
