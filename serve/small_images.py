@@ -8,7 +8,7 @@ plainly small is not small.
 from __future__ import annotations
 
 MOST_BYTES = 64 * 1024
-MOST_PIXELS = 256 * 256  # of noise, in a JPEG: 1.3 ms to decode and to resize to 224x224 (2.5 GHz)
+MOST_PIXELS = 256 * 256  # of noise, in a JPEG: 1.3 ms to decode and to resize to 224x224 (2.5 GHz, by hand)
 MOST_ASPECT = 4
 MOST_PIECES = 32  # a camera's JPEG has about 10 segments before its pixels; a PNG of 64 KiB some 8 chunks
 MOST_SCANS = 4  # one for each colour, where they are apart
