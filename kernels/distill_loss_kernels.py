@@ -158,7 +158,8 @@ def _rows_kernel(
     _store(partial_ptr, program, soft, hard, mine, theirs, agreed, labelled)
 
 
-# Over 60 lines: both sweeps keep their sums in the registers of one program, and a helper would take and give back a dozen.
+# Over 60 lines: both sweeps keep their sums in the registers of one program, and a helper would take and give back
+# a dozen.
 @jit
 def _sweeps_kernel(
     student_ptr, teacher_ptr, labels_ptr, gradient_ptr, partial_ptr, count,
