@@ -1,11 +1,13 @@
 """Three times as many requests as a server can answer: what it still answers, how fast it refuses, what it remembers.
 
-    python -m benchmarks.overload runs/sst2 [--factor 3] [--seconds 600] [--out FILE]
+    python -m benchmarks.overload runs/sst2 [--factor 3] [--rounds 5] [--seconds 600] [--out FILE]
 
-First the capacity: 16 connections that always have a request under way, which gives the requests per second. Then an
-open loop at `factor` times that rate, Poisson arrivals on an absolute schedule; latencies count from when a request was
-due. Goodput is right answers per second. The generator has the last core to itself and runs in this process, with bare
-sockets. The server's memory is the sum of its processes' proportional shares (PSS), every five seconds.
+A round is the capacity and then an overload, of four seconds each, so that both are of one moment of the machine.
+Capacity: 16 connections that always have a request under way, which gives the requests per second. Overload: an open
+loop at `factor` times that rate, Poisson arrivals on an absolute schedule; latencies count from when a request was due.
+Goodput is right answers per second while requests are sent. Last comes one long overload, for the refusals and the
+memory. The generator has the last core to itself and runs in this process, with bare sockets. The server's memory is
+the sum of its processes' proportional shares (PSS), every five seconds.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -33,8 +36,10 @@ from loadtests.schedule import Phase, arrivals
 from serve.launch import ServerProcess, start
 from serve.package import MANIFEST
 
-CONNECTIONS, CLOSED_SECONDS, WARM_UP_SECONDS, MEMORY_SECONDS, DRAIN_SECONDS = 16, 8.0, 3.0, 5.0, 10.0
+CONNECTIONS, WARM_UP_SECONDS, ROUND_SECONDS, MEMORY_SECONDS, DRAIN_SECONDS = 16, 3.0, 4.0, 5.0, 10.0
 REFUSED = (429, 503)
+
+Requests = Sequence[tuple[bytes, Item]]
 
 
 @dataclass
@@ -52,6 +57,7 @@ class Seen:
 
     payloads: Payloads
     answered_ms: list[float] = field(default_factory=list)
+    in_time: int = 0  # of the answered, while requests were still sent
     refused_ms: list[float] = field(default_factory=list)
     other: Counter[str] = field(default_factory=Counter)
     lag_ms: list[float] = field(default_factory=list)  # by which the generator itself was late
@@ -107,7 +113,7 @@ def _length(head: bytes) -> int:
 class Client:
     """Sends over as many connections as there are requests under way."""
 
-    def __init__(self, port: int, payloads: Payloads, requests: Sequence[tuple[bytes, Item]]) -> None:
+    def __init__(self, port: int, payloads: Payloads, requests: Requests) -> None:
         self.loop = asyncio.get_running_loop()
         self.seen = Seen(payloads)
         self._port, self._requests = port, cycle(requests)
@@ -138,6 +144,7 @@ class Client:
                 await asyncio.sleep(0)
             self.seen.lag_ms.append(1000 * max(self.loop.time() - begin - due, 0.0))
             self._dispatch(self._next(begin + due))
+        self.seen.in_time = len(self.seen.answered_ms)
         end = self.loop.time() + DRAIN_SECONDS
         while len(self._idle) < len(self._all) and self.loop.time() < end:
             await asyncio.sleep(0.05)
@@ -188,21 +195,54 @@ async def watch_memory(pid: int, into: list[float]) -> None:
         await asyncio.sleep(MEMORY_SECONDS)
 
 
-async def measure(server: ServerProcess, payloads: Payloads, factor: float, seconds: float) -> dict[str, Any]:
-    """Capacity, then overload."""
-    requests = list(_requests(server.port, payloads))
-    capacity = 0.0
-    for duration in (WARM_UP_SECONDS, CLOSED_SECONDS):
-        client = Client(server.port, payloads, requests)
-        capacity = await client.closed(CONNECTIONS, duration)
+async def capacity_of(port: int, payloads: Payloads, requests: Requests, seconds: float) -> float:
+    """Requests per second that a few connections get."""
+    client = Client(port, payloads, requests)
+    try:
+        return await client.closed(CONNECTIONS, seconds)
+    finally:
         client.close()
+
+
+async def overload_of(port: int, payloads: Payloads, requests: Requests, rate: float, seconds: float) -> Seen:
+    """What comes of requests at a rate, whatever comes back."""
+    client = Client(port, payloads, requests)
+    try:
+        await client.open(rate, seconds, seed=0)
+        return client.seen
+    finally:
+        client.close()
+
+
+async def measure(server: ServerProcess, payloads: Payloads, options: argparse.Namespace) -> dict[str, Any]:
+    """The rounds, and the long overload at `factor` times their median capacity."""
+    requests = list(_requests(server.port, payloads))
+    asked = (server.port, payloads, requests)
+    await capacity_of(*asked, WARM_UP_SECONDS)
+    rounds = []
+    for _ in range(options.rounds):
+        capacity = await capacity_of(*asked, ROUND_SECONDS)
+        seen = await overload_of(*asked, options.factor * capacity, ROUND_SECONDS)
+        rounds.append((capacity, seen.in_time / ROUND_SECONDS))
     memory: list[float] = []
     watching = asyncio.create_task(watch_memory(server.pid, memory))
-    client = Client(server.port, payloads, requests)
-    await client.open(factor * capacity, seconds, seed=0)
+    rate = options.factor * median(capacity for capacity, _ in rounds)
+    seen = await overload_of(*asked, rate, options.seconds)
     watching.cancel()
-    client.close()
-    return summary(capacity, factor, seconds, client.seen, memory)
+    return {
+        "factor": options.factor,
+        "goodput_of_capacity": round(median(goodput / capacity for capacity, goodput in rounds), 3),
+        "rounds": [_round(capacity, goodput) for capacity, goodput in rounds],
+        "long": summary(rate, options.seconds, seen, memory),
+    }
+
+
+def _round(capacity: float, goodput: float) -> dict[str, float]:
+    return {
+        "capacity_rps": round(capacity, 1),
+        "goodput_rps": round(goodput, 1),
+        "goodput_of_capacity": round(goodput / capacity, 3),
+    }
 
 
 def _requests(port: int, payloads: Payloads) -> Iterator[tuple[bytes, Item]]:
@@ -214,16 +254,13 @@ def _requests(port: int, payloads: Payloads) -> Iterator[tuple[bytes, Item]]:
         yield f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body, item
 
 
-def summary(capacity: float, factor: float, seconds: float, seen: Seen, memory: list[float]) -> dict[str, Any]:
+def summary(rate: float, seconds: float, seen: Seen, memory: list[float]) -> dict[str, Any]:
     """The figures of one overload."""
-    goodput = len(seen.answered_ms) / seconds
     tenth = max(1, len(memory) // 10)
     return {
-        "capacity_rps": round(capacity, 1),
-        "offered_rps": round(factor * capacity, 1),
+        "offered_rps": round(rate, 1),
         "seconds": seconds,
-        "goodput_rps": round(goodput, 1),
-        "goodput_of_capacity": round(goodput / capacity, 3),
+        "goodput_rps": round(seen.in_time / seconds, 1),
         "answered_ms": _percentiles(seen.answered_ms),
         "refused": len(seen.refused_ms),
         "refused_ms": _percentiles(seen.refused_ms),
@@ -254,13 +291,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--factor", type=float, default=3.0)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     payloads = load_payloads(options.run / PAYLOADS)
     server_cores, own_core = split_cores()
     with on_cores(server_cores), start(_package(options.run, payloads)) as server, on_cores(own_core):
-        result = uvloop.run(measure(server, payloads, options.factor, options.seconds))
+        result = uvloop.run(measure(server, payloads, options))
     content = {"run": options.run.name, "model_id": payloads.model_id, "at": time.strftime("%Y-%m-%d"), **result}
     content["hardware"] = hardware()
     print(json.dumps(content, indent=2))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from serve.manifest import Task
 from serve.small_images import is_small_image
 
-MOST_S = 0.005  # that one of the last two of its length took
+MOST_S = 0.005  # of a processor, that one of the last two of its length took
 MOST_QUOTES = 8  # of a body: one text and top_k have 6; 64 short texts would hold the loop for 64 times as long
 MOST_BYTES = 4096  # of a body: a text of that length takes some times longer than a short one, an image any time
 
@@ -41,7 +41,8 @@ class Brief:
         return len(body).bit_length() in self._brief and self.is_short(body)
 
     def took(self, size_bytes: int, seconds: float) -> None:
-        """The time of an answer to a short one, without its waiting."""
+        """How long an answer to a short one had a processor, whatever else ran on the machine meanwhile: under load
+        each would seem long, and be sent to a thread, which is more work still."""
         if not self._possible:
             return
         length = size_bytes.bit_length()

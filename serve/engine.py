@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from time import thread_time
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ class Engine:
             if self._batcher is None:
                 answer = await self._pool.run(partial(self.respond_at_once, *asked))
                 if self.brief.is_short(body):
-                    self.brief.took(len(body), stopwatch.worked)
+                    self.brief.took(len(body), stopwatch.processor)
                 return answer
             question = await self._pool.run(partial(self._read, *asked))
             batched = await asyncio.wrap_future(self._batcher.submit(question.rows))
@@ -145,8 +146,11 @@ class Engine:
         abandoned: threading.Event = _NEVER,
     ) -> Answer:
         """The same, by the thread that calls it."""
+        begin = thread_time()
         question = self._read(headers, query_string, body, stopwatch, abandoned)
-        return self._reply(question, self._compute(question, abandoned))
+        answer = self._reply(question, self._compute(question, abandoned))
+        stopwatch.processor = thread_time() - begin
+        return answer
 
     def _read(
         self,

@@ -6,8 +6,9 @@ body, goes from the protocol to the model and back. One is answered at each turn
 says that it lives in between. It accepts one connection at each turn, too: those go first, or a hundred that come at
 once would wait for a hundred answers.
 
-Where a thread would gain something, the application is asked as ever: when the package has two of them, when a model
-run takes longer (`serve.brief`), and while anything else is in the server.
+Where a thread would gain something, the application is asked as ever: when the package has two of them, and when a
+model run takes longer (`serve.brief`). Beside a request in a thread short ones go by express as well: one long batch
+would else send all that come after it to threads, and while there is always another inside, for good.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Express:
     def engine_for(self, url: bytes, headers: Headers) -> Engine | None:
         """The model whose answer a POST with this head may get here, should its body be short and already there."""
         gate: Gate | None = self._state.get("gate")
-        if gate is None or gate.inside > len(self._waiting) or self._door.letting_go:
+        if gate is None or self._door.letting_go:
             return None
         engine = self._door.asked(url, headers)
         return engine if engine is not None and engine.brief.ever else None
@@ -141,5 +142,5 @@ class Express:
             return error
         except Exception:
             return internal_error(request_id.decode("ascii"))
-        engine.brief.took(len(ticket.body), ticket.stopwatch.worked)
+        engine.brief.took(len(ticket.body), ticket.stopwatch.processor)
         return answer

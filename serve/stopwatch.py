@@ -14,12 +14,13 @@ class Stopwatch:
     model; "overhead" all the rest, up to the moment at which the answer was handed to the web server.
     """
 
-    __slots__ = ("_last", "_started", "laps", "total")
+    __slots__ = ("_last", "_started", "laps", "processor", "total")
 
     def __init__(self) -> None:
         self._started = self._last = time.perf_counter()
         self.laps: dict[str, float] = {}  # phase -> seconds
         self.total = 0.0  # seconds in all, once it is stopped
+        self.processor = 0.0  # seconds that the answering thread had a processor: neither waiting nor others beside it
 
     def lap(self, phase: str, seconds: float | None = None, rest: str = "queue") -> None:
         """The time since the last lap was spent on `phase`, or `seconds` of it, and the others on `rest`."""
@@ -35,11 +36,6 @@ class Stopwatch:
     def elapsed(self) -> float:
         """Seconds since it was started."""
         return time.perf_counter() - self._started
-
-    @property
-    def worked(self) -> float:
-        """Seconds that the laps so far spent on the request itself, and not on its waiting."""
-        return sum(seconds for phase, seconds in self.laps.items() if phase != "queue")
 
     def stop(self) -> None:
         """To be called once. What no lap claimed is overhead."""

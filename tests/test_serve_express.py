@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,14 +181,27 @@ def test_one_connection_gets_its_answers_in_the_order_of_its_requests(text: Watc
     assert total == 6
 
 
-def test_beside_a_request_in_a_thread_others_go_to_one_as_well(text: Watched) -> None:
+def test_beside_a_request_in_a_thread_short_ones_are_still_answered_by_the_loop(text: Watched) -> None:
+    """Else one that went to a thread would send all others after it for as long as there is another inside."""
+    in_a_thread, goes_on = threading.Event(), threading.Event()
+
+    def wait_in_a_thread() -> None:
+        if not text.by_loop[-1]:
+            in_a_thread.set()
+            goes_on.wait(10)
+
     async def talk(server: Server) -> Any:
         await server.warm()
-        with server.gate.enter():
-            return (await server.answers(post()))[0][0]
+        text.before = wait_in_a_thread
+        many = asyncio.create_task(server.answers(post(b'{"inputs": ["a", "b", "c", "d"]}')))
+        await asyncio.to_thread(in_a_thread.wait, 10)
+        beside = [(await server.answers(post()))[0][0] for _ in range(2)]
+        before = many.done()
+        goes_on.set()
+        return beside, before, (await many)[0][0]
 
-    assert run(text, talk) == 200
-    assert text.by_loop == [False]
+    assert run(text, talk) == ([200, 200], False, 200)
+    assert text.by_loop == [False, True, True]
 
 
 def test_a_server_that_is_full_refuses(text: Watched) -> None:
@@ -305,3 +319,17 @@ def test_two_threads_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     engine.brief.took(3, 0.0)
     engine.close()
     assert not engine.brief.ever
+
+
+def test_a_machine_on_which_others_work_sends_nothing_to_threads(
+    text: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an answer waited for a processor says nothing of how long it holds the loop once it has one."""
+    monkeypatch.setattr("serve.brief.MOST_S", 0.1)
+    text.before = lambda: time.sleep(0.15)
+
+    async def talk(server: Server) -> Any:
+        return [(await server.answers(post()))[0][0] for _ in range(4)]
+
+    assert run(text, talk) == [200] * 4
+    assert text.by_loop == [False, True, True, True]
