@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from train.distill import DistillConfig
 from train.distill.lesson import Lesson
 from train.draft import NetworkSpec
 from train.fit_config import FitConfig
-from train.fused import kernels_allowed
+from train.fused import losses_by_kernel, rehearsing
 from train.losses import LabelLoss
 from train.models.hf_text import TextTransformer
 from train.optimizers import new_optimizer
@@ -184,12 +184,15 @@ def _set_up(
     label_loss = LabelLoss(config, _LABELS, np.arange(len(_LABELS)))
     lesson = Lesson(student, teacher, DistillConfig(temperature=2.0, alpha=0.5))
 
+    def loss() -> torch.Tensor:
+        """As in training, where logits leave autocast in fp32."""
+        with torch.autocast(ids.device.type, dtype=autocast, enabled=autocast is not None):
+            taught, logits = lesson.answers(ids), student(ids)
+        return lesson.loss(logits.float(), taught, ids, labels, label_loss) / len(labels)
+
     def forwards_and_backwards() -> torch.Tensor:
-        arithmetic = torch.autocast(ids.device.type, dtype=autocast, enabled=autocast is not None)
-        with kernels_allowed("auto" if with_kernels else "off"):
-            with arithmetic:
-                taught, logits = lesson.answers(ids), student(ids)
-            total = lesson.loss(logits, taught, ids, labels, label_loss) / len(labels)
+        with losses_by_kernel(() if way.ledger is None else (each.site for each in way.ledger.losses if each.kept)):
+            total = loss()
             total.backward()
         return total.detach()
 
@@ -200,6 +203,10 @@ def _set_up(
         optimizer.zero_grad()
 
     student.eval()
+    if way.ledger is not None:
+        with torch.no_grad(), rehearsing(options) as rehearsal:
+            loss()
+        way.ledger = replace(way.ledger, losses=rehearsal.entries)
     way.loss = float(forwards_and_backwards())
     way.gradient = float(torch.nn.utils.get_total_norm(p.grad for p in student.parameters() if p.grad is not None))
     optimizer.zero_grad()

@@ -30,11 +30,27 @@ __all__ = ["IGNORED", "TUNABLES", "DistillLoss", "builds", "distill_loss", "refe
 IGNORED = -100  # in the place of a label, as in torch's cross_entropy
 
 
+class Counts(NamedTuple):
+    """The parts of a loss in plain numbers, as the properties of `DistillLoss` say."""
+
+    soft: float
+    hard: float
+    student_right: int
+    teacher_right: int
+    agreed: int
+    labelled: int
+
+
 class DistillLoss(NamedTuple):
-    """`loss` [] can be differentiated; `parts` [6] are what the properties name, on the device, without a wait."""
+    """`loss` [] can be differentiated; `parts` [8] are what the properties name, on the device, without a wait.
+
+    A GPU is not waited for to look at what it is given. So `counted` is where bad labels and logits become an error.
+    """
 
     loss: torch.Tensor
     parts: torch.Tensor
+    classes: int
+    ignored: int
 
     @property
     def soft(self) -> torch.Tensor:
@@ -66,6 +82,32 @@ class DistillLoss(NamedTuple):
         """How many items have a label."""
         return self.parts[5]
 
+    @property
+    def strange(self) -> torch.Tensor:
+        """How many of these labels are no class, which makes the loss NaN."""
+        return self.parts[6]
+
+    @property
+    def broken(self) -> torch.Tensor:
+        """How many rows of student or teacher have no probabilities, which makes the loss NaN."""
+        return self.parts[7]
+
+    def counted(self) -> Counts:
+        """All parts at once in plain numbers: here the host waits for the device.
+
+        Raises ValueError where labels are out of range, and where rows of logits have NaN, inf or nothing but -inf.
+        """
+        soft, hard, *counts = self.parts.tolist()
+        *counted, strange, broken = map(int, counts)
+        if strange:
+            raise ValueError(_out_of_range(f"{strange} of {counted[-1]} labels are", self.classes, self.ignored))
+        if broken:
+            raise ValueError(
+                f"distill_loss: {broken} rows of the logits of student or teacher have no probabilities: expected "
+                "finite logits, or -inf for classes that cannot be, but not for all; look at what made NaN or inf"
+            )
+        return Counts(soft, hard, *counted)
+
 
 def distill_loss(
     student: torch.Tensor,
@@ -80,16 +122,18 @@ def distill_loss(
     """alpha * soft + beta * hard of logits [N, K] and labels int64 [N]: fp32 (fp64 where a tensor is).
 
     Items whose label is `ignored`, or all without `labels`, have no hard part. Only `student` gets a gradient. A row
-    with a NaN, or with no finite logit, makes the loss NaN; a class of probability 0 for the teacher adds nothing.
+    with NaN, inf or nothing but -inf makes the loss NaN. A class that the teacher rules out adds nothing; one that the
+    student alone rules out makes the loss infinite, as the divergence is.
 
     Raises ValueError for shapes, dtypes, devices or settings that do not fit, and on a CPU for a label outside
-    [0, K). On a GPU, where looking would mean waiting, such a label reads no memory and makes the loss NaN.
+    [0, K). On a GPU, where looking would mean waiting, such a label reads no memory and makes the loss NaN, and
+    `counted` raises that error, without another wait than its own.
     """
     _check(student, teacher, labels, temperature, label_smoothing, ignored)
     wants_gradient = early_gradient.wanted(student)
     settings = temperature, alpha, beta, label_smoothing, ignored
     loss, parts, _ = _forward(student, teacher.detach(), labels, *settings, wants_gradient)
-    return DistillLoss(loss, parts)
+    return DistillLoss(loss, parts, student.shape[1], ignored)
 
 
 def reference(
@@ -116,10 +160,10 @@ def reference(
     hard = torch.where(inside, each, torch.nan).sum()
     with torch.no_grad():
         labelled, top, their_top = counted != ignored, _top(s), _top(t)
-        counts = [(top == counted) & labelled, (their_top == counted) & labelled, (top == their_top) & (top >= 0)]
-        numbers = [each.sum().to(wide) for each in (*counts, labelled)]
-        parts = torch.stack([soft.detach(), hard.detach(), *numbers])
-    return DistillLoss(alpha * soft + beta * hard, parts)
+        right = [(each == counted) & labelled & inside for each in (top, their_top)]
+        others = (top == their_top) & (top >= 0), labelled, ~inside, (top < 0) | (their_top < 0)
+        parts = torch.stack([soft.detach(), hard.detach(), *(each.sum().to(wide) for each in (*right, *others))])
+    return DistillLoss(alpha * soft + beta * hard, parts, s.shape[1], ignored)
 
 
 @torch.library.custom_op("limbeck::distill_loss", mutates_args=())
@@ -134,11 +178,11 @@ def _forward(
     ignored: int,
     wants_gradient: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """loss [], parts [6] and the gradient [N, K], [0] where it is not wanted."""
+    """loss [], parts [8] and the gradient [N, K], [0] where it is not wanted."""
     _check_range(labels, student.shape[1], ignored)
     settings = temperature, alpha, beta, label_smoothing, ignored
     if _wide(student, teacher) == torch.float64 or not runs_triton(student):
-        loss, parts = reference(student, teacher, labels, *settings)
+        loss, parts, *_ = reference(student, teacher, labels, *settings)
         gradient = early_gradient.kept(student, wants_gradient)
         if wants_gradient:
             gradient.copy_(_reference_gradient(student, teacher, labels, *settings))
@@ -236,14 +280,20 @@ def _check_range(labels: torch.Tensor | None, classes: int, ignored: int) -> Non
         return
     strange = labels[(labels != ignored) & ((labels < 0) | (labels >= classes))]
     if len(strange):
-        raise ValueError(
-            f"distill_loss: label {int(strange[0])} is out of range: expected 0 to {classes - 1}, or {ignored} for none"
-        )
+        raise ValueError(_out_of_range(f"label {int(strange[0])} is", classes, ignored))
+
+
+def _out_of_range(which: str, classes: int, ignored: int) -> str:
+    return (
+        f"distill_loss: {which} out of range: expected 0 to {classes - 1}, or {ignored} for none; labels count from 0, "
+        "and `ignored` says which number stands for none"
+    )
 
 
 def _top(logits: torch.Tensor) -> torch.Tensor:
-    """int64 [N]: where the highest logit is; -1 in a row with a NaN."""
-    return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
+    """int64 [N]: where the highest logit is; -1 in a row with NaN, inf or nothing but -inf, which has no softmax."""
+    top, at = logits.max(dim=1)  # NaN is the highest there is
+    return torch.where(top.isfinite(), at, -1)
 
 
 def _wide(student: torch.Tensor, teacher: torch.Tensor) -> torch.dtype:

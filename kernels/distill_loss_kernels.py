@@ -8,8 +8,8 @@ from kernels.ahead import Build
 from kernels.runtime import jit, tl, triton
 from kernels.tuning import Sizes, Tunable
 
-PARTS = 6  # soft, hard, student right, teacher right, agreed, labelled
-WIDTH = tl.constexpr(8) if tl else 8  # floats of a program's row of partial sums: the parts, and room
+PARTS = 8  # soft, hard, student right, teacher right, agreed, labelled, labels out of range, rows without numbers
+WIDTH = tl.constexpr(PARTS) if tl else PARTS  # floats of a program's row of partial sums
 IN_REGISTERS = 4096  # the most columns
 MOST_PROGRAMS = 1056  # 8 for each of an H100's 132 multiprocessors; each goes on with further tiles
 
@@ -27,7 +27,7 @@ def launch(
     label_smoothing: float,
     ignored: int,
 ) -> None:
-    """Fill loss [], parts [6] and gradient [N, K], or [0] for none, from rows [N, K] with adjacent columns."""
+    """Fill loss [], parts [8] and gradient [N, K], or [0] for none, from rows [N, K] with adjacent columns."""
     count, columns = student.shape
     tunable, kernel = (IN_SWEEPS, _sweeps_kernel) if columns > IN_REGISTERS else (IN_ROWS, _rows_kernel)
     sizes = tunable.sizes(student, C=columns, ALIGN=_alignment(columns, student.stride(0), teacher.stride(0)))
@@ -110,7 +110,7 @@ def _rows_kernel(
     program = tl.program_id(0)
     column = tl.arange(0, BLOCK)
     cool = 1.0 / temperature  # a division of each element would cost as much as an exponential
-    soft, hard, mine, theirs, agreed, labelled = _zeros(ROWS)
+    soft, hard, mine, theirs, agreed, labelled, strange, broken = _zeros(ROWS)
     for tile in tl.range(program, tl.cdiv(count, ROWS), tl.num_programs(0), num_stages=STAGES):
         row = tl.arange(0, ROWS).to(tl.int64) + tile * ROWS  # int64: N * K may pass 2^31
         real = row < count
@@ -141,11 +141,15 @@ def _rows_kernel(
         # 3. counters
         s_at = tl.min(tl.where(s == s_top[:, None], column[None, :], C), axis=1)
         t_at = tl.min(tl.where(t == t_top[:, None], column[None, :], C), axis=1)
-        s_at, t_at = tl.where(p_sum == p_sum, s_at, -1), tl.where(q_sum == q_sum, t_at, -2)  # of NaN nothing is right
-        mine += tl.where(has & (s_at == label), 1.0, 0.0)
-        theirs += tl.where(has & (t_at == label), 1.0, 0.0)
+        # a sum is NaN where a logit is NaN or inf, and NaN or 0 of nothing but -inf: of such a row nothing is right
+        s_sound, t_sound = p_sum > 0.0, q_sum > 0.0
+        s_at, t_at = tl.where(s_sound, s_at, -1), tl.where(t_sound, t_at, -2)
+        mine += tl.where(has & known & (s_at == label), 1.0, 0.0)
+        theirs += tl.where(has & known & (t_at == label), 1.0, 0.0)
         agreed += tl.where(real & (s_at == t_at), 1.0, 0.0)
         labelled += tl.where(has, 1.0, 0.0)
+        strange += tl.where(has & (known == 0), 1.0, 0.0)
+        broken += tl.where(real & ((s_sound & t_sound) == 0), 1.0, 0.0)
 
         # 4. the gradient
         if GRADIENT:
@@ -155,7 +159,7 @@ def _rows_kernel(
                 g_hard = tl.where(known[:, None], beta * (p1 * (1.0 / p1_sum)[:, None] - y), float("nan"))
                 g += tl.where(has[:, None], g_hard, 0.0)
             tl.store(gradient_ptr + row[:, None] * C + column[None, :], g, mask=inside)
-    _store(partial_ptr, program, soft, hard, mine, theirs, agreed, labelled)
+    _store(partial_ptr, program, soft, hard, mine, theirs, agreed, labelled, strange, broken)
 
 
 # Over 60 lines: both sweeps keep their sums in the registers of one program, and a helper would take and give back
@@ -169,7 +173,9 @@ def _sweeps_kernel(
 ):  # fmt: skip
     program = tl.program_id(0)
     cool = 1.0 / temperature  # a division of each element would cost as much as an exponential
-    soft, hard, mine, theirs, agreed, labelled = _zeros(ROWS)
+    soft, hard = tl.zeros([ROWS], tl.float32), tl.zeros([ROWS], tl.float32)
+    part = tl.arange(0, WIDTH)
+    counts = tl.zeros([WIDTH], tl.float32)  # one register of a thread, where six would spill
     for tile in range(program, tl.cdiv(count, ROWS), tl.num_programs(0)):
         row = tl.arange(0, ROWS).to(tl.int64) + tile * ROWS
         real = row < count
@@ -178,7 +184,7 @@ def _sweeps_kernel(
 
         # 1. the sums of the softmaxes, each relative to the highest logit so far
         s_top, t_top = tl.full([ROWS], float("-inf"), tl.float32), tl.full([ROWS], float("-inf"), tl.float32)
-        p_sum, q_sum, p1_sum, mean, _, _ = _zeros(ROWS)
+        p_sum, q_sum, p1_sum, mean, _, _, _, _ = _zeros(ROWS)
         s_at, t_at = tl.zeros([ROWS], tl.int32), tl.zeros([ROWS], tl.int32)
         for start in tl.range(0, C, BLOCK, num_stages=STAGES):
             column = tl.arange(0, BLOCK) + start
@@ -206,11 +212,14 @@ def _sweeps_kernel(
         entropy = tl.log(p1_sum) + s_top - (1.0 - smoothing) * at_label
         entropy = tl.where(smoothing > 0.0, entropy - smoothing * mean / C, entropy)
         hard += tl.where(has, tl.where(known, entropy, float("nan")), 0.0)
-        s_at, t_at = tl.where(p_sum == p_sum, s_at, -1), tl.where(q_sum == q_sum, t_at, -2)
-        mine += tl.where(has & (s_at == label), 1.0, 0.0)
-        theirs += tl.where(has & (t_at == label), 1.0, 0.0)
-        agreed += tl.where(real & (s_at == t_at), 1.0, 0.0)
-        labelled += tl.where(has, 1.0, 0.0)
+        s_sound, t_sound = p_sum > 0.0, q_sum > 0.0
+        s_at, t_at = tl.where(s_sound, s_at, -1), tl.where(t_sound, t_at, -2)
+        counts += tl.where(part == 2, _number(has & known & (s_at == label)), 0.0)
+        counts += tl.where(part == 3, _number(has & known & (t_at == label)), 0.0)
+        counts += tl.where(part == 4, _number(real & (s_at == t_at)), 0.0)
+        counts += tl.where(part == 5, _number(has), 0.0)
+        counts += tl.where(part == 6, _number(has & (known == 0)), 0.0)
+        counts += tl.where(part == 7, _number(real & ((s_sound & t_sound) == 0)), 0.0)
 
         # 3. the soft part, where both logarithms are exact, and the gradient
         between = tl.log(p_sum / q_sum)
@@ -232,13 +241,19 @@ def _sweeps_kernel(
                     g += tl.where(has[:, None], g_hard, 0.0)
                 tl.store(gradient_ptr + row[:, None] * C + column[None, :], g, mask=inside)
         soft += tl.where(real, temperature * temperature * divergence, 0.0)
-    _store(partial_ptr, program, soft, hard, mine, theirs, agreed, labelled)
+    both = tl.where(part == 0, tl.sum(soft, axis=0), 0.0) + tl.where(part == 1, tl.sum(hard, axis=0), 0.0)
+    tl.store(partial_ptr + program * WIDTH + part, both + counts)
+
+
+@jit
+def _number(flags):
+    return tl.sum(tl.where(flags, 1.0, 0.0), axis=0)
 
 
 @jit
 def _zeros(ROWS: tl.constexpr):
     zero = tl.zeros([ROWS], dtype=tl.float32)
-    return zero, zero, zero, zero, zero, zero
+    return zero, zero, zero, zero, zero, zero, zero, zero
 
 
 @jit
@@ -258,7 +273,7 @@ def _labels(labels_ptr, student_ptr, row, real, ignored, C: tl.constexpr, STRIDE
 
 
 @jit
-def _store(partial_ptr, program, soft, hard, mine, theirs, agreed, labelled):
+def _store(partial_ptr, program, soft, hard, mine, theirs, agreed, labelled, strange, broken):
     """One row of partial sums of a program, written by nobody else."""
     at = partial_ptr + program * WIDTH
     tl.store(at, tl.sum(soft, axis=0))
@@ -267,6 +282,8 @@ def _store(partial_ptr, program, soft, hard, mine, theirs, agreed, labelled):
     tl.store(at + 3, tl.sum(theirs, axis=0))
     tl.store(at + 4, tl.sum(agreed, axis=0))
     tl.store(at + 5, tl.sum(labelled, axis=0))
+    tl.store(at + 6, tl.sum(strange, axis=0))
+    tl.store(at + 7, tl.sum(broken, axis=0))
 
 
 @jit
@@ -276,12 +293,12 @@ def _sum_kernel(partial_ptr, loss_ptr, parts_ptr, programs, alpha, beta, BLOCK: 
     total = tl.zeros([WIDTH], dtype=tl.float32)
     for start in range(0, programs, BLOCK):
         program = tl.arange(0, BLOCK) + start
-        inside = (program < programs)[:, None] & (part < 6)[None, :]
-        total += tl.sum(tl.load(partial_ptr + program[:, None] * WIDTH + part[None, :], mask=inside, other=0.0), axis=0)
+        at = partial_ptr + program[:, None] * WIDTH + part[None, :]
+        total += tl.sum(tl.load(at, mask=(program < programs)[:, None], other=0.0), axis=0)
     soft = tl.sum(tl.where(part == 0, total, 0.0), axis=0)
     hard = tl.sum(tl.where(part == 1, total, 0.0), axis=0)
     tl.store(loss_ptr, alpha * soft + beta * hard)
-    tl.store(parts_ptr + part, total, mask=part < 6)
+    tl.store(parts_ptr + part, total)
 
 
 def _builds(columns: int, student: str, teacher: str) -> list[Build]:

@@ -23,11 +23,11 @@ from kernels.parity import TOLERANCES, Call, as_trained, difference, in_full, ou
 from kernels.runtime import triton, why_not
 from kernels.site_timing import Timer, Times, cuda_timer, measure
 from kernels.sites import KINDS, Kind, Site, find_sites, unfuse
+from kernels.verdict import chosen, described, failed
 
 __all__ = ["FuseOptions", "fuse", "fuse_as", "left_plain", "unfuse"]
 
 LOG = logging.getLogger("limbeck.kernels")
-WINS = 1.02  # times as fast at least: less is noise
 WHOLE_TOLERANCE = 10  # times a site's: errors of layers add up
 WHOLE_ITEMS = 4  # of the batch, with which the whole network is compared
 Batch = Sequence[Any] | Mapping[str, Any]
@@ -44,6 +44,10 @@ class FuseOptions:
     timer: Timer | None = None  # ms of a call; None: CUDA events on a GPU, and elsewhere nothing is measured
     force: bool = False  # keep what is right, without measuring it unless a timer is given
     kinds: Sequence[Kind] = field(default=KINDS)
+
+    def timer_on(self, device: torch.device) -> Timer | None:
+        """What times there; None where nothing is to be measured, or can be."""
+        return self.timer or (cuda_timer if device.type == "cuda" and not self.force else None)
 
 
 def fuse(network: nn.Module, batch: Batch, options: FuseOptions = FuseOptions()) -> Ledger:
@@ -116,8 +120,8 @@ def _judged(site: Site, call: Call, options: FuseOptions) -> Entry:
             return _entry(site, said, error=error.value)
         times = _times(site, call, options)
     except Exception as problem:  # a kernel may fail in many ways: to compile, for memory, by what it refuses
-        return _entry(site, f"it failed: {_described(problem)}")
-    return _chosen(_entry(site, "", error=error.value), times, options.force)
+        return _entry(site, failed(problem))
+    return chosen(_entry(site, "", error=error.value), times, options.force)
 
 
 @dataclass(frozen=True)
@@ -143,8 +147,7 @@ def _error(site: Site, call: Call, backward: bool) -> _Error:
 
 
 def _times(site: Site, call: Call, options: FuseOptions) -> Times | None:
-    on_gpu = call.device.type == "cuda" and not options.force
-    timer = options.timer or (cuda_timer if on_gpu else None)
+    timer = options.timer_on(call.device)
     if timer is None:
         return None
     given = [value for value in (*call.args, *call.named.values()) if isinstance(value, torch.Tensor)]
@@ -156,21 +159,6 @@ def _times(site: Site, call: Call, options: FuseOptions) -> Times | None:
         with as_trained(site.module, options.backward):
             _measured[key] = measure(site.module, site.fused, call, timer, options.backward, options.compiled)
     return _measured[key]
-
-
-def _chosen(entry: Entry, times: Times | None, force: bool) -> Entry:
-    """Whether the kernel stays, by its times."""
-    if times is None:
-        why = "asked for, without a measurement" if force else "it is right, but nothing is measured on this device"
-        return dataclasses.replace(entry, kept=force, why=why)
-    eager = times.eager_ms / times.fused_ms
-    compiled = None if times.compiled_ms is None else times.compiled_ms / times.fused_ms
-    speed_up = min(eager, eager if compiled is None else compiled)
-    entry = dataclasses.replace(entry, **dataclasses.asdict(times), speed_up=speed_up)
-    against = f"{eager:.2f} times as fast as eager"
-    against += ", torch.compile does not work here" if compiled is None else f", {compiled:.2f} times as torch.compile"
-    kept = force or speed_up >= WINS
-    return dataclasses.replace(entry, kept=kept, why=against if kept else f"not faster: {against}")
 
 
 def _as_a_whole(network: nn.Module, sites: Sequence[Site], call: Call, ledger: Ledger, backward: bool) -> Ledger:
@@ -189,7 +177,7 @@ def _as_a_whole(network: nn.Module, sites: Sequence[Site], call: Call, ledger: L
             return dataclasses.replace(ledger, error=error)
         why = f"all together are off by {error:.1e} of the largest value, and may be by {allowed:.0e}"
     except Exception as problem:  # as of one alone
-        why = f"all together failed: {_described(problem)}"
+        why = f"all together failed: {described(problem)}"
     unfuse(network)
     entries = tuple(
         dataclasses.replace(entry, kept=False, why=why) if entry.kept else entry for entry in ledger.entries
@@ -238,11 +226,6 @@ def _ledger(device: torch.device, options: FuseOptions, entries: Sequence[Entry]
         entries=tuple(entries),
         why=why,
     )
-
-
-def _described(problem: Exception) -> str:
-    said = str(problem).splitlines()[0] if str(problem) else "without a word"
-    return f"{type(problem).__name__}: {said[:200]}"
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -105,6 +105,7 @@ def _normalise(
         channels, width = (images.shape[3], images.shape[2]) if layout == "NHWC" else (images.shape[1], images.shape[3])
         chosen = PIXELS.sizes(images, P=values)
         flags = None if flip is None else flip.contiguous().view(torch.int8)
+        partner, share = (None if each is None else each.contiguous() for each in (partner, share))
         _kernel[(len(images), triton.cdiv(values, chosen["BLOCK"]))](
             *(images, scale.contiguous(), shift.contiguous(), y),
             *(each if each is not None else images for each in (flags, partner, share)),

@@ -75,7 +75,7 @@ def difference(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) 
     largest = max((_largest(tensor) for tensor in expected), default=0.0)
     worst = 0.0
     for one, other in zip(found, expected, strict=True):
-        if one.shape != other.shape or not bool(torch.isfinite(one).all()):
+        if one.shape != other.shape or not all(bool(torch.isfinite(each).all()) for each in (one, other)):
             return float("inf")
         scale = max(_largest(other), 1e-3 * largest) or 1.0
         worst = max(worst, _largest(one.double() - other.double()) / scale)

@@ -32,6 +32,8 @@ def test_all_ways_give_the_same_loss_and_gradient_and_are_timed_in_turn() -> Non
     assert [way.wrong for way in ways] == [""] * 4
     assert [len(way.times_ms) for way in ways] == [2] * 4
     assert [None if way.ledger is None else len(way.ledger.kept) for way in ways] == [None, 4, None, 4]
+    kept = [None if way.ledger is None else [loss.site for loss in way.ledger.losses if loss.kept] for way in ways]
+    assert kept == [None, ["soft targets and labels"], None, ["soft targets and labels"]]
     content = json.loads(json.dumps(report(ways, TINY, torch.float32)))
     assert [row["times_as_fast_as_eager"] is not None for row in content["ways"]] == [True] * 4
     assert content["size"]["hidden"] == 8

@@ -107,6 +107,18 @@ def test_nan_and_infinity_stay_where_they_are() -> None:
     torch.testing.assert_close(y, torch.tensor([[nan, inf, 0.0, 0.8413447]]), equal_nan=True)
 
 
+@pytest.mark.parametrize("approximate", APPROXIMATIONS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_rows_of_what_is_no_number_some_or_whole_are_what_torch_makes_of_them(value: float, approximate: str) -> None:
+    torch.manual_seed(3)
+    x, grad = torch.randn(4, 10), torch.randn(4, 10)
+    x[1, 3], x[2] = value, value
+    found, expected = both(x, torch.randn(10), grad, approximate)
+    for tensor, exact in zip(found[:2], expected[:2], strict=True):
+        torch.testing.assert_close(tensor.double(), exact, equal_nan=True)
+        assert tensor[[0, 3]].isfinite().all()
+
+
 def test_opcheck_and_gradcheck() -> None:
     x, bias = (
         torch.randn(3, 5, dtype=torch.float64, requires_grad=True),

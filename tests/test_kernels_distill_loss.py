@@ -46,8 +46,9 @@ def plainly(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, 
     s, t, has = student.double(), teacher.double(), labels != IGNORED
     soft, hard = soft_targets(s, t, T), cross_entropy(s[has], labels[has], smoothing)
     tops = s.argmax(dim=1), t.argmax(dim=1)
-    counts = [(top == labels).sum() for top in tops] + [(tops[0] == tops[1]).sum(), has.sum()]
-    return DistillLoss(ALPHA * soft + BETA * hard, torch.stack([soft.detach(), hard.detach(), *counts]))
+    counts = [(top == labels).sum() for top in tops] + [(tops[0] == tops[1]).sum(), has.sum(), 0 * has.sum()]
+    parts = torch.stack([soft.detach(), hard.detach(), *counts, counts[-1]])  # none is out of range, none is broken
+    return DistillLoss(ALPHA * soft + BETA * hard, parts, s.shape[1], IGNORED)
 
 
 def check(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> None:
@@ -61,6 +62,7 @@ def check(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, sm
     close(found.loss, expected.loss.detach(), len(student))
     close(found.parts[:2], expected.parts[:2], len(student))
     assert found.parts[2:].tolist() == expected.parts[2:].tolist()
+    assert found.counted() == tuple(found.parts[:6].tolist())
 
 
 @pytest.mark.parametrize("columns", COLUMNS)
@@ -146,6 +148,9 @@ def test_a_row_with_no_number_never_gives_one(who: int, value: float, columns: i
     assert gradient[2].isnan().any()
     assert gradient[[0, 1, 3]].isfinite().all()
     assert found.labelled == 3
+    assert found.parts[2:].tolist() == reference(*logits, T).parts[2:].tolist()
+    with pytest.raises(ValueError, match=r"1 rows of the logits of student or teacher have no probabilities: expected"):
+        found.counted()
 
 
 @pytest.mark.parametrize("columns", [5, 8200])
@@ -161,7 +166,27 @@ def test_classes_that_are_masked(columns: int) -> None:
     close(gradient[:, kept:], expected.double())
     assert not gradient[:, :kept].any()
     masked[0][1] = -INF
-    assert by_kernel(*masked, labels)[0].loss.isnan()
+    masked[1][2] = -INF
+    found = by_kernel(*masked, labels)[0]
+    assert found.loss.isnan()
+    assert found.broken == 2
+    assert found.parts[2:].tolist() == reference(*masked, labels, T).parts[2:].tolist()
+
+
+@pytest.mark.parametrize("columns", [5, 8200])
+def test_a_class_that_the_student_alone_rules_out_is_infinitely_far_as_in_torch(columns: int) -> None:
+    student, teacher, _ = drawn(3, columns)
+    student[1, 2] = -INF
+    for label in (0, 2):  # another class, and this one
+        labels = torch.tensor([0, label, IGNORED])
+        found, gradient = by_kernel(student, teacher, labels)
+        exact = student.double().requires_grad_()
+        expected = plainly(exact, teacher, labels)
+        expected.loss.backward()
+        assert exact.grad is not None
+        assert found.loss == expected.loss == INF
+        close(gradient, exact.grad)
+        assert found.counted()[2:] == tuple(expected.parts[2:6].tolist())
 
 
 @pytest.mark.parametrize("label", [-1, 10, 2**40, -(2**40)])
@@ -176,7 +201,13 @@ def test_a_label_out_of_range_is_refused_or_never_a_number(label: int, monkeypat
     assert found.loss.isnan()
     assert gradient[:2].isfinite().all()
     assert gradient[2].isnan().all()
-    assert reference(student, teacher, labels, T).loss.isnan()
+    plain = reference(student, teacher, labels, T)
+    assert plain.loss.isnan()
+    for each in (found, plain):
+        assert each.strange == 1
+        with pytest.raises(ValueError, match=r"1 of 2 labels are out of range: expected 0 to 9, or -100"):
+            each.counted()
+    assert found.parts[2:].tolist() == plain.parts[2:].tolist()
 
 
 def test_where_nobody_asks_no_gradient_is_made() -> None:
@@ -274,6 +305,8 @@ PLANTED = {  # the kernel, what stands there, and what a slip would look like
     "rows past the end count": (ROW, "tl.where(real & (s_at == t_at)", "tl.where((s_at == t_at)"),
     "the wrong way round": (ROW, "q * apart", "-q * apart"),
     "ignored items count": ("_labels", "has = real & (label != ignored)", "has = real"),
+    "labels that are classes are called strange": (ROW, "has & (known == 0)", "has & (known != 0)"),
+    "sound rows are called broken": (ROW, "(s_sound & t_sound) == 0", "(s_sound & t_sound) != 0"),
 }
 
 

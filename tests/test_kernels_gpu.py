@@ -124,6 +124,8 @@ def test_a_label_out_of_range_reads_nothing_and_makes_the_loss_nan() -> None:
     assert found.loss.isnan()
     assert logits.grad is not None
     assert logits.grad.isnan().any(dim=1).tolist() == [False, False, True, True, False]
+    with pytest.raises(ValueError, match="2 of 5 labels are out of range: expected 0 to 9"):
+        found.counted()
 
 
 def test_dropout_is_the_same_here_and_on_a_cpu() -> None:

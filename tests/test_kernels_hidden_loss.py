@@ -120,7 +120,7 @@ def test_items_without_tokens_add_nothing() -> None:
     assert not gradient.any()
 
 
-@pytest.mark.parametrize("value", [NAN, INF])
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
 @pytest.mark.parametrize("who", [0, 1])
 def test_padding_is_never_read_and_what_is_no_number_in_a_token_never_gives_one(who: int, value: float) -> None:
     states = drawn(3, 7, 24)
@@ -135,6 +135,13 @@ def test_padding_is_never_read_and_what_is_no_number_in_a_token_never_gives_one(
     found, gradient = by_kernel(*states, cosine=COSINE)
     assert not found.loss.isfinite()
     assert not gradient[1, 0].isfinite().all()
+    assert torch.equal(gradient[2], expected[2])
+    states[who][1] = value  # the tokens of a text, all of them
+    plain = reference(*states, MSE, COSINE)
+    found, gradient = by_kernel(*states, cosine=COSINE)
+    torch.testing.assert_close(found.parts, plain.parts, equal_nan=True)
+    assert not gradient[1, :4].isfinite().any()
+    assert not gradient[1, 4:].any()
     assert torch.equal(gradient[2], expected[2])
 
 

@@ -95,6 +95,13 @@ def test_any_layout_in_memory() -> None:
         with interpreted():
             y = normalise(images, SCALE, SHIFT, **how)
         torch.testing.assert_close(y, as_in_training(images.contiguous(), **how))
+    apart = {name: torch.stack([each, each.flip(0)], dim=1)[:, 0] for name, each in how.items()}
+    same = {"flip": torch.tensor(True), "partner": torch.tensor(2), "share": torch.tensor(0.25)}
+    for more in (apart, {name: value.expand(3) for name, value in same.items()}):  # every second value, and stride 0
+        with interpreted():
+            y = normalise(wide[:3], SCALE, SHIFT, **more)
+        whole = {name: each.contiguous() for name, each in more.items()}
+        torch.testing.assert_close(y, as_in_training(wide[:3], **whole))
 
 
 def test_grey_levels_between_two_go_to_the_even_one() -> None:

@@ -192,6 +192,18 @@ def test_nan_and_infinity_spoil_their_row_alone_and_a_row_of_padding_is_the_bias
     torch.testing.assert_close(y[3:], torch.nn.functional.layer_norm(x[3:], (20,), bias=bias))
 
 
+@pytest.mark.parametrize("columns", [20, 4097])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_rows_of_what_is_no_number_some_or_whole_are_what_torch_makes_of_them(value: float, columns: int) -> None:
+    tensors = drawn(4, columns)
+    tensors[0][1, 3], tensors[1][2] = value, value
+    found, expected = both(tensors)
+    for tensor, exact in zip(found[:3], expected[:3], strict=True):  # y and the gradients of x and residual
+        assert torch.equal(tensor.isnan(), exact.isnan())
+        assert tensor[1:3].isnan().all()
+        assert tensor[[0, 3]].isfinite().all()
+
+
 def test_rows_that_lie_beyond_what_32_bits_can_count() -> None:
     x, residual, weight, bias, grad = drawn(3, 64, torch.float16)
     with interpreted():

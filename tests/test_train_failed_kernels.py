@@ -23,7 +23,6 @@ from train.fit import fit
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
 from train.following import Following
-from train.fused import fused
 from train.fused_front import ALL_KINDS
 from train.fusion import Fusion, fuse_as
 
@@ -39,11 +38,10 @@ def model(tmp_path: Path) -> Path:
 
 
 class Watched:
-    """What a training said, and whether kernels of losses were allowed after each epoch."""
+    """What a training said."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.said: list[str] = []
-        self.losses: list[bool] = []
         self.stop_after = stop_after
 
     @property
@@ -51,7 +49,6 @@ class Watched:
         return [line for line in self.said if "fused kernels" in line]
 
     def follow(self, record: EpochRecord, epochs: int) -> None:
-        self.losses.append(fused(torch.zeros(1)))
         if self.stop_after is not None and record.epoch > self.stop_after:
             raise RuntimeError("stopped here")
 
@@ -88,7 +85,6 @@ def test_a_choice_that_ran_out_of_memory_is_not_made_again(model, tmp_path, monk
     classifier, result = trained(model, place, second)
     why = f"not tried again ({reason}); delete {where} to try once more"
     assert second.of_kernels == [f"fused kernels: none of 4 sites: {why}"]
-    assert first.losses + second.losses == [True] * len(first.losses + second.losses)  # those of losses did not fail
     assert result.kernels is not None
     assert result.kernels.why == why
     assert not where.exists()  # the training is done
@@ -120,7 +116,6 @@ def test_a_launch_that_fails_in_the_first_step_ends_the_use_of_kernels(model, tm
     classifier, result = trained(model, place, second)
     assert len(second.of_kernels) == 1
     assert f"not tried again (a kernel failed in training: {SAID}" in second.of_kernels[0]
-    assert not any(second.losses)  # it might have been one of these
     assert result.kernels is not None
     assert result.kernels.failed
     assert all(torch.equal(value, classifier.state_dict()[name]) for name, value in plain.state_dict().items())

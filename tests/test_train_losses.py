@@ -11,7 +11,8 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from serve.errors import UserError
 from train.fit_config import FitConfig
-from train.losses import LabelLoss, class_weights, cross_entropy, focal, squared_error
+from train.losses import LabelLoss, check_range, class_weights, cross_entropy, focal, squared_error
+from train.sources.base import UNLABELLED
 
 GENERATOR = np.random.default_rng(0)
 LOGITS, LABELS = GENERATOR.normal(0, 3, (9, 5)), GENERATOR.integers(0, 5, 9)
@@ -122,3 +123,15 @@ def test_the_recipe_chooses_the_loss(settings: dict[str, Any], expected: Loss) -
     loss = LabelLoss(FitConfig(**settings), tuple("abcde"), LABELS)
     logits, labels = torch.tensor(LOGITS, dtype=torch.float32), torch.tensor(LABELS)
     assert loss(logits, labels).item() == pytest.approx(expected(logits, labels).item())
+
+
+@pytest.mark.parametrize("label", [3, -2, 2**40])
+def test_a_label_that_is_none_of_the_classifiers_is_refused(label: int) -> None:
+    check_range(np.array([0, UNLABELLED, 2]), ("a", "b", "c"), "training")
+    check_range(np.zeros(0, dtype=np.int64), ("a",), "validation")
+    said = (
+        f"training item 2 has the label {label}: expected 0 to 2, one of the 3 labels of the classifier, or -1 for none"
+    )
+    with pytest.raises(UserError, match=said) as refused:
+        check_range(np.array([0, UNLABELLED, label, label]), ("a", "b", "c"), "training")
+    assert refused.value.hint.startswith("labels count from 0")

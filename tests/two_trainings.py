@@ -110,14 +110,21 @@ def texts(folder: Path, looks_inside: bool = True, **settings: Any) -> Any:
 
 
 def with_kernels(folder: Path) -> Any:
-    """Train a small BERT with kernels where they are right, in Triton's interpreter."""
-    student = text_classifier(f"hf:{models(folder.parent)[1]}", dropout=0.0)
+    """Train a small BERT, taught by a wider one, with kernels where they are right, in Triton's interpreter."""
+    teacher, student = (text_classifier(f"hf:{model}", dropout=0.0) for model in models(folder.parent))
     train, validation = text_inputs(7, student), text_inputs(4, student)
+    features = (FeatureConfig(loss="embeddings", weight=0.5),)
+    teaching = Teaching(teacher, DistillConfig(temperature=2.0, alpha=0.5, features=features), train)
     chosen = mock.patch.object(Fusion, "_options", return_value=FuseOptions(force=True))
     with interpreted(), chosen:
-        result = fit(student, FitConfig(**{**SGD, "epochs": 1, "batch_size": 4}), train, validation, 5, folder)
+        config = FitConfig(**{**SGD, "epochs": 1, "batch_size": 4})
+        result = fit(student, config, train, validation, 5, folder, teaching)
     assert result.kernels is not None
     assert len(result.kernels.kept) == 7
+    assert [loss.site for loss in result.kernels.losses if loss.kept] == [
+        "soft targets and labels",
+        "hidden states of 48",
+    ]
     return result
 
 

@@ -15,6 +15,7 @@ from train.following import FOLLOWED_BY_NOBODY, Following
 from train.inputs import Inputs
 from train.layers import freeze
 from train.lone_items import check_lone_items
+from train.losses import check_range
 from train.memory import within_memory
 from train.precision import choose_arithmetic
 from train.processes import world
@@ -52,6 +53,9 @@ def fit(
     assert (validation is None) == (until is not None), "without validation the epoch to keep must be known"
     if config.epochs == 0:
         return _as_it_is(classifier, folder)
+    for split, inputs in (("training", train), ("validation", validation)):
+        if inputs is not None:
+            check_range(inputs.labels, classifier.spec.labels, split)
     _check(classifier, config, teaching)
     arithmetic = choose_arithmetic(config.precision, classifier, classifier.macs(), training_device())
     following.say(f"training in {arithmetic.precision}: {arithmetic.why}")

@@ -1,4 +1,4 @@
-"""Kernels in the network that is trained (`fit.kernels`): chosen once before a training, taken out after it.
+"""Kernels in the network that is trained and in its losses (`fit.kernels`): chosen before a training, for it alone.
 
 What is kept depends on clocks, so a training that goes on from a checkpoint keeps what it began with, and of several
 processes the first chooses for all. What failed is not tried again (`failed_kernels`).
@@ -17,13 +17,14 @@ import torch
 import torch.distributed as dist
 
 from kernels.fuse import FuseOptions, fuse, fuse_as, left_plain, unfuse
-from kernels.ledger import Ledger
+from kernels.ledger import Entry, Ledger
 from kernels.runtime import why_not
 from serve.errors import UserError
 from train.arguments import training_device
 from train.classifier import Classifier
 from train.failed_kernels import Failure, blamed, described, name_of, remembered
 from train.fit_config import FitConfig
+from train.fused import losses_by_kernel, rehearsing
 from train.fused_front import ALL_KINDS
 from train.inputs import Inputs
 from train.precision import Arithmetic
@@ -44,21 +45,23 @@ class Fusion:
     goes_on: bool  # from a checkpoint
     sharded: bool
     say: Callable[[str], None]
+    rehearse: Callable[[int], None]  # compute the losses of so many items once, and learn nothing from them
 
     @contextmanager
     def of(self, config: FitConfig, classifier: Classifier) -> Iterator[Ledger | None]:
-        """For a while `classifier` has the kernels that pay in it. Gives the ledger, None where they are off."""
+        """For a while `classifier` and its losses have the kernels that pay. Gives the ledger, None for `off`."""
         if config.kernels == "off":
             unfuse(classifier)
             yield None
             return
         ledger = self._choose(config, classifier)
-        if ledger.kept or why_not(training_device()) is None:
+        if ledger.any_kept or why_not(training_device()) is None:
             self.say(ledger.line())
         else:
             _say_once(ledger.why, self.say)
         try:
-            yield ledger
+            with losses_by_kernel(entry.site for entry in ledger.losses if entry.kept):
+                yield ledger
         except Exception as problem:
             said = None if ledger.failed or why_not(training_device()) is not None else blamed(problem)
             if said is None:
@@ -83,26 +86,37 @@ class Fusion:
         if before is not None:
             plain = left_plain(classifier, before.not_again(self.checkpoints), FuseOptions(kinds=ALL_KINDS))
             return replace(plain, failed=before.training)
-        reason = reason or self._unfit(config)
-        known = self._known() if reason is None else None
-        if known is not None:
-            return known
-        try:
-            if reason is None:
-                found = fuse(classifier, (self._batch(config).to(device),), self._options(config))
-                self.checkpoints.mkdir(parents=True, exist_ok=True)
-                (self.checkpoints / LEDGER).write_text(found.to_json())
-                return found
-        except Exception as problem:  # out of memory, a full disk, what a network does not bear
-            reason = f"it could not be tried: {described(problem)}"
-            if not isinstance(problem, OSError):
-                Failure(reason, name_of(device), self._items(config), training=False).remember(self.checkpoints)
-        return left_plain(classifier, reason or "", FuseOptions(kinds=ALL_KINDS))
+        if reason is None and self.sharded:
+            reason = "with --shard a parameter is whole only while its layer computes"
+        if reason is None:
+            try:
+                return self._known() or self._found(config, classifier)
+            except Exception as problem:  # out of memory, a full disk, what a network does not bear
+                reason = f"it could not be tried: {described(problem)}"
+                if not isinstance(problem, OSError):
+                    Failure(reason, name_of(device), self._items(config), training=False).remember(self.checkpoints)
+        return left_plain(classifier, reason, FuseOptions(kinds=ALL_KINDS))
+
+    def _found(self, config: FitConfig, classifier: Classifier) -> Ledger:
+        """What proves to be right and faster now; the layers first, since losses get what these hand on."""
+        options = self._options(config)
+        if reason := self._unfit(config):
+            found = left_plain(classifier, reason, options)
+        else:
+            batch = self._batch(config).to(next(classifier.parameters()).device)
+            found = fuse(classifier, (batch,), options)
+        found = replace(found, losses=self._losses(config, options))
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        (self.checkpoints / LEDGER).write_text(found.to_json())
+        return found
+
+    def _losses(self, config: FitConfig, options: FuseOptions) -> tuple[Entry, ...]:
+        with rehearsing(options) as rehearsal:
+            self.rehearse(self._items(config))
+        return rehearsal.entries
 
     def _unfit(self, config: FitConfig) -> str | None:
         """Why no network is fused under these settings."""
-        if self.sharded:
-            return "with --shard a parameter is whole only while its layer computes"
         return None if config.stack is None else "fit.stack replaces layers while they are trained"
 
     def _known(self) -> Ledger | None:
@@ -125,7 +139,7 @@ class Fusion:
 
 def note_on_kernels(ledger: Ledger | None) -> tuple[str, ...]:
     """What a reader of the figures should know of a training with kernels; nothing where there were none."""
-    if ledger is None or not ledger.kept:
+    if ledger is None or not ledger.any_kept:
         return ()
     chosen = "which were chosen by what was faster then, so another run may round otherwise"
     return (f"trained with {ledger.line()}, {chosen}",)

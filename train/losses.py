@@ -89,6 +89,17 @@ def is_labelled(labels: torch.Tensor) -> torch.Tensor:
     return labels.sum(dim=1) > 0 if labels.ndim == 2 else labels != UNLABELLED
 
 
+def check_range(labels: np.ndarray, names: tuple[str, ...], split: str) -> None:
+    """Raise UserError where a label int64 [N] of a `split` is none of `names`: a GPU's losses could not say which."""
+    strange = np.flatnonzero((labels != UNLABELLED) & ((labels < 0) | (labels >= len(names))))
+    if len(strange):
+        raise UserError(
+            f"{split} item {strange[0]} has the label {labels[strange[0]]}: expected 0 to {len(names) - 1}, one of the "
+            f"{len(names)} labels of the classifier, or {UNLABELLED} for none",
+            "labels count from 0 in the order of the classifier's own; is it the classifier for these data?",
+        )
+
+
 def class_weights(
     asked: str | Mapping[str, float] | None, labels: tuple[str, ...], train: np.ndarray
 ) -> np.ndarray | None:

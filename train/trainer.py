@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import EvalPrediction, Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
+from kernels.parity import still
 from serve.errors import UserError
 from train.batches import SharedBatches, SharedLoader
 from train.classifier import Classifier
@@ -100,6 +101,22 @@ class ClassifierTrainer(Trainer):
         if self._lesson is None or not logits.requires_grad:
             return self._label_loss(logits, labels)
         return self._lesson.loss(logits, self._taught(inputs), inputs["inputs"], labels, self._label_loss)
+
+    @torch.no_grad()
+    def rehearse(self, items: int) -> None:
+        """Compute the losses of the first `items` as an update would, for `train.fused` to judge which go by kernels.
+
+        Nothing is learned, and no random number is drawn. Before the training alone: `model` is not wrapped yet.
+        """
+        if self._lesson is None:
+            return
+        assert isinstance(self.train_dataset, View)
+        assert self.model is not None
+        seen = self.train_dataset.__getitems__(list(range(items)))
+        batch = {name: values.to(self.args.device) for name, values in seen.items()}
+        with still(self.model), self.accelerator.autocast():
+            logits = self.model(batch["inputs"])
+        self._loss(logits.float().requires_grad_(), batch)
 
     def _no_number(self, loss: float, inputs: Batch) -> UserError:
         batch = f", on {name_rows(inputs[ROWS].tolist(), self._origins)}" if ROWS in inputs else ""

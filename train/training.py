@@ -32,7 +32,6 @@ from train.epochs import (
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
 from train.following import Following
-from train.fused import kernels_allowed
 from train.fusion import Fusion, note_on_kernels
 from train.image_growth import growth_of
 from train.inputs import Inputs
@@ -76,7 +75,7 @@ def train(job: Job, config: FitConfig) -> FitResult:
     with ExitStack() as ending:
         trainer = _trainer(job, config, classifier, last, ending)
         try:
-            with _switches(job, config, classifier, last) as ledger:
+            with _switches(job, config, trainer, classifier, last) as ledger:
                 trainer.train(resume_from_checkpoint=None if last is None else str(last))
         except WorkerError as error:
             raise error.told() from None
@@ -176,14 +175,21 @@ def _view(job: Job, config: FitConfig, taught: np.ndarray | None) -> TracedView:
 
 
 @contextmanager
-def _switches(job: Job, config: FitConfig, classifier: Classifier, last: Path | None) -> Iterator[Ledger | None]:
+def _switches(
+    job: Job, config: FitConfig, trainer: ClassifierTrainer, classifier: Classifier, last: Path | None
+) -> Iterator[Ledger | None]:
     """What changes how the network is run while it is trained, and nothing of what it learns. Gives its kernels."""
-    fusion = Fusion(job.train, job.arithmetic, job.folder / CHECKPOINTS, last is not None, job.shard, job.following.say)
+    fusion = Fusion(
+        job.train,
+        job.arithmetic,
+        job.folder / CHECKPOINTS,
+        last is not None,
+        job.shard,
+        job.following.say,
+        trainer.rehearse,
+    )
     with ExitStack() as switches:
-        switches.enter_context(kernels_allowed(config.kernels))
         ledger = switches.enter_context(fusion.of(config, classifier))
-        if ledger is not None and ledger.failed:  # maybe that of a loss
-            switches.enter_context(kernels_allowed("off"))
         if config.gradient_checkpointing:
             switches.enter_context(recomputing(classifier))
         if config.compile:

@@ -1,6 +1,6 @@
 """Which loss on the answers a recipe's `method` means, and that together with the one on the labels.
 
-Soft targets and cross-entropy are one pass over the logits where fused kernels are on (`train.fused`).
+Soft targets and cross-entropy are one pass over the logits where its kernel pays (`train.fused`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from train.distill.config import DistillConfig
 from train.distill.correlated import correlated
 from train.distill.decoupled import decoupled
 from train.distill.logits import logits_mse, soft_targets
-from train.fused import fused
+from train.fused import either
 from train.losses import LabelLoss
 from train.sources.base import UNLABELLED
 
@@ -26,23 +26,46 @@ def answers_and_labels(
     student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, config: DistillConfig, on_labels: OnLabels
 ) -> torch.Tensor:
     """alpha * answers + (1 - alpha) * labels, each summed over the batch, of logits [N, K]."""
-    if config.method == "soft-targets" and fused(student):
-        return _in_one_pass(student, teacher, labels, config, on_labels)
-    return _with_labels(
-        config.alpha * answers_loss(student, teacher, labels, config), student, labels, config, on_labels
-    )
-
-
-def _in_one_pass(
-    student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, config: DistillConfig, on_labels: OnLabels
-) -> torch.Tensor:
-    """The same by a fused kernel; of other losses on labels than cross-entropy, the soft targets alone."""
+    if config.method != "soft-targets":
+        soft = config.alpha * answers_loss(student, teacher, labels, config)
+        return _with_labels(soft, student, labels, config, on_labels)
     smoothing = on_labels.smoothing if isinstance(on_labels, LabelLoss) and labels.dim() == 1 else None
-    if smoothing is None:
-        soft = distill_loss(student, teacher, None, config.temperature, config.alpha, 0.0)
-        return _with_labels(soft.loss, student, labels, config, on_labels)
-    shares = config.alpha, 1 - config.alpha
-    return distill_loss(student, teacher, labels, config.temperature, *shares, smoothing, UNLABELLED).loss
+    if smoothing is None:  # another loss on labels than cross-entropy: the soft targets alone have a kernel
+        soft = _soft_targets(student, teacher, config)
+        return _with_labels(soft, student, labels, config, on_labels)
+    return _soft_targets_and_labels(student, teacher, labels, config, on_labels, smoothing)
+
+
+def _soft_targets(student: torch.Tensor, teacher: torch.Tensor, config: DistillConfig) -> torch.Tensor:
+    """alpha * soft targets."""
+
+    def plain(s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return config.alpha * soft_targets(s, t, config.temperature)
+
+    def fused(s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return distill_loss(s, t, None, config.temperature, config.alpha, 0.0).loss
+
+    return either("soft targets", "distill_loss", plain, fused, student, teacher)
+
+
+def _soft_targets_and_labels(
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    labels: torch.Tensor,
+    config: DistillConfig,
+    on_labels: OnLabels,
+    smoothing: float,
+) -> torch.Tensor:
+    """alpha * soft targets + (1 - alpha) * cross-entropy."""
+
+    def plain(s: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return _with_labels(config.alpha * soft_targets(s, t, config.temperature), s, y, config, on_labels)
+
+    def fused(s: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        shares = config.alpha, 1 - config.alpha
+        return distill_loss(s, t, y, config.temperature, *shares, smoothing, UNLABELLED).loss
+
+    return either("soft targets and labels", "distill_loss", plain, fused, student, teacher, labels)
 
 
 def _with_labels(

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from kernels.hidden_loss import hidden_loss
-from train.fused import fused
+from train.fused import either
 
 RELATION_HEADS = 12  # into which MiniLMv2 cuts vectors, whatever heads a model has; fewer where the width asks for it
 _FAR_BELOW = -1e4
@@ -18,9 +18,14 @@ _FAR_BELOW = -1e4
 
 def hidden_states(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean squared difference of hidden states [N, L, D] (TinyBERT: Jiao et al. 2020, arXiv 1909.10351, eq. 8)."""
-    if fused(student):
-        return hidden_loss(student, teacher, mask).loss
-    return _over_tokens((student - teacher).square().mean(dim=2), mask)
+
+    def plain(s: torch.Tensor, t: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        return _over_tokens((s - t).square().mean(dim=2), kept)
+
+    def fused(s: torch.Tensor, t: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        return hidden_loss(s, t, kept).loss
+
+    return either(f"hidden states of {student.shape[2]}", "hidden_loss", plain, fused, student, teacher, mask)
 
 
 def attention(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

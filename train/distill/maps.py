@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from kernels.hidden_loss import hidden_loss
-from train.fused import fused
+from train.fused import either
 
 
 def hints(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -18,9 +18,17 @@ def hints(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     The paper halves it and sums over channels and positions; a mean lets the weight mean the same at every stage.
     """
     student, teacher = same_size(student, teacher)
-    if fused(student):  # channels stand in the place of tokens, all of them
-        return hidden_loss(student.flatten(2), teacher.flatten(2)).loss
+    name = "hints of " + " x ".join(map(str, student.shape[1:]))
+    return either(name, "hidden_loss", _hints, _fused_hints, student, teacher)
+
+
+def _hints(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     return (student - teacher).square().mean(dim=(1, 2, 3)).sum()
+
+
+def _fused_hints(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Channels stand in the place of tokens, all of them."""
+    return hidden_loss(student.flatten(2), teacher.flatten(2)).loss
 
 
 def attention_maps(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
