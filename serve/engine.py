@@ -58,6 +58,7 @@ class Engine:
         self._pool = Pool(threads, "classify")
         # Where there are two threads, they are to share the work.
         self.brief = Brief(self.task, threads == 1 and serving.max_batch == 1)
+        self.long_inside = 0  # requests that are, or wait for, more than a brief turn of a thread
         self._batcher: Batcher | None = None
         if serving.max_batch > 1:
             self._batcher = Batcher(
@@ -121,6 +122,8 @@ class Engine:
         abandoned = threading.Event()
         stopwatch = Stopwatch()
         asked = (headers, query_string, body, stopwatch, abandoned)
+        long = not self.brief.likely(body)
+        self.long_inside += long
         try:
             if self._batcher is None:
                 answer = await self._pool.run(partial(self.respond_at_once, *asked))
@@ -135,6 +138,7 @@ class Engine:
                 return self._reply(question, batched.outcomes)
             return await self._pool.run(partial(self._reply, question, batched.outcomes))
         finally:
+            self.long_inside -= long
             abandoned.set()
 
     def respond_at_once(

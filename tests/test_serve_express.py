@@ -181,27 +181,31 @@ def test_one_connection_gets_its_answers_in_the_order_of_its_requests(text: Watc
     assert total == 6
 
 
-def test_beside_a_request_in_a_thread_short_ones_are_still_answered_by_the_loop(text: Watched) -> None:
-    """Else one that went to a thread would send all others after it for as long as there is another inside."""
-    in_a_thread, goes_on = threading.Event(), threading.Event()
+def test_beside_a_long_request_short_ones_go_to_a_thread_and_send_none_after_them_there(text: Watched) -> None:
+    """Else those in threads would send the next ones there, for as long as the server is never empty."""
+    in_a_thread, goes_on = threading.Event(), threading.Semaphore(0)
 
     def wait_in_a_thread() -> None:
         if not text.by_loop[-1]:
             in_a_thread.set()
-            goes_on.wait(10)
+            goes_on.acquire(timeout=10)
 
     async def talk(server: Server) -> Any:
         await server.warm()
         text.before = wait_in_a_thread
-        many = asyncio.create_task(server.answers(post(b'{"inputs": ["a", "b", "c", "d"]}')))
+        long = asyncio.create_task(server.answers(post(b'{"inputs": ["a", "b", "c", "d"]}')))
         await asyncio.to_thread(in_a_thread.wait, 10)
-        beside = [(await server.answers(post()))[0][0] for _ in range(2)]
-        before = many.done()
-        goes_on.set()
-        return beside, before, (await many)[0][0]
+        behind = asyncio.create_task(server.answers(post()))
+        while server.gate.inside < 2:
+            await asyncio.sleep(0.01)
+        goes_on.release()
+        first = (await long)[0][0]
+        beside = [(await server.answers(post()))[0][0] for _ in range(2)]  # the one behind is still in the thread
+        goes_on.release()
+        return first, beside, (await behind)[0][0]
 
-    assert run(text, talk) == ([200, 200], False, 200)
-    assert text.by_loop == [False, True, True]
+    assert run(text, talk) == (200, [200, 200], 200)
+    assert text.by_loop == [False, False, True, True]
 
 
 def test_a_server_that_is_full_refuses(text: Watched) -> None:
