@@ -16,7 +16,7 @@ from tiny_run import Recorder, made_up_memory, run_content
 from compress import cli
 from compress.optimize.command import Asked, Outcome, optimize
 from compress.optimize.direct import direct_content
-from compress.optimize.records import read_record
+from compress.optimize.records import OPTIMIZE_JSON, Record
 from compress.recipe_file import load_recipe
 from compress.stages import measuring
 from serve.errors import UserError
@@ -77,6 +77,10 @@ class StopError(Exception):
     """In the place of kill -9."""
 
 
+def record_in(folder: Path) -> Record:
+    return Record.model_validate_json((folder / OPTIMIZE_JSON).read_text())
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _memory() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
@@ -104,7 +108,7 @@ def found(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
     with pytest.raises(StopError):
         optimize(Asked(recipe, out=folder), Stops())
-    models = [trial.model for trial in read_record(folder).trials]
+    models = [trial.model for trial in record_in(folder).trials]
     assert models[:2] == ["teacher", "teacher"]
     assert models[2] in ("cnn-2", "cnn-4")  # whichever was faster
     assert len(models) == 3
@@ -127,7 +131,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_search_leaves_a_run_that_can_be_served(found: Outcome) -> None:
-    record, folder = read_record(found.folder), found.folder
+    record, folder = record_in(found.folder), found.folder
     assert found.report.selected == record.selected == record.choice
     assert find_package(folder) == (folder / "packages" / str(record.choice)).resolve()
     assert found.report.choice.reason == record.choice_reason

@@ -15,7 +15,7 @@ from compress.evidence.drops import Drop, share_drop
 from compress.optimize.bench import Measurement, Training
 from compress.optimize.config import OptimizeConfig
 from compress.optimize.ledger import Ledger
-from compress.optimize.records import Record, Trial, nearest_of, read_record
+from compress.optimize.records import OPTIMIZE_JSON, Record, Trial, nearest_of
 from compress.optimize.search import BUDGET, EXHAUSTED, Search
 from compress.optimize.shapes import Shape
 from compress.optimize.space import Proposals
@@ -262,7 +262,8 @@ def test_the_nearest_is_the_one_that_breaks_its_limits_least(tmp_path: Path) -> 
 
 def test_every_trial_is_written_at_once(tmp_path: Path) -> None:
     found = search(tmp_path, {"small": Made(1.0, 100, 949)})
-    assert read_record(tmp_path).trials == found.record.trials
+    written = Record.model_validate_json((tmp_path / OPTIMIZE_JSON).read_text())
+    assert written.trials == found.record.trials
 
 
 def test_another_setting_must_be_clearly_faster() -> None:

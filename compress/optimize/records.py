@@ -91,11 +91,6 @@ class Record(BaseModel):
         )
 
 
-def read_record(folder: Path) -> Record:
-    """What `Record.write` wrote."""
-    return Record.model_validate_json((folder / OPTIMIZE_JSON).read_text(encoding="utf-8"))
-
-
 def excess_of(accept: Accept, upper: float | None, p95_ms: float | None, size_bytes: int | None) -> float:
     """How far beyond the limit that is broken most, as a share of that limit; 0 or less where all hold."""
     shares = [] if upper is None else [upper / accept.max_drop_points - 1]
