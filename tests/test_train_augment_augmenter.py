@@ -140,7 +140,7 @@ def test_libraries_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match="needs nltk") as error:
         check_augmentation(AugmentConfig(synonym=0.1, synonyms="wordnet"))
-    assert "pip install nltk" in error.value.hint
+    assert "limbeck[wordnet]" in error.value.hint
     with pytest.raises(UserError, match="needs jellyfish") as error:
         check_augmentation(AugmentConfig(homophone=0.1))
     assert "phonetics" in error.value.hint

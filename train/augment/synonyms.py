@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from serve.errors import UserError
+from serve.errors import UserError, said
 from serve.preparer import TOKENIZER
 from train.augment.replacements import Table
 from train.classifier import Classifier
@@ -24,7 +24,7 @@ from train.sources.paths import expand
 EMBEDDINGS, WORDNET = "embeddings", "wordnet"
 _NEIGHBOURS = 8  # of each word, at most; farther ones are hardly related
 _BLOCK_FLOATS = 2**24  # similarities in memory at a time: 64 MB
-_INSTALL_WORDNET = "pip install nltk, then python -m nltk.downloader wordnet; or name a thesaurus file"
+_INSTALL_WORDNET = "pip install 'limbeck[wordnet]', then python -m nltk.downloader wordnet; or name a thesaurus file"
 
 
 def check_synonyms(source: str) -> None:
@@ -175,5 +175,8 @@ def _wordnet() -> Any:
         wordnet.ensure_loaded()
     except LookupError:
         what = "fit.augment.synonyms = 'wordnet': nltk has no WordNet data on this machine"
+        raise UserError(what, _INSTALL_WORDNET) from None
+    except Exception as error:  # whatever its reader meets in files that are not whole
+        what = f"fit.augment.synonyms = 'wordnet': nltk's WordNet data cannot be read: {said(error)}"
         raise UserError(what, _INSTALL_WORDNET) from None
     return wordnet
