@@ -2,6 +2,7 @@
 
 run.json              the resolved recipe, versions, hardware and the records of the stages
 .partial/             what a stage has written so far; moved to its place when the stage is done
+.partial/answers/     what teachers answered to views that do not change, until the run ends
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from serve.errors import UserError
 from serve.package import CARD, SERVING
 
 RUN_JSON = "run.json"
+ANSWERS = "answers"
 # What may change in a package without changing an answer; tuning a server must not make the next run redo it.
 _OUTSIDE_THE_HASH = (CARD, SERVING)
+_PARTIAL = ".partial"
 Result = TypeVar("Result", bound=BaseModel)
 Announce = Callable[[str, str, Mapping[str, Any]], None]  # a stage, "unchanged", "started" or "done", and its record
 
@@ -107,6 +110,11 @@ class RunDir:
             self._stages[name] = record
         self._write()
 
+    @property
+    def answers(self) -> Path:
+        """Where teachers' answers are kept from one student to the next; deleted with what is not finished."""
+        return self.path / _PARTIAL / ANSWERS
+
     def digest(self, name: str) -> str:
         """The hash of what stage `name` left on disk, to be an input of the stages that read it."""
         return str(self._stages[name]["digest"])
@@ -128,7 +136,7 @@ class RunDir:
         self._write()
 
     def _partial(self, name: str, key: str) -> Path:
-        folder = self.path / ".partial"
+        folder = self.path / _PARTIAL
         folder.mkdir(exist_ok=True)
         stem = name.replace("/", "--")
         partial = folder / f"{stem}-{key[:12]}"
@@ -169,7 +177,7 @@ def open_run(
     try:
         yield RunDir(path, about, on_stage, announce)
         if not keep_unfinished:
-            shutil.rmtree(path / ".partial", ignore_errors=True)
+            shutil.rmtree(path / _PARTIAL, ignore_errors=True)
     finally:
         lock.release()
 

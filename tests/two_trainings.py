@@ -74,7 +74,7 @@ def images(folder: Path, taught: bool = False, stop_after: int | None = None, **
         if stop_after is not None and record.epoch > stop_after:
             raise StopError
 
-    teaching = Teaching(mlp("24", seed=9), SOFT, TRAIN) if taught else None
+    teaching = Teaching(mlp("24", seed=9), SOFT, TRAIN, known=folder.parent / "answers") if taught else None
     return fit(
         mlp("16x12"),
         config,
@@ -86,6 +86,13 @@ def images(folder: Path, taught: bool = False, stop_after: int | None = None, **
         following=Following(stop),
         shard=split_here(folder),
     )
+
+
+def taught_again(folder: Path, **settings: Any) -> Any:
+    """Twice: what the teacher answers is known the second time."""
+    images(folder.with_name("before"), taught=True, **settings)
+    assert len(list((folder.parent / "answers").iterdir())) == 1
+    return images(folder, taught=True, **settings)
 
 
 def resumed(folder: Path, **settings: Any) -> Any:
@@ -146,7 +153,7 @@ def text_inputs(count: int, classifier: Classifier) -> Inputs:
 TRAININGS: dict[str, Callable[[Path], Any]] = {
     "labels": lambda folder: images(folder, class_weights="balanced", l1=0.01, clip=0.5),
     "focal, accumulated": lambda folder: images(folder, loss="focal", batch_size=8, accumulation=3, l1=0.01),
-    "taught": lambda folder: images(folder, taught=True, label_smoothing=0.1),
+    "taught": lambda folder: taught_again(folder, label_smoothing=0.1),
     "taught on new views": lambda folder: images(folder, taught=True, augment=AugmentConfig(shift=1, mixup=0.4)),
     "unfrozen": lambda folder: images(folder, unfreeze=1, layer_decay=0.8),
     "resumed": resumed,

@@ -5,6 +5,7 @@ N items of the split or of a batch, L tokens.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import shutil
@@ -44,6 +45,9 @@ class Inputs(Protocol):
     def workers(self, batch_size: int) -> int:
         """Processes that a loader of such batches should have; 0 where to gather is only to copy."""
 
+    def digest(self) -> bytes:
+        """Names what `gather` gives for every row: equal only where all of it is."""
+
 
 @dataclass(frozen=True)
 class ImageInputs:
@@ -61,6 +65,9 @@ class ImageInputs:
 
     def workers(self, batch_size: int) -> int:
         return 0
+
+    def digest(self) -> bytes:
+        return _digest_of_array(self.images)
 
 
 class TextInputs:
@@ -93,6 +100,12 @@ class TextInputs:
     def workers(self, batch_size: int) -> int:
         return 0
 
+    def digest(self) -> bytes:
+        digest = hashlib.sha256(f"{self.fingerprint()} {self.lengths.tolist()}".encode())
+        for ids in self._ids:
+            digest.update(np.ascontiguousarray(ids).data)
+        return digest.digest()
+
 
 class LazyImages:
     """Images too many for memory: decoded when a batch is gathered, to the same pixels each time."""
@@ -120,6 +133,12 @@ class LazyImages:
         except OSError:  # not on Linux, and so without such a limit
             return workers
         return workers if free > 2 * workers * _PREFETCH * batch_bytes else 0
+
+    def digest(self) -> bytes:
+        digest = hashlib.sha256(self._preparer.fingerprint().encode())
+        for content in self._items.content:
+            digest.update(hashlib.sha256(content).digest())
+        return digest.digest()
 
 
 def prepare_inputs(items: Items, preparer: Preparer, budget_bytes: int = MEMORY_BYTES) -> Inputs:
@@ -166,6 +185,12 @@ def _prepare_some(items: Items, rows: np.ndarray, preparer: Preparer) -> np.ndar
             except InputError as error:
                 raise unreadable(items, int(row), error) from None
         raise
+
+
+def _digest_of_array(array: np.ndarray) -> bytes:
+    digest = hashlib.sha256(f"{array.shape} {array.dtype}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
 
 
 def unreadable(items: Items, row: int, error: InputError) -> UserError:

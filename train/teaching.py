@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from train.distill.ensemble import combined
 from train.distill.lesson import Lesson
 from train.fit_config import FitConfig
 from train.inputs import Inputs, TextInputs
+from train.known_answers import known_answers
 from train.processes import together, world
 
 _TEACHER_BATCH = 256
@@ -23,13 +26,15 @@ _TEACHER_BATCH = 256
 class Teaching:
     """A trained teacher, how a student learns from it, and the training split as the teacher sees it.
 
-    `others` are further teachers, in the order of `config.teachers`, each with the split as it sees it.
+    `others` are further teachers, in the order of `config.teachers`, each with the split as it sees it. In `known` what
+    each answers to a view that does not change is kept, where that is a folder.
     """
 
     teacher: Classifier
     config: DistillConfig
     train: Inputs
     others: tuple[tuple[Classifier, Inputs], ...] = ()
+    known: Path | None = None
 
     @property
     def teachers(self) -> tuple[tuple[Classifier, Inputs], ...]:
@@ -55,7 +60,10 @@ class Teaching:
     @torch.inference_mode()
     def answers(self) -> np.ndarray:
         """The teachers' logits, combined, for the whole training split: float32 [N, K]."""
-        answers = [torch.from_numpy(_answers_of(teacher, inputs)) for teacher, inputs in self.teachers]
+        answers = [
+            torch.from_numpy(known_answers(self.known, teacher, inputs, partial(_answers_of, teacher, inputs)))
+            for teacher, inputs in self.teachers
+        ]
         return combined(answers, self.config).numpy()
 
 

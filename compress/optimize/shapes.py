@@ -114,3 +114,6 @@ class _First:
 
     def workers(self, batch_size: int) -> int:
         return self._inputs.workers(batch_size)
+
+    def digest(self) -> bytes:
+        return b"%d " % self._count + self._inputs.digest()

@@ -21,7 +21,7 @@ from compress.fingerprint import fingerprint
 from compress.measure.predictions import score_items
 from compress.recipe import TEACHER, Recipe, Student, Teacher
 from compress.recipe_file import apply_change, as_change, parse_recipe
-from compress.rundir import move_into_place
+from compress.rundir import ANSWERS, move_into_place
 from compress.teachers import all_teachers, seed_of, teachers_of
 from serve.errors import UserError, said
 from serve.images import ImagePreparer
@@ -204,7 +204,7 @@ class RecipeObjective:
             seen = prepared.get("lesson", lesson, classifier.preparer())
             asked = self._teachers_of(recipe, model)
             (first, taught), *more = [(one, prepared.get("lesson", lesson, one.preparer())) for one in asked]
-            teaching = Teaching(first, model.distill, taught, tuple(more))
+            teaching = Teaching(first, model.distill, taught, tuple(more), self._folder / PARTIAL / ANSWERS)
         seed, guide = seed_of(recipe, model), teacher if isinstance(model, Student) else None
 
         def recover(network: Classifier, between: FitConfig, place: Path, step: int) -> FitResult:
