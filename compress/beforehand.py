@@ -5,32 +5,63 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from compress.recipe import TEACHER, NamedTeacher, Recipe, Student, Teacher
-from compress.teachers import teachers_of
+from compress.teachers import all_teachers, teachers_of
+from serve.errors import UserError
 from train.classifier import Classifier, ModelConfig
+from train.distill.lesson import check_features
+from train.fit_config import FitConfig
+from train.layers import check_layers
 from train.models import check_teacher, takes_channels, takes_layers, without_widths
 from train.progressive import check_progressive
 
+New = Callable[[ModelConfig, Classifier | None], Classifier]
 
-def check_models(recipe: Recipe, new: Callable[[ModelConfig, Classifier | None], Classifier]) -> None:
+
+def check_models(recipe: Recipe, new: New) -> None:
     """Raise UserError for students that cannot be made of such a teacher, and models that cannot be trained as asked.
 
     `new` makes a classifier that is not trained yet, with the teacher given or none; it is called only where a recipe
     asks for something to check.
     """
-    takers = [student for student in recipe.students if takes_layers(student.model) or takes_channels(student.model)]
-    models: list[NamedTeacher | Student] = [*recipe.teachers, *recipe.students]
-    growing = [model for model in models if _grows(model)]
-    if not takers and not growing and not _grows(recipe.teacher):
-        return
-    teacher = new(ModelConfig(model=recipe.teacher.model, options=recipe.teacher.options), None)
-    check_progressive(recipe.teacher.fit, teacher)
-    for student in takers:
-        check_teacher(student.model, student.options, teacher)
-    for grown in growing:
-        model = ModelConfig(model=grown.model, options=without_widths(grown.model, grown.options))
-        asked = isinstance(grown, Student) and TEACHER in teachers_of(grown)
-        check_progressive(grown.fit, new(model, teacher), teacher if asked else None)
+    drafts = _Drafts(recipe, new)
+    for name, model in drafts.models.items():
+        if takes_layers(model.model) or takes_channels(model.model):
+            check_teacher(model.model, model.options, drafts[TEACHER])
+        if _grows(model):
+            asked = isinstance(model, Student) and TEACHER in teachers_of(model)
+            check_progressive(model.fit, drafts[name], drafts[TEACHER] if asked else None)
+        if _is_choosy(model.fit):
+            try:
+                check_layers(model.fit, drafts[name])
+            except UserError as error:
+                raise UserError(f"'{name}': {error.message}", error.hint) from None
+        if isinstance(model, Student) and model.fit.epochs and model.distill is not None and model.distill.features:
+            check_features(drafts[name], drafts[teachers_of(model)[0]], model.distill.features)
+
+
+class _Drafts:
+    """The recipe's models by name, not trained yet, each made when it is first asked for."""
+
+    def __init__(self, recipe: Recipe, new: New) -> None:
+        self.models: dict[str, Teacher | NamedTeacher | Student] = dict(all_teachers(recipe))
+        self.models |= {student.name: student for student in recipe.students}
+        self._new = new
+        self._known: dict[str, Classifier] = {}
+
+    def __getitem__(self, name: str) -> Classifier:
+        if name not in self._known:
+            model = self.models[name]
+            teacher = None if name == TEACHER else self[TEACHER]
+            config = ModelConfig(model=model.model, options=without_widths(model.model, model.options))
+            self._known[name] = self._new(config, teacher)
+        return self._known[name]
 
 
 def _grows(model: Teacher | Student) -> bool:
     return bool(model.fit.grow_images) or model.fit.stack is not None
+
+
+def _is_choosy(config: FitConfig) -> bool:
+    """Whether some layers are to be trained otherwise than others."""
+    others = config.train_layers != "all" or config.layer_decay != 1.0 or config.unfreeze is not None
+    return bool(config.epochs) and others

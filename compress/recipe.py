@@ -182,6 +182,12 @@ class Recipe(_Table):
                     "then",
                     "set fit.epochs to 1 or more",
                 )
+            if student.distill is not None and student.fit.epochs == 0:
+                raise SettingError(
+                    f"student '{student.name}' has [students.distill], but fit.epochs = 0 takes it as it is: it learns "
+                    "nothing",
+                    "set fit.epochs to 1 or more, or leave out [students.distill]",
+                )
             if student.role == "control" and student.distill is not None:
                 raise SettingError(
                     f"student '{student.name}' is a control, so it cannot have [students.distill]",

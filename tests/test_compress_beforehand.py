@@ -73,3 +73,25 @@ def test_what_does_not_go_together_is_refused_when_the_recipe_is_read(tmp_path: 
     learning = {"distill": {"features": [{"loss": "hidden-states", "weight": 1.0}]}}
     with pytest.raises(UserError, match=r"student 'small': fit\.stack trains some of the layers"):
         check_texts(folder, {"model": "teacher-layers:3", "fit": stack, **learning})
+
+
+def test_layers_that_a_student_does_not_have_are_told_at_once() -> None:
+    student = {"model": "builtin:cnn-8", "fit": {"train_layers": ["head2"]}}
+    with pytest.raises(UserError, match=r"'small': fit\.train_layers: nothing in the network is called 'head2'"):
+        check_images({"model": "builtin:resnet8"}, student)
+    check_images({"model": "builtin:resnet8"}, {**student, "fit": {"train_layers": "head"}})
+
+
+def test_what_cannot_be_compared_inside_is_told_at_once(tmp_path: Path) -> None:
+    def learning(loss: str) -> dict[str, Any]:
+        return {"distill": {"features": [{"loss": loss, "weight": 1.0}]}}
+
+    folder = tiny_folder(tmp_path / "model", layers=4)
+    check_texts(folder, {"model": "teacher-layers:2", **learning("relations")})
+    with pytest.raises(
+        UserError, match=r"'builtin:textcnn' and its teacher '.*' prepare their input in different ways"
+    ):
+        check_texts(folder, {"model": "builtin:textcnn", **learning("hidden-states")})
+    check_images({"model": "builtin:resnet8"}, {"model": "builtin:resnet8", **learning("hints")})
+    with pytest.raises(UserError, match="'builtin:mlp-8'"):
+        check_images({"model": "builtin:resnet8"}, {"model": "builtin:mlp-8", **learning("hints")})

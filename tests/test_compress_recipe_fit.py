@@ -50,6 +50,12 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
         "leave out gradient_checkpointing",
     ),
     "compiled, and thawed": ({"compile": True, "unfreeze": 1}, "and unfreeze changes that", "leave out one"),
+    "steps after the end": (
+        {"schedule": "step", "epochs": 5},
+        "step_every = 10 epochs, of epochs = 5: the learning rate never becomes smaller",
+        "lower step_every, or raise epochs",
+    ),
+    "thawed after the end": ({"unfreeze": 3, "epochs": 3}, "nothing but the head is ever trained", "lower unfreeze"),
     "rates of one layer": ({"train_layers": "head", "layer_decay": 0.9}, "layer_decay says nothing where", "leave out"),
 }
 
@@ -82,6 +88,14 @@ def test_what_makes_no_sense_is_refused_by_name(name: str) -> None:
 def test_what_makes_sense_is_taken_as_it_is_written(settings: dict[str, Any]) -> None:
     dumped = fit_of(settings).model_dump(mode="json")
     assert {name: dumped[name] for name in settings} == settings
+
+
+def test_what_is_taken_as_it_is_learns_nothing() -> None:
+    content = tomllib.loads(RECIPE)
+    content["students"] = [{"name": "small", "model": "builtin:resnet8", "fit": {"epochs": 0}, "distill": {}}]
+    with pytest.raises(UserError, match=r"student 'small' has \[students.distill\], but fit.epochs = 0") as refused:
+        parse_recipe(content, "tiny")
+    assert "leave out [students.distill]" in refused.value.hint
 
 
 def test_features_are_not_looked_for_in_a_compiled_network() -> None:

@@ -119,6 +119,7 @@ class FitConfig(BaseModel):
                 f"expected '{BALANCED}', or a table of labels and weights, such as {{ spam = 4.0 }}",
             )
         self._check_layers()
+        self._check_length()
         self._check_refit()
         if self.threshold and self.patience is None and self.schedule != "plateau":
             raise SettingError(
@@ -156,6 +157,19 @@ class FitConfig(BaseModel):
                 "layer_decay says nothing where train_layers = 'head': all of it learns at one rate",
                 "leave out layer_decay",
             )
+
+    def _check_length(self) -> None:
+        """What is to happen after some epochs must happen before the last has ended."""
+        late = {
+            "step_every": (self.step_every, self.schedule == "step", "the learning rate never becomes smaller"),
+            "unfreeze": (self.unfreeze or 0, self.unfreeze is not None, "nothing but the head is ever trained"),
+        }
+        for name, (epochs, counts, so) in late.items():
+            if counts and epochs >= self.epochs > 0:
+                raise SettingError(
+                    f"{name} = {epochs} epochs, of epochs = {self.epochs}: {so}",
+                    f"lower {name}, or raise epochs",
+                )
 
     def _check_refit(self) -> None:
         if self.final_refit and self.epochs == 0:

@@ -54,11 +54,19 @@ def rates(config: FitConfig, classifier: Classifier) -> dict[str, float]:
     return {_NETWORK + name: config.layer_decay ** (top - level) for name, level in found.items()}
 
 
+def check_layers(config: FitConfig, classifier: Classifier) -> None:
+    """Raise UserError for layers that the classifier, trained or not, does not have."""
+    if config.train_layers != "all":
+        _wanted(config, classifier)
+    if config.layer_decay != 1.0 or config.unfreeze is not None:
+        levels(classifier)
+
+
 def freeze(config: FitConfig, classifier: Classifier) -> None:
     """Leave only what `config.train_layers` names to be trained. Raises UserError where it names nothing there is."""
     if config.train_layers == "all":
         return
-    wanted = _head(classifier) if config.train_layers == "head" else _named(config.train_layers, classifier.network)
+    wanted = _wanted(config, classifier)
     for name, parameter in classifier.network.named_parameters():
         parameter.requires_grad_(name in wanted)
 
@@ -68,6 +76,10 @@ def hold_still(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:
             module.eval()
+
+
+def _wanted(config: FitConfig, classifier: Classifier) -> set[str]:
+    return _head(classifier) if config.train_layers == "head" else _named(config.train_layers, classifier.network)
 
 
 def _head(classifier: Classifier) -> set[str]:

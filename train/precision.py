@@ -34,8 +34,9 @@ def choose_arithmetic(wish: Wish, network: nn.Module, macs: int, device: torch.d
     The rule looks at the machine and the network only, never at a clock, so that the same run gives the same weights.
     Raises UserError where a wish cannot be granted.
     """
+    check_precision(wish, device)
     if wish != "auto":
-        return Arithmetic(_granted(wish, device), "as the recipe says")
+        return Arithmetic(wish, "as the recipe says")
     if not _multiplies_bf16(device):
         return Arithmetic("fp32", f"{_name(device)} has no bf16 instructions")
     if macs < _WORTHWHILE_MACS:
@@ -45,13 +46,13 @@ def choose_arithmetic(wish: Wish, network: nn.Module, macs: int, device: torch.d
     return Arithmetic("bf16", f"{_name(device)} multiplies in bf16; weights, losses and updates stay in fp32")
 
 
-def _granted(wish: Chosen, device: torch.device) -> Chosen:
+def check_precision(wish: Wish, device: torch.device) -> None:
+    """Raise UserError where a wish cannot be granted on this device."""
     if wish == "fp16" and device.type == "cpu":
         raise UserError(
             "fit.precision = 'fp16' needs a GPU: processors multiply it slowly or not at all",
             "leave 'auto', or set 'bf16' or 'fp32'",
         )
-    return wish
 
 
 def _multiplies_bf16(device: torch.device) -> bool:

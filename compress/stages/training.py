@@ -25,6 +25,7 @@ from train.fit_config import FitConfig
 from train.fit_result import FitResult
 from train.losses import class_weights
 from train.models import needs_teacher, origin
+from train.precision import check_precision
 from train.processes import world
 from train.recompute import recomputed_layers
 from train.recovery import forget_steps, recovered
@@ -66,6 +67,8 @@ def train_student(run: RunContext, student: Student) -> FitResult:
 
 def _check_switches(run: RunContext, model: Teacher | Student) -> None:
     """Raise UserError where the machine, or a network that can be built before its teacher, cannot do as asked."""
+    if model.fit.epochs:
+        check_precision(model.fit.precision, training_device())
     if model.fit.epochs and model.fit.compile:
         check_compiler(training_device())
     if model.fit.epochs and model.fit.gradient_checkpointing and not needs_teacher(model.model, model.options):
@@ -153,7 +156,7 @@ def _student(run: RunContext, student: Student, training: Training) -> FitResult
         if student.distill is not None:
             asked = [teacher if place == training.teacher else run.classifier(place) for place in places.values()]
             (first, seen), *more = [(one, run.inputs(training.items, one)) for one in asked]
-            teaching = Teaching(first, student.distill, seen, tuple(more))
+            teaching = Teaching(first, student.distill, seen, tuple(more), run.rundir.answers)
 
         def recover(network: Classifier, between: FitConfig, place: Path, step: int) -> FitResult:
             return train(run, training.after_step(step, between), network, between, place, teaching, guide=teacher)

@@ -116,6 +116,13 @@ def check_labels(student: Classifier, teacher: Classifier) -> None:
     )
 
 
+def check_features(student: Classifier, teacher: Classifier, features: tuple[FeatureConfig, ...]) -> None:
+    """Raise UserError where `features` compare what is not inside both; neither need be trained yet."""
+    _check_same_view(student, teacher)
+    for kind in dict.fromkeys(_look_inside(student, teacher, features).values()):
+        kind.close()
+
+
 def _look_inside(
     student: Classifier, teacher: Classifier, features: tuple[FeatureConfig, ...]
 ) -> dict[FeatureConfig, Features]:
