@@ -156,5 +156,13 @@ def read_spec(folder: Path) -> ClassifierSpec:
         raise _nothing_in(folder, error) from None
 
 
+def check_saved_weights(folder: Path) -> None:
+    """Raise UserError unless weights lie beside a saved classifier's spec; they are not read."""
+    try:
+        (folder / WEIGHTS).stat()
+    except OSError as error:
+        raise _nothing_in(folder, error) from None
+
+
 def _nothing_in(folder: Path, error: OSError) -> UserError:
     return UserError(f"no trained model in {folder}: {error.strerror}", "run the recipe again")

@@ -18,6 +18,7 @@ from train.scan import scan
 from train.sources import Items, Reading, Source, load_source
 from train.sources.groups import read_groups
 from train.sources.joined import join
+from train.sources.present import check_present
 from train.sources.problems import Problem, Problems
 from train.splits import draw_sample, draw_splits
 from train.unlabelled import Pool, UnlabelledConfig, read_unlabelled
@@ -107,6 +108,13 @@ class Examined:
     @property
     def accepted(self) -> bool:
         return self.data is not None and all(verdict != "error" for verdict, _ in self.problems)
+
+
+def check_files(config: DataConfig) -> None:
+    """Raise UserError where files that the recipe names are not there. Nothing of them is read."""
+    check_present(config.source, config)
+    if config.unlabelled is not None:
+        check_present(config.unlabelled.source, config.unlabelled)
 
 
 def load_data(config: DataConfig, seed: int, task: Task | None = None) -> Data:

@@ -13,6 +13,7 @@ from train.models import hf_images, hf_text
 from train.models.hub import Kind, fingerprint, plain_config, resolve, saved_config
 from train.models.narrow import narrow
 from train.models.pretrained import set_dropout
+from train.sources import expand
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class HuggingFace:
 
     def check(self, name: str, options: dict[str, Any], task: Task) -> None:
         """Raise UserError unless `name` is found and can do `task` with `options`. Fetches no weights yet."""
-        _of(task).check(resolve(self.kind, name, weights=False), f"{self.kind}:{name}", options)
+        here = self.kind == "pkg" or expand(name).is_dir()
+        _of(task).check(resolve(self.kind, name, weights=here), f"{self.kind}:{name}", options)
 
     def draft(self, name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
         """The pretrained network, with a head for the wanted labels."""

@@ -22,13 +22,14 @@ _SPEC = "spec.json"
 
 def check(name: str, options: dict[str, Any], task: Task) -> None:
     """Raise UserError unless a trained model for `task` lies there."""
-    from train.classifier import read_spec
+    from train.classifier import check_saved_weights, read_spec
 
     if options:
         raise UserError(
             f"'run:{name}' takes no options, got {', '.join(options)}", "leave them out: it stays as trained"
         )
     spec = read_spec(folder_of(name))
+    check_saved_weights(folder_of(name))
     if spec.preprocessing.kind != task:
         raise UserError(
             f"'run:{name}' classifies {spec.preprocessing.kind}s, the recipe's task is {task}",

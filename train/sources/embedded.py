@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -12,6 +13,8 @@ from serve.errors import UserError
 from serve.manifest import Task
 from train.sources.base import Items, Reading, Source, numbered
 from train.sources.paths import expand
+
+_MNIST_FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
 
 def read_digits(where: str, _: Reading, __: Task | None = None) -> Source:
@@ -34,15 +37,26 @@ def read_mnist(where: str, _: Reading, __: Task | None = None) -> Source:
     try:
         parts = {name: MNIST(str(root), train=name == "train", download=False) for name in ("train", "t10k")}
     except (RuntimeError, OSError):
-        raise UserError(
-            f"no MNIST in {root}: expected {root}/MNIST/raw/train-images-idx3-ubyte and its three companions",
-            'give the folder in [data] source = "mnist:DIR", or set LIMBECK_DATA to the folder above it',
-        ) from None
+        raise _no_mnist(root) from None
     train, test = (
         Items(_as_png(part.data.numpy()), part.targets.numpy().astype(np.int64), numbered(name, len(part)))
         for name, part in parts.items()
     )
     return Source("image", tuple("0123456789"), train, test)
+
+
+def check_mnist(where: str) -> None:
+    """Raise UserError unless the four files are there."""
+    root = expand(where)
+    if not all((root / "MNIST" / "raw" / name).is_file() for name in _MNIST_FILES):
+        raise _no_mnist(root)
+
+
+def _no_mnist(root: Path) -> UserError:
+    return UserError(
+        f"no MNIST in {root}: expected {root}/MNIST/raw/train-images-idx3-ubyte and its three companions",
+        'give the folder in [data] source = "mnist:DIR", or set LIMBECK_DATA to the folder above it',
+    )
 
 
 def _as_png(images: Sequence[np.ndarray] | np.ndarray) -> list[bytes]:

@@ -29,9 +29,10 @@ _FETCHED = [
 
 def read_hub(where: str, reading: Reading, task: Task | None = None) -> Source:
     """A data set's folder, or the one that the hub has under this id; read as what its files are."""
-    path = expand(where)
-    if not path.exists() and _HUB_ID.fullmatch(where) and not where.startswith("."):
-        path = fetch("dataset", where, _FETCHED)
-    else:
-        existing(where, "hf")
+    path = fetch("dataset", where, _FETCHED) if is_hub_id(where) else existing(where, "hf")
     return _READERS[guess_kind(path)](str(path), reading, task)
+
+
+def is_hub_id(where: str) -> bool:
+    """Whether it names a data set of the hub: no folder here, and written as an id is."""
+    return not expand(where).exists() and _HUB_ID.fullmatch(where) is not None and not where.startswith(".")

@@ -58,9 +58,7 @@ class Files(Sequence[bytes]):
 
 def read_image_folder(where: str, reading: Reading, _: Task | None = None) -> Source:
     """The images of a folder, by class; of a folder with train, validation and test, by split and class."""
-    root = existing(where, "imagefolder")
-    if not root.is_dir():
-        raise UserError(f"{root} is a file, not a folder of images", 'expected "imagefolder:DIR" with a folder a class')
+    root = image_root(where)
     problems = Problems()
     folders = split_folders(root, problems)
     found = {split: _class_files(root, folder, problems) for split, folder in folders.items()}
@@ -83,15 +81,21 @@ def read_image_folder(where: str, reading: Reading, _: Task | None = None) -> So
 
 def read_unlabelled_folder(where: str) -> Source:
     """Every image below a folder, however its folders are called."""
-    root = existing(where, "imagefolder")
-    if not root.is_dir():
-        raise UserError(f"{root} is a file, not a folder of images", 'expected "imagefolder:DIR"')
+    root = image_root(where)
     problems = Problems()
     files = [name.removeprefix("./") for name in _images(root, root, problems)]
     if not files:
         raise UserError(f"no image in {root}", f"images are files ending in {', '.join(SUFFIXES)}")
     items = _items(root, files, np.full(len(files), UNLABELLED, dtype=np.int64))
     return Source("image", (), items, problems=problems.found())
+
+
+def image_root(where: str) -> Path:
+    """The folder that `imagefolder:`WHERE names. Raises UserError if there is none."""
+    root = existing(where, "imagefolder")
+    if not root.is_dir():
+        raise UserError(f"{root} is a file, not a folder of images", 'expected "imagefolder:DIR" with a folder a class')
+    return root
 
 
 def split_folders(root: Path, problems: Problems) -> dict[str, Path]:

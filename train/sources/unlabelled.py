@@ -29,17 +29,28 @@ def load_unlabelled(source: str, reading: Contents, task: Task) -> Source:
 
     Raises UserError for what cannot be read at all, and for contents that are none of this `task`.
     """
+    check_kind(source)
     kind, _, where = source.partition(":")
-    if kind not in _KINDS:
-        hint = f"{did_you_mean(kind, _KINDS)}; they are read from {', '.join(f'{name}:' for name in _KINDS)}"
-        raise UserError(f"data.unlabelled.source = '{source}' is no source of items without labels", hint)
     try:
         found = _TABLES[kind](where, reading, task) if kind in _TABLES else read_unlabelled_folder(where)
     except UserError as error:
-        raise UserError(error.message.replace("data.source", "data.unlabelled.source"), error.hint) from None
+        raise told_of_unlabelled(error) from None
     if found.task != task:
         raise UserError(
             f"data.unlabelled.source = '{source}' holds {found.task}s, but the labelled items are {task}s",
             "students learn from both alike: name a source of the same kind",
         )
     return found
+
+
+def check_kind(source: str) -> None:
+    """Raise UserError for a source from which no items without labels can be read."""
+    kind = source.partition(":")[0]
+    if kind not in _KINDS:
+        hint = f"{did_you_mean(kind, _KINDS)}; they are read from {', '.join(f'{name}:' for name in _KINDS)}"
+        raise UserError(f"data.unlabelled.source = '{source}' is no source of items without labels", hint)
+
+
+def told_of_unlabelled(error: UserError) -> UserError:
+    """The error of a source, with the name that it has in a recipe here."""
+    return UserError(error.message.replace("data.source", "data.unlabelled.source"), error.hint)
