@@ -219,6 +219,48 @@ def test_a_dry_run_prints_the_whole_recipe_and_writes_nothing(
     assert list(recipe.parent.iterdir()) == [recipe]
 
 
+NOT_THERE = {
+    "table": (
+        'data.source="csv:nowhere.csv"',
+        "no file or folder at nowhere.csv",
+        "in .: did you mean|working dir|known",
+    ),
+    "table without train": ('data.source="parquet:empty"', "empty has no train.parquet; it holds no .parquet", ""),
+    "images": ('data.source="imagefolder:photos"', "no file or folder at photos", ""),
+    "a file for images": ('data.source="imagefolder:tiny.toml"', "tiny.toml is a file, not a folder of images", ""),
+    "mnist": ('data.source="mnist:empty"', "no MNIST in empty", "LIMBECK_DATA"),
+    "data set": ('data.source="hf:./nowhere"', "no file or folder at nowhere", ""),
+    "kind": ('data.source="xls:table"', "unknown data source 'xls'", ""),
+    "unlabelled": (
+        'data.unlabelled={source = "imagefolder:more"}',
+        "no file or folder at more .data.unlabelled.source = 'imagefolder:more'",
+        "",
+    ),
+    "unlabelled kind": ('data.unlabelled={source = "digits"}', "'digits' is no source of items without labels", ""),
+    "package": ('teacher={model = "pkg:no_such_thing/model"}', "there is no Python package 'no_such_thing'", "pip"),
+    "model folder": ('teacher={model = "hf:./nowhere"}', "no folder nowhere", "config.json"),
+    "run": ('teacher={model = "run:nowhere"}', "no trained model in nowhere", ""),
+    "weights": ('teacher={model = "hf:config-only"}', "there is no model.safetensors in config-only", "weights"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_THERE)
+def test_a_dry_run_looks_whether_data_and_models_are_there(
+    limbeck: Limbeck, recipe: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(recipe.parent)
+    for folder in ("empty", "config-only"):
+        Path(folder).mkdir()
+    Path("config-only/config.json").write_text('{"model_type": "vit"}')
+    change, error, hint = NOT_THERE[name]
+    assert_explained(limbeck("run", recipe, "--dry-run", "--set", change), error, hint)
+
+
+def test_a_dry_run_says_what_so_many_processes_could_not_share(limbeck: Limbeck, recipe: Path) -> None:
+    ended = limbeck("run", recipe, "--processes", 3, "--dry-run")
+    assert_explained(ended, "fit.batch_size = 64 is what all processes see together, and 3 cannot", "63 or 66")
+
+
 def test_changes_reach_a_key_by_path_a_student_by_name_or_number_and_all_by_a_star(recipe: Path) -> None:
     recipe.write_text(RECIPE + '[[students]]\nname = "other"\nmodel = "builtin:cnn-8"\n')
     changed = load_recipe(

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from compress.cli import beginning, cleaning, data, kernels, kernels_gpu, reporting, serving, shipping
 from compress.cli.complete import recipes, runs
+from compress.cli.running import (
+    follow_along,
+    lead,
+    leads,
+    refuse_launcher,
+    show,
+    start,
+    stopped,
+    tell_launcher,
+    told_once,
+)
 from compress.cli.shared import (
     BUG,
     DONE,
     NOTHING_MET,
-    STOPPED,
     USER_ERROR,
     Changes,
     Debug,
@@ -28,11 +34,6 @@ from compress.cli.shared import (
     own_recipe,
 )
 from serve.errors import LimbeckError, UserError
-
-if TYPE_CHECKING:
-    from compress.recipe import Recipe
-
-_LAUNCHER_SECONDS = 60  # in which a launcher has noticed that a process failed, also on a busy machine
 
 app = typer.Typer(
     help="Distill a large classifier into a small fast one, prove what it is worth, and serve it.",
@@ -66,8 +67,11 @@ def run(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write the curves of what is trained into RUN/tensorboard.")
     ] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Train in so many processes on this machine, each on a GPU of its own.")
+    ] = 1,
     shard: Annotated[
-        bool, typer.Option("--shard", help="Split each model over all processes of torchrun while it is trained.")
+        bool, typer.Option("--shard", help="Split each model over all processes while it is trained.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the resolved recipe, then stop.")] = False,
     debug: Debug = False,
@@ -78,36 +82,28 @@ def run(
 
     Exit code 3: everything was done, but the choice does not meet the constraints.
     """
+    from compress.launch import check_count
     from compress.processes import check_together
     from compress.recipe_file import load_recipe
 
-    with _told_once():
+    with told_once():
+        if processes > 1:
+            check_count(processes)
         resolved = load_recipe(recipe, changes)
-        check_together(resolved, shard)
+        check_together(resolved, shard, processes if processes > 1 else None)
     folder = out or Path("runs") / resolved.name
-    if not _leads():
-        _follow(resolved, folder, shard, dry_run)
-        return
     if dry_run:
-        import tomli_w
-
-        print(tomli_w.dumps(resolved.model_dump(mode="json", exclude_none=True)), end="")
-        print(f"checked; would run in {folder}", file=sys.stderr)
-        return
-    from compress.console import Console
-    from compress.pipeline import run as run_recipe
-
-    try:
-        command = shlex.join(["limbeck", *sys.argv[1:]])
-        report = run_recipe(resolved, folder, Console(), command, tensorboard, shard)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(STOPPED) from None
-    print(report.verdict)
-    print(f"report: {folder / 'report.html'}")
-    if report.selected is None:
-        raise typer.Exit(NOTHING_MET)
-    print(f"serve it: limbeck serve {folder}")
+        if leads():
+            show(resolved, folder)
+    elif processes > 1:
+        flags = [
+            name for name, given in (("--tensorboard", tensorboard), ("--shard", shard), ("--debug", debug)) if given
+        ]
+        start(processes, [str(recipe), "--out", str(folder), *(f"--set={change}" for change in changes or ()), *flags])
+    elif leads():
+        lead(resolved, folder, tensorboard, shard)
+    else:
+        follow_along(resolved, folder, shard)
 
 
 @app.command(
@@ -128,7 +124,7 @@ def repeat(
     Each model's figures are averaged over the seeds, with their spread. Each seed is a run of its own, in seed-N of the
     folder; the same command goes on where it was stopped.
     """
-    _refuse_launcher("repeat", "start it without torchrun or accelerate launch")
+    refuse_launcher("repeat", "start it without torchrun or accelerate launch")
     from compress.console import Console
     from compress.repeat import SEEDS_JSON, read_seeds, table
     from compress.repeat import repeat as repeat_recipe
@@ -138,8 +134,7 @@ def repeat(
         command = shlex.join(["limbeck", *sys.argv[1:]])
         folder, together = repeat_recipe(recipe, wanted, out, changes or (), command, Console())
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(STOPPED) from None
+        raise stopped() from None
     print(table(together))
     print(f"\n{folder / SEEDS_JSON}")
 
@@ -176,7 +171,7 @@ def tune(
     The same command goes on where it was stopped, and shares the work when it is started twice. Judged on validation,
     or on folds; test and calibration are never looked at.
     """
-    _refuse_launcher("tune", "start it without torchrun, as often as there are devices: they share the trials")
+    refuse_launcher("tune", "start it without torchrun, as often as there are devices: they share the trials")
     from compress.console import Console
     from compress.tune.command import tune as tune_recipe
     from compress.tune.results import BEST, PAGE
@@ -185,8 +180,7 @@ def tune(
     try:
         folder, note = tune_recipe(recipe, out, storage, wanted, teacher_from, Console().say)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(STOPPED) from None
+        raise stopped() from None
     print(note)
     print(f"report: {folder / PAGE}")
     if (folder / BEST).exists():
@@ -241,7 +235,7 @@ def optimize(
     once. The same command goes on where it was stopped. Exit code 3: nothing met the limits; what came nearest is
     written all the same.
     """
-    _refuse_launcher("optimize", "start it without torchrun or accelerate launch")
+    refuse_launcher("optimize", "start it without torchrun or accelerate launch")
     from compress.console import Console
     from compress.optimize.command import Asked
     from compress.optimize.command import optimize as search
@@ -253,8 +247,7 @@ def optimize(
     try:
         outcome = search(Asked(recipe, model, data, out, changes or (), given, budget, command), Console())
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(STOPPED) from None
+        raise stopped() from None
     print(told(outcome.folder, outcome.record))
     if outcome.record.selected is None:
         raise typer.Exit(NOTHING_MET)
@@ -270,44 +263,6 @@ def schema() -> None:
     print(json.dumps(Recipe.model_json_schema(), indent=2))
 
 
-def _refuse_launcher(command: str, hint: str) -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        with _told_once():
-            raise UserError(f"`limbeck {command}` trains in one process; several are for `limbeck run`", hint)
-
-
-@contextmanager
-def _told_once() -> Iterator[None]:
-    """For what all processes of a machine find out alike: one of them says it, and its launcher ends the others.
-
-    They wait for that, since the first to fail has all others ended, who may not have said anything yet.
-    """
-    try:
-        yield
-    except UserError:
-        if int(os.environ.get("LOCAL_RANK", "0")) > 0:
-            time.sleep(_LAUNCHER_SECONDS)
-            raise typer.Exit(USER_ERROR) from None
-        raise
-
-
-def _leads() -> bool:
-    """Whether this process prints and writes: the only one, or the first that torchrun or accelerate started."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def _follow(recipe: Recipe, folder: Path, shard: bool, dry_run: bool) -> None:
-    """The part of a run that is for the other processes."""
-    from compress.processes import follow
-
-    if dry_run:
-        return
-    try:
-        follow(recipe, folder, shard)
-    except KeyboardInterrupt:
-        raise typer.Exit(STOPPED) from None
-
-
 def main() -> NoReturn:
     """The console script: one line and a hint for what the user can mend, a traceback only with --debug."""
     debug = "--debug" in sys.argv
@@ -317,8 +272,6 @@ def main() -> NoReturn:
         _explain(error, debug)
         sys.exit(USER_ERROR)
     except Exception as error:
-        if debug:
-            raise
         _explain(error, debug)
         if not isinstance(error, LimbeckError):
             print("hint: this is a bug in limbeck; the same command with --debug shows where", file=sys.stderr)
@@ -327,6 +280,7 @@ def main() -> NoReturn:
 
 
 def _explain(error: Exception, debug: bool) -> None:
+    tell_launcher(error)
     if debug:
         raise error
     name = "" if isinstance(error, LimbeckError) else f"{type(error).__name__}: "
