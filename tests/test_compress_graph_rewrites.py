@@ -66,6 +66,18 @@ def test_queries_keys_and_values_become_one_product(bert: Classifier, exported: 
     the_same(exported, after, bert)
 
 
+def test_one_product_where_tokens_come_first_leaves_nothing_to_transpose(
+    bert: Classifier, exported: onnx.ModelProto
+) -> None:
+    """Of queries, keys and values: what the runtime leaves out of three products it leaves out of one that is split."""
+    before = put_tokens_first(exported)
+    after = join_products(before)
+    assert count(after)["MatMul"] == count(before)["MatMul"] - PRODUCTS + LAYERS
+    turns = [[tuple(n.attribute[0].ints) for n in m.graph.node if n.op_type == "Transpose"] for m in (before, after)]
+    assert Counter(turns[0]) == Counter(turns[1])
+    the_same(exported, after, bert)
+
+
 def test_a_lone_query_leaves_out_keys_and_values(bert: Classifier, exported: onnx.ModelProto) -> None:
     after = ask_for_one(exported)
     assert count(after)["ReduceSum"] == 1

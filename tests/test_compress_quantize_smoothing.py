@@ -5,11 +5,12 @@ from __future__ import annotations
 import graphs
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from compress.quantize.calibration import watch
 from compress.quantize.config import Quantize
 from compress.quantize.mixed import divergence
-from compress.quantize.smoothing import smooth
+from compress.quantize.smoothing import _groups, smooth
 from compress.quantize.static import Static
 
 ITEMS = graphs.ids()
@@ -43,6 +44,30 @@ def test_a_norm_that_nothing_else_reads_takes_the_scales() -> None:
     names = {tensor.name for tensor in smooth(MODEL, ITEMS, 0.85).graph.initializer}
     assert "ones_smoothed_make_normed_context" in names
     assert not {"up", "down", "ones"} & names  # and what is no longer read is gone
+
+
+def test_what_attention_gives_is_left_alone() -> None:
+    """The average of values that the head's product reads costs no Mul; norms and activations are smoothed."""
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "ones"], ["normed"]),
+        helper.make_node("MatMul", ["normed", "w"], ["values"]),
+        helper.make_node("MatMul", ["weights", "values"], ["seen"]),
+        helper.make_node("Transpose", ["seen"], ["turned"], perm=[1, 0, 2]),
+        helper.make_node("MatMul", ["turned", "w"], ["inner"]),
+        helper.make_node("Sigmoid", ["inner"], ["gate"]),
+        helper.make_node("Mul", ["inner", "gate"], ["activated"]),  # SiLU, written out
+        helper.make_node("MatMul", ["activated", "w"], ["y"]),
+    ]
+    constants = {"ones": np.ones(4), "w": np.eye(4)}
+    inputs = {"x": [2, 3, 4], "weights": [2, 3, 3]}
+    graph = helper.make_graph(
+        nodes,
+        "attention",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, 2, 4])],
+        [numpy_helper.from_array(content.astype(np.float32), name) for name, content in constants.items()],
+    )
+    assert set(_groups(helper.make_model(graph))) == {"normed", "activated"}
 
 
 def test_static_int8_is_closer_to_fp32_with_it() -> None:

@@ -11,11 +11,15 @@ import onnx_ir as ir
 from compress.graph.values import constant, dims, made_by, permutation
 
 BY_HEAD, BY_HEAD_TURNED = (0, 2, 1, 3), (0, 2, 3, 1)
+TOKENS_FIRST, TOKENS_FIRST_TURNED = (1, 2, 0, 3), (1, 2, 3, 0)  # the same from [L, N, A, D]
 
 
 @dataclass(frozen=True)
 class Heads:
-    """x [N, L, H] -> MatMul -> Add -> Reshape [N, L, A, D] -> Transpose [N, A, L, D], or [N, A, D, L] if `turned`."""
+    """x [N, L, H] -> MatMul -> Add -> Reshape [N, L, A, D] -> Transpose [N, A, L, D], or [N, A, D, L] if `turned`.
+
+    Where tokens come first, the same from x [L, N, H] and [L, N, A, D].
+    """
 
     source: ir.Value
     weight: np.ndarray  # [H, A * D]
@@ -23,6 +27,7 @@ class Heads:
     heads: int
     width: int
     turned: bool
+    tokens_first: bool
     end: ir.Value
 
 
@@ -30,7 +35,10 @@ def heads_at(end: ir.Value | None) -> Heads | None:
     """What is split into heads to make `end`; None where it is made otherwise, or what lies between is read besides."""
     transpose = made_by(end, "Transpose")
     reshape = made_by(transpose.inputs[0], "Reshape") if transpose is not None else None
-    if end is None or transpose is None or reshape is None or permutation(transpose) not in (BY_HEAD, BY_HEAD_TURNED):
+    if end is None or transpose is None or reshape is None:
+        return None
+    turn = permutation(transpose)
+    if turn not in (BY_HEAD, BY_HEAD_TURNED, TOKENS_FIRST, TOKENS_FIRST_TURNED):
         return None
     summed = made_by(reshape.inputs[0], "Add")
     bias = next((found for found in map(constant, summed.inputs) if found is not None), None) if summed else None
@@ -50,4 +58,5 @@ def heads_at(end: ir.Value | None) -> Heads | None:
     between = [reshape.inputs[0], reshape.outputs[0], *([product] if summed is not None else [])]
     if any(value is None or len(list(value.uses())) != 1 for value in between) or node.inputs[0] is None:
         return None
-    return Heads(node.inputs[0], weight, bias, heads, width, permutation(transpose) == BY_HEAD_TURNED, end)
+    turned, tokens_first = turn in (BY_HEAD_TURNED, TOKENS_FIRST_TURNED), turn in (TOKENS_FIRST, TOKENS_FIRST_TURNED)
+    return Heads(node.inputs[0], weight, bias, heads, width, turned, tokens_first, end)

@@ -60,6 +60,8 @@ def _attention(pick: ir.Node) -> _Attention | None:
     query, key, value = heads_at(product.inputs[0]), heads_at(product.inputs[1]), heads_at(context.inputs[1])
     if query is None or key is None or value is None or query.turned or not key.turned or value.turned:
         return None
+    if query.tokens_first or key.tokens_first or value.tokens_first:
+        return None
     if not (query.source is key.source is value.source and query.heads == key.heads == value.heads):
         return None
     scale = constant(factor)

@@ -11,12 +11,15 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from compress.graph.heads import BY_HEAD, Heads, heads_at
-from compress.graph.values import Writer, nodes, read, replace, write
+from compress.graph.heads import Heads, heads_at
+from compress.graph.values import Writer, nodes, permutation, read, replace, write
 
 
 def join_products(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Products of one input that are all split into heads of one width, as one product that is split once."""
+    """Products of one input that are all split into heads of one width, as one product that is split once.
+
+    Split before the transpositions, so that ONNX Runtime can still leave these out (tokens_first.py).
+    """
     graph = read(model)
     groups: dict[tuple[ir.Value, int], list[Heads]] = {}
     for node in nodes(graph, "Transpose"):
@@ -37,8 +40,11 @@ def _join(model: ir.Model, group: list[Heads]) -> None:
     product = add.one("MatMul", [group[0].source, add.constant(np.concatenate([p.weight for p in group], axis=1))])
     summed = add.one("Add", [product, add.constant(np.concatenate([part.bias for part in group]))])
     shape = add.constant(np.array([0, 0, sum(counts), group[0].width], dtype=np.int64))
-    turned = add.one("Transpose", [add.one("Reshape", [summed, shape])], {"perm": BY_HEAD})
-    sizes = add.constant(np.array(counts, dtype=np.int64))
-    parts = add.node("Split", [turned, sizes], {"axis": 1}, outputs=len(group))
-    for part, piece in zip(group, parts, strict=True):
-        replace(part.end, add.one("Transpose", [piece], {"perm": (0, 1, 3, 2)}) if part.turned else piece)
+    by_token = add.one("Reshape", [summed, shape])  # [N, L, A of all, D], or [L, N, A of all, D]
+    pieces = add.node(
+        "Split", [by_token, add.constant(np.array(counts, dtype=np.int64))], {"axis": 2}, outputs=len(group)
+    )
+    for part, piece in zip(group, pieces, strict=True):
+        transpose = part.end.producer()
+        assert transpose is not None
+        replace(part.end, add.one("Transpose", [piece], {"perm": permutation(transpose)}))

@@ -12,14 +12,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from compress.graph.heads import BY_HEAD, BY_HEAD_TURNED, heads_at
+from compress.graph.heads import BY_HEAD, BY_HEAD_TURNED, TOKENS_FIRST, TOKENS_FIRST_TURNED, heads_at
 from compress.graph.values import Dims, Writer, axis, constant, dims, made_by, nodes, permutation, read, write
 
 _ALIKE = ("Add", "Sum", "Sub", "Mul", "Div", "MatMul", "LayerNormalization", "Gelu", "Erf", "Tanh", "Relu", "Sigmoid")
-_TURNS: dict[tuple[int, ...], tuple[int, ...]] = {
-    BY_HEAD: (1, 2, 0, 3),
-    BY_HEAD_TURNED: (1, 2, 3, 0),
-}  # from [N, L, A, D], from [L, N, A, D]
+_TURNS: dict[tuple[int, ...], tuple[int, ...]] = {BY_HEAD: TOKENS_FIRST, BY_HEAD_TURNED: TOKENS_FIRST_TURNED}
 _BACK = (2, 0, 1, 3)  # [N, A, L, D] to [L, N, A, D]
 
 
@@ -27,7 +24,7 @@ def put_tokens_first(model: onnx.ModelProto) -> onnx.ModelProto:
     """From what the first attention reads on; whatever cannot work so gets its input turned back."""
     graph = read(model)
     heads = [heads_at(node.outputs[0]) for node in nodes(graph, "Transpose")]
-    first = next((found for found in heads if found is not None), None)
+    first = next((found for found in heads if found is not None and not found.tokens_first), None)
     shape = dims(first.source) if first is not None else None
     if first is None or shape is None or len(shape) != 3:
         return model

@@ -11,6 +11,7 @@ from onnxruntime.quantization.registry import IntegerOpsRegistry
 
 from compress.quantize.config import Quantize
 from compress.quantize.embeddings import quantize_embeddings
+from compress.quantize.zero_points import leave_out_zeros
 
 
 def quantize_dynamically(model: onnx.ModelProto, config: Quantize, reduce_range: bool) -> bytes:
@@ -36,4 +37,5 @@ def quantize_dynamically(model: onnx.ModelProto, config: Quantize, reduce_range:
             nodes_to_exclude=list(config.exclude),
             extra_options=None if config.symmetric_weights else {"WeightSymmetric": False},
         )
-        return target.read_bytes()
+        content: bytes = leave_out_zeros(onnx.load(target)).SerializeToString()
+        return content

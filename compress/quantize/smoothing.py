@@ -3,7 +3,8 @@
 Before a product X W, column j of X is divided by s_j and row j of W multiplied by it, with
 s_j = max|X_j|^alpha / max|W_j|^(1 - alpha): what is hard to quantize in the activation goes into the weight, where each
 output channel has a scale of its own. The division folds into the LayerNormalization before, where only such products
-read it; elsewhere (BERT adds the same tensor to a later one) it costs one Mul.
+read it; elsewhere (BERT adds the same tensor to a later one) it costs one Mul. Smoothed is what norms and activation
+functions give, where such columns come from; what attention gives is an average of values, and not worth a Mul.
 
 H columns of X and rows of W, M columns of W.
 """
@@ -18,6 +19,8 @@ from compress.quantize.calibration import watch
 from train.inputs import Inputs
 
 _SMALLEST = 1e-5
+_LAYOUT = ("Transpose", "Reshape", "Gather", "Squeeze", "Unsqueeze", "Identity")  # these move numbers and change none
+_UNEVEN = ("LayerNormalization", "Gelu", "Relu", "Tanh", "Sigmoid", "Erf")
 
 
 def smooth(model: onnx.ModelProto, calibration: Inputs, alpha: float) -> onnx.ModelProto:
@@ -50,14 +53,27 @@ def smooth(model: onnx.ModelProto, calibration: Inputs, alpha: float) -> onnx.Mo
 
 
 def _groups(model: onnx.ModelProto) -> dict[str, list[NodeProto]]:
-    """Each activation that products with weights read, with these products."""
+    """Each activation that is worth it and that products with weights read, with these products."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
     groups: dict[str, list[NodeProto]] = {}
     for node in model.graph.node:
         weight = constants.get(node.input[1]) if node.op_type == "MatMul" else None
-        if weight is not None and len(weight.dims) == 2 and weight.data_type == TensorProto.FLOAT:
+        if weight is None or len(weight.dims) != 2 or weight.data_type != TensorProto.FLOAT:
+            continue
+        if _uneven(node.input[0], makers, constants):
             groups.setdefault(node.input[0], []).append(node)
     return groups
+
+
+def _uneven(name: str, makers: dict[str, NodeProto], constants: dict[str, TensorProto]) -> bool:
+    """Whether a norm or an activation function makes it; one that is written out ends in a Mul of two activations."""
+    node = makers.get(name)
+    while node is not None and node.op_type in _LAYOUT:
+        node = makers.get(node.input[0])
+    if node is None:
+        return False
+    return node.op_type in _UNEVEN or (node.op_type == "Mul" and not set(node.input) & set(constants))
 
 
 def _fold(

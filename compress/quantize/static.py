@@ -27,6 +27,7 @@ from compress.quantize.config import Quantize
 from compress.quantize.embeddings import quantize_embeddings
 from compress.quantize.operators import to_operators
 from compress.quantize.smoothing import smooth
+from compress.quantize.zero_points import leave_out_zeros
 from train.inputs import Inputs
 
 # SmoothQuant's alpha where there is attention. Divergence from fp32 x 1000 on SST-2 (validation, n = 872), of three
@@ -94,7 +95,7 @@ class Static:
         if config.embeddings != "none":
             quantized = quantize_embeddings(quantized, config.embeddings)
         if config.operators:
-            quantized = to_operators(quantized)
+            quantized = leave_out_zeros(to_operators(quantized))
         result: bytes = quantized.SerializeToString()
         return result
 
