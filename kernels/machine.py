@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 
 from kernels import runtime
 
+_CAPABILITY = 75, 76  # CUdevice_attribute: major and minor
 _CLOCKS = ("clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit", "temperature.gpu")  # MHz, MHz, MHz, W, C
 
 
@@ -35,9 +36,12 @@ class Machine:
         return None if self.capability is None else 10 * self.capability[0] + self.capability[1]
 
 
-def this_machine() -> Machine:
-    """Look; this starts CUDA where there is any."""
-    there = torch.cuda.is_available()
+def this_machine(starts_cuda: bool = True) -> Machine:
+    """Look; this starts CUDA where there is any. Without, the driver is asked for the first GPU, whose name stays None.
+
+    A process that has started CUDA holds the GPU: in its exclusive mode no other can have it besides.
+    """
+    there = starts_cuda and torch.cuda.is_available()
     return Machine(
         torch=torch.__version__,
         triton=None if runtime.triton is None else runtime.triton.__version__,
@@ -46,7 +50,7 @@ def this_machine() -> Machine:
         driver_cuda=_driver_cuda(),
         driver=_nvidia_smi("driver_version").get("driver_version"),
         gpu=torch.cuda.get_device_name() if there else None,
-        capability=torch.cuda.get_device_capability() if there else None,
+        capability=torch.cuda.get_device_capability() if there else None if starts_cuda else _first_capability(),
     )
 
 
@@ -109,6 +113,17 @@ def _driver_cuda() -> tuple[int, int] | None:
     """Asked of the driver's library itself, which answers without starting CUDA."""
     version = _asked_of_driver("cuDriverGetVersion")
     return (version // 1000, version % 1000 // 10) if version else None
+
+
+def _first_capability() -> tuple[int, int] | None:
+    """The compute capability of the first GPU that CUDA_VISIBLE_DEVICES leaves, without a context on it."""
+    try:
+        if ctypes.CDLL("libcuda.so.1").cuInit(0):
+            return None
+    except OSError:
+        return None
+    major, minor = (driver_attribute(number, 0) for number in _CAPABILITY)
+    return None if major is None or minor is None else (major, minor)
 
 
 def _asked_of_driver(function: str, *arguments: int) -> int | None:

@@ -96,7 +96,16 @@ def test_the_driver_is_asked_by_number_and_may_not_be_there(monkeypatch: pytest.
             answer._obj.value = 100 * number + device
             return 1 if number == 99 else 0
 
+        def cuInit(self, flags: int) -> int:  # noqa: N802
+            return failure
+
+    failure = 0
     monkeypatch.setattr(ctypes, "CDLL", lambda _: Driver())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("CUDA was started"))
+    assert this_machine(starts_cuda=False).capability == (7500, 7600)
+    assert this_machine(starts_cuda=False).gpu is None
+    failure = 100  # CUDA_ERROR_NO_DEVICE
+    assert this_machine(starts_cuda=False).capability is None
     assert machine._driver_cuda() == (13, 2)
     assert machine.driver_attribute(36, 1) == 3601
     assert machine.driver_attribute(99, 0) is None
@@ -107,6 +116,7 @@ def test_the_driver_is_asked_by_number_and_may_not_be_there(monkeypatch: pytest.
     monkeypatch.setattr(ctypes, "CDLL", absent)
     assert machine._driver_cuda() is None
     assert machine.driver_attribute(36, 0) is None
+    assert this_machine(starts_cuda=False).capability is None
 
 
 def test_without_nvidia_smi_there_are_no_clocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import kernels_gpu_checks as check
@@ -14,8 +15,15 @@ from kernels import bias_gelu, distill_loss, normalise, residual_layernorm, runt
 from kernels.bench.case import Case
 from kernels.bench.catalog import cases
 from kernels.fuse import FuseOptions, fuse
+from train.distill import DistillConfig
+from train.distill.answers import answers_and_labels
+from train.distill.encoders import hidden_states
+from train.fit_config import FitConfig
+from train.fused import rehearsing
+from train.losses import LabelLoss
 
-HERE = torch.cuda.is_available() and not runtime.interprets()
+# `limbeck kernels gpu` has found a GPU: then these tests fail rather than be left out
+HERE = os.environ.get("LIMBECK_GPU") == "1" or (torch.cuda.is_available() and not runtime.interprets())
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not HERE, reason="needs an NVIDIA GPU, and TRITON_INTERPRET=0"),
@@ -144,6 +152,23 @@ def test_every_site_of_a_bert_is_right_also_as_it_is_trained() -> None:
     ledger = fuse(network.to(GPU), here, FuseOptions(torch.bfloat16, force=True))
     assert all(entry.kept for entry in ledger.entries), [entry.why for entry in ledger.entries]
     assert len(ledger.entries) == 4
+
+
+def test_the_losses_of_a_student_are_compared_and_timed() -> None:
+    logits, answers = torch.randn(128, 10, device=GPU), torch.randn(128, 10, device=GPU)
+    states, theirs = torch.randn(32, 64, 384, device=GPU), torch.randn(32, 64, 384, device=GPU)
+    mask = torch.arange(64, device=GPU) < torch.randint(8, 65, (32, 1), device=GPU)
+    labels = torch.arange(128, device=GPU) % 10
+    on_labels = LabelLoss(FitConfig(), tuple("abcdefghij"), labels.cpu().numpy())
+    with rehearsing(FuseOptions()) as rehearsal:
+        answers_and_labels(logits, answers, labels, DistillConfig(temperature=2.0, alpha=0.5), on_labels)
+        hidden_states(states, theirs, mask)
+    assert [entry.kernel for entry in rehearsal.entries] == ["distill_loss", "hidden_loss"]
+    for entry in rehearsal.entries:
+        assert entry.error is not None
+        assert entry.error < 1e-5
+        assert entry.fused_ms is not None, entry.why
+        assert entry.compiled_ms is not None, entry.why
 
 
 def test_more_images_than_the_second_axis_of_a_grid_takes() -> None:

@@ -21,7 +21,11 @@ def test_all_steps_together_stay_below_eight_minutes(tmp_path: Path) -> None:
 def test_each_step_is_run_bounded_and_written_down_also_after_one_failed(tmp_path: Path) -> None:
     python = sys.executable
     wanted = [
-        Step("one", (python, "-c", "import os; print('seen', os.environ['TRITON_INTERPRET'])"), 60),
+        Step(
+            "one",
+            (python, "-c", "import os; print('seen', os.environ['TRITON_INTERPRET'], os.environ['LIMBECK_GPU'])"),
+            60,
+        ),
         Step("two", (python, "-c", "import sys; print('bad'); sys.exit(1)"), 60),
         Step("three", (python, "-c", "import sys; sys.exit(3)"), 60),
         Step("four", (python, "-c", ""), 60, needs="nowhere.py"),
@@ -35,7 +39,7 @@ def test_each_step_is_run_bounded_and_written_down_also_after_one_failed(tmp_pat
         "left out: nowhere.py is not here (a checkout has it)",
     ]
     assert [each.well for each in done] == [True, False, False, False]
-    assert done[0].tail == "seen 0\n"
+    assert done[0].tail == "seen 0 1\n"
     content = json.loads((tmp_path / "out" / "gpu.json").read_text())
     assert [step["name"] for step in content["steps"]] == ["one", "two", "three", "four"]
     assert (tmp_path / "out" / "two.log").read_text() == "bad\n"
@@ -73,7 +77,7 @@ def test_the_command_prints_every_step_and_fails_with_any(
     ended_with: int,
 ) -> None:
     planted = [Step(f"step{code}", (sys.executable, "-c", f"import sys; sys.exit({code})"), 60) for code in codes]
-    monkeypatch.setattr("compress.cli.kernels_gpu._gpu", lambda _: None)
+    monkeypatch.setattr("compress.cli.kernels_gpu._gpu", lambda *_, **__: None)
     monkeypatch.setattr("kernels.bench.steps.steps", lambda _: planted)
     monkeypatch.setattr(sys, "argv", ["limbeck", "kernels", "gpu", "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:

@@ -123,7 +123,7 @@ def gpu(
 
     Exit code 3: a step failed, was ended, or did not reach its targets.
     """
-    _gpu("checked")
+    _gpu("checked", starts_cuda=False)  # the steps have processes of their own
     from kernels.bench.steps import run_steps, steps
 
     folder = out.resolve()
@@ -146,13 +146,13 @@ def _benched(only: list[str] | None) -> list[str]:
     return only or known
 
 
-def _gpu(done: str) -> Machine:
+def _gpu(done: str, starts_cuda: bool = True) -> Machine:
     """This machine, where Triton runs on it. Raises UserError elsewhere."""
     from kernels.machine import this_machine, why_no_triton
     from kernels.runtime import interprets
     from serve.errors import UserError
 
-    machine = this_machine()
+    machine = this_machine(starts_cuda)
     reason = why_no_triton(machine)
     if reason is None and interprets():
         reason = "TRITON_INTERPRET=1 is set"

@@ -52,7 +52,7 @@ def steps(out: Path) -> list[Step]:
     python, limbeck = (sys.executable,), (sys.executable, "-m", "compress", "kernels")
     tests = "tests/test_kernels_gpu.py"
     return [
-        Step("tests", (*python, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", tests), 150, tests),
+        Step("tests", (*python, "-m", "pytest", "-m", "gpu", "-vv", "-p", "no:cacheprovider", tests), 170, tests),
         Step("tune", (*limbeck, "tune", "--seconds", SECONDS, "--copy-to", str(out / "tuned")), 80),
         Step("bench", (*limbeck, "bench", "--seconds", SECONDS, "--out", str(out / "bench.json")), 135),
         Step(
@@ -94,7 +94,7 @@ def _run(step: Step, out: Path, run: Callable[..., Any], root: Path) -> Done:
     command = [part.replace(SECONDS, str(step.seconds - _STARTUP_SECONDS)) for part in step.command]
     log = out / f"{step.name.replace(' ', '-')}.log"
     begun = time.monotonic()
-    environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "LIMBECK_GPU": "1", "PYTHONUNBUFFERED": "1"}
     with log.open("w") as file:
         try:
             ended = run(
