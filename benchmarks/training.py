@@ -2,8 +2,9 @@
 
     python -m benchmarks.training [--rounds 7] [mnist cifar10 sst2]
 
-Both train the recipe's teacher for an epoch on real items, in turn, so that a noisy machine troubles both alike. Same
-model, precision, optimizer, clipping, batches of the same rows; no augmentation. Needs ${LIMBECK_DATA}.
+Both train the recipe's teacher for an epoch on real items and score it on others, in turn, so that a noisy machine
+troubles both alike. Same model, precision, optimizer, clipping, batches of the same rows; no augmentation. Needs
+${LIMBECK_DATA}.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ import torch.nn.functional as F
 from compress.recipe_file import load_recipe
 from serve.errors import UserError
 from serve.images import ImagePreparer
+from train.arguments import scored_at_once
 from train.augment import AugmentConfig
 from train.classifier import Classifier, ModelConfig, new_classifier
 from train.data import load_data
@@ -34,7 +36,7 @@ from train.fit import fit
 from train.fit_config import FitConfig
 from train.inputs import Inputs, PreparedSplits
 from train.precision import choose_arithmetic
-from train.views import EpochSampler, View
+from train.views import ByLength, EpochSampler, View
 
 RECIPES = Path(__file__).parent.parent / "compress" / "recipes"
 ITEMS = {"mnist": 25_600, "cifar10": 2_560, "sst2": 640}  # some seconds an epoch on two cores
@@ -84,8 +86,8 @@ def in_turn(ways: Sequence[Callable[[], float]], rounds: int) -> np.ndarray:
     return np.array(times[1:]).T
 
 
-def bare_epoch(classifier: Classifier, config: FitConfig, train: Inputs) -> float:
-    """Seconds of one epoch in a plain loop."""
+def bare_epoch(classifier: Classifier, config: FitConfig, train: Inputs, validation: Inputs) -> float:
+    """Seconds of one epoch in a plain loop: updates, and the evaluation of a few items."""
     low = choose_arithmetic(config.precision, classifier, classifier.macs(), _CPU).precision == "bf16"
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(classifier.parameters(), config.learning_rate, fused=True)
     if config.optimizer == "sgd":
@@ -96,7 +98,7 @@ def bare_epoch(classifier: Classifier, config: FitConfig, train: Inputs) -> floa
     for at in range(0, len(order), config.batch_size):
         rows = order[at : at + config.batch_size]
         inputs, labels = torch.from_numpy(train.gather(rows)), torch.from_numpy(train.labels[rows])
-        with torch.autocast("cpu", torch.bfloat16) if low else nullcontext():
+        with _arithmetic(low):
             logits = classifier(inputs)
         loss = F.cross_entropy(logits.float(), labels)
         loss.backward()
@@ -104,7 +106,24 @@ def bare_epoch(classifier: Classifier, config: FitConfig, train: Inputs) -> floa
             torch.nn.utils.clip_grad_norm_(classifier.parameters(), config.clip)
         optimizer.step()
         optimizer.zero_grad()
+    _bare_accuracy(classifier, validation, low)
     return time.perf_counter() - started
+
+
+@torch.inference_mode()
+def _bare_accuracy(classifier: Classifier, validation: Inputs, low: bool) -> float:
+    classifier.eval()
+    order, right, batch_size = list(ByLength(validation)), 0, scored_at_once(validation)
+    for at in range(0, len(order), batch_size):
+        rows = np.array(order[at : at + batch_size])
+        with _arithmetic(low):
+            logits = classifier(torch.from_numpy(validation.gather(rows)))
+        right += int((logits.argmax(dim=1).numpy() == validation.labels[rows]).sum())
+    return right / len(validation)
+
+
+def _arithmetic(low: bool) -> AbstractContextManager[None]:
+    return torch.autocast("cpu", torch.bfloat16) if low else nullcontext()
 
 
 def our_epoch(classifier: Classifier, config: FitConfig, train: Inputs, validation: Inputs) -> float:
@@ -118,7 +137,7 @@ def measure(name: str, rounds: int) -> dict[str, object]:
     work = workload(name)
     ways: list[Callable[[], float]] = [
         lambda: our_epoch(work.new(), work.config, work.train, work.validation),
-        lambda: bare_epoch(work.new(), work.config, work.train),
+        lambda: bare_epoch(work.new(), work.config, work.train, work.validation),
     ]
     ours, bare = in_turn(ways, rounds)
     ratios = bare / ours

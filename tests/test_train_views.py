@@ -3,11 +3,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 from helpers import image_inputs
+from text_models import text_classifier
 from torch.utils.data import DataLoader
 
 from train.augment import AugmentConfig
 from train.augment.images import augment_images as augment
-from train.views import EpochSampler, View, as_batch, items_of_epoch
+from train.inputs import TextInputs
+from train.sources import Items
+from train.views import ByLength, EpochSampler, View, as_batch, items_of_epoch
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1), dtype=np.uint8)
 LABELS = np.arange(50)
@@ -61,3 +64,14 @@ def test_evaluation_sees_the_items_as_they_are() -> None:
     assert (batch["inputs"].numpy() == IMAGES[[3, 1]]).all()
     assert batch["labels"].tolist() == [3, 1]
     assert batch["inputs"].dtype == torch.uint8
+
+
+def test_texts_that_are_scored_go_by_length_and_images_as_they_are() -> None:
+    images = image_inputs(IMAGES, LABELS)
+    assert list(ByLength(images)) == list(range(50))
+    model = text_classifier("builtin:textcnn")
+    words = np.random.default_rng(1).integers(1, 9, 30)
+    texts = TextInputs(Items([b"good " * count for count in words], LABELS[:30]), model.preparer())
+    rows = list(ByLength(texts))
+    assert sorted(rows) == list(range(30))
+    assert [int(texts.lengths[row]) for row in rows] == sorted(texts.lengths.tolist())

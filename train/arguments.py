@@ -16,6 +16,8 @@ from train.inputs import Inputs
 from train.precision import Arithmetic
 from train.processes import world
 
+_SCORED = 512  # images
+_SCORED_TEXTS = 64  # of like length: in larger batches more would be padded
 _SCORED_BYTES = 6 * 2**20  # 512 images of 64 x 64 pixels, 41 of 224 x 224
 
 
@@ -40,7 +42,7 @@ def training_arguments(
         output_dir=str(checkpoints),
         num_train_epochs=epochs,
         per_device_train_batch_size=config.batch_size // here.size,
-        per_device_eval_batch_size=scored_together(train, 512),
+        per_device_eval_batch_size=scored_at_once(train),
         dataloader_num_workers=-(-train.workers(config.batch_size) // here.local_size),
         gradient_accumulation_steps=config.accumulation,
         max_grad_norm=config.clip,
@@ -78,6 +80,11 @@ def _epochs_to_go(config: FitConfig, state: TrainerState, until: int | None) -> 
 def training_device() -> torch.device:
     """A GPU where there is one; of several processes each has set its own."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def scored_at_once(inputs: Inputs) -> int:
+    """Items of a batch that is evaluated."""
+    return scored_together(inputs, _SCORED if inputs.lengths is None else _SCORED_TEXTS)
 
 
 def scored_together(inputs: Inputs, most: int) -> int:

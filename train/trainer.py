@@ -30,7 +30,7 @@ from train.processes import same_statistics
 from train.schedules import PlateauWarmup, new_schedule, warmup_updates
 from train.shard import take_whole_optimizer_states, whole
 from train.traced import IDLE, ROWS, name_rows
-from train.views import Batch, EpochSampler, View, as_batch, items_of_epoch, teacher_key
+from train.views import Batch, ByLength, EpochSampler, View, as_batch, items_of_epoch, teacher_key
 
 
 class ClassifierTrainer(Trainer):
@@ -195,6 +195,10 @@ class ClassifierTrainer(Trainer):
         items = items_of_epoch(len(view), batch_size, self.model, self.args.world_size)
         # texts of like length go into one update, however it is cut into micro-batches
         return EpochSampler(view, self.args.seed, batch_size * self.args.gradient_accumulation_steps, items)
+
+    def _get_eval_sampler(self, eval_dataset: Dataset[Any]) -> ByLength:
+        assert isinstance(eval_dataset, View)
+        return ByLength(eval_dataset.inputs)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Epochs that train a part of the network are not among those of which the best is kept."""

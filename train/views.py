@@ -159,6 +159,20 @@ class EpochSampler(Sampler[int]):
         return iter(order.tolist())
 
 
+class ByLength(Sampler[int]):
+    """Every item once, the shortest first, so that little is padded; in the split's order where all are alike."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        rows = np.arange(len(inputs)) if inputs.lengths is None else np.argsort(inputs.lengths, kind="stable")
+        self._rows: list[int] = rows.tolist()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+
 def items_of_epoch(total: int, batch_size: int, network: nn.Module, processes: int = 1) -> int:
     """All items; less where one would be a batch of its own and batch norm, which needs a deviation, is to see it.
 
