@@ -112,6 +112,7 @@ prove-hostile: setup
 # 200 updates with kernels and without.
 prove-kernels: setup
 	$(BIN)/limbeck kernels compile --out benchmarks/results/kernels-ahead.json
+	$(BIN)/limbeck kernels compile --launches --arch 90
 	LIMBECK_PROVE=1 $(BIN)/pytest tests/test_train_convergence.py
 
 # Each table goes on where it was stopped; what comes out is small and committed.

@@ -26,6 +26,13 @@ def _product(a_ptr, b_ptr, out_ptr, SIZE: tl.constexpr):
     tl.store(out_ptr + place, tl.sum(a[:, :, None] * b[None, :, :], axis=1))
 
 
+@jit
+def _counted(x_ptr, out_ptr, count, BLOCK: tl.constexpr):
+    row = tl.arange(0, BLOCK)
+    last = count.to(tl.int64)  # of a count that is 1, which is a constant, there is no such thing
+    tl.store(out_ptr + row, tl.load(x_ptr + row, mask=row < last, other=0.0), mask=row < last)
+
+
 def _of(name: str, C: int, BLOCK: int, **more) -> Build:
     return Build(f"planted {name}", _copy, _COPY, {"C": C, "BLOCK": BLOCK}, **more)
 
@@ -36,4 +43,5 @@ SCALAR = _of("scalar", 1001, 1024)
 _SQUARE = {"a_ptr": "*bf16", "b_ptr": "*bf16", "out_ptr": "*bf16"}
 NO_MMA = Build("planted without mma", _product, _SQUARE, {"SIZE": 16}, vector_loads=False, mma=True)
 BROKEN = Build("planted broken", _copy, _COPY, {"C": 1000, "BLOCK": 1000})  # tl.arange takes powers of two
+NO_ONE = Build("planted no one", _counted, _COPY, {"BLOCK": 1024})
 FAULTY = (SPILLS, SCALAR, NO_MMA, BROKEN)

@@ -14,6 +14,7 @@ import pytest
 from compress import cli
 from kernels import catalog
 from kernels.ahead import ARCHS, Build, Resources, complaints
+from kernels.ahead_launches import launches
 
 ROOT = Path(__file__).resolve().parent.parent
 # In a process of its own: where Triton interprets, it cannot compile. All in one, for torch's import takes seconds.
@@ -37,6 +38,8 @@ others = ("--only", "int8_gemm", "--arch", "80", "--arch", "100", "--out", folde
 codes.append(limbeck("kernels", "compile", "--sample", *others))
 catalog.builds = lambda: [kernels_planted.SOUND, *kernels_planted.FAULTY]
 codes.append(limbeck("kernels", "compile", "--arch", "90", "--out", folder + "/planted.json"))
+catalog.builds = lambda: [kernels_planted.SOUND, kernels_planted.NO_ONE]
+codes.append(limbeck("kernels", "compile", "--launches", "--arch", "90", "--out", folder + "/launches.json"))
 print(json.dumps(codes))
 """
 
@@ -49,7 +52,9 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     command = [sys.executable, "-c", SCRIPT, str(folder)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    files = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("sample", "others", "planted")}
+    files = {
+        name: json.loads((folder / f"{name}.json").read_text()) for name in ("sample", "others", "planted", "launches")
+    }
     return {"codes": json.loads(done.stdout.splitlines()[-1]), "out": done.stdout, "err": done.stderr, **files}
 
 
@@ -89,6 +94,28 @@ def test_faults_decide_the_exit_code_and_spare_the_sound(compiled: dict[str, Any
     assert compiled["codes"][2] == 3
     assert compiled["planted"]["builds"][0]["complaints"] == []
     assert "5 compiled, 4 with complaints" in compiled["out"]
+
+
+def test_what_only_an_odd_launch_asks_for_is_compiled_too(compiled: dict[str, Any]) -> None:
+    rows = {row["build"].partition(", ")[::2]: row["complaints"] for row in compiled["launches"]["builds"]}
+    asked = ["count = 1", "numbers of 64 bits", "memory that begins anywhere"]
+    assert [row[1] for row in rows] == asked * 2
+    complained = {row: said for row, said in rows.items() if said}
+    assert list(complained) == [("planted no one", "count = 1")]
+    assert "does not compile" in complained["planted no one", "count = 1"][0]
+    assert compiled["codes"][3] == 3
+
+
+def test_launches_are_of_every_kernel_and_every_flag() -> None:
+    builds = catalog.builds()
+    names = [build.name for build in launches(builds)]
+    assert len(set(names)) == len(names)
+    for kernel in {build.kernel for build in builds}:
+        first = next(build for build in builds if build.kernel is kernel)
+        flags = [name for name, value in first.constants.items() if isinstance(value, bool)]
+        numbers = [name for name, kind in first.signature.items() if kind in ("i32", "i64")]
+        own = [name.removeprefix(f"{first.name}, ") for name in names if name.startswith(f"{first.name}, ")]
+        assert len(own) == len(flags) + len(numbers) + (len(numbers) > 1) + 2
 
 
 def test_a_block_that_asks_for_too_much_shared_memory() -> None:

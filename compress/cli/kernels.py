@@ -29,6 +29,9 @@ def compile_kernels(
         list[str] | None, typer.Option("--only", help="A kernel, e.g. distill_loss. [default: all]")
     ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="One configuration of each kernel.")] = False,
+    launches: Annotated[
+        bool, typer.Option("--launches", help="Each kernel as odd launches ask for it: it must only compile.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write all figures as JSON. [default: no file]")
     ] = None,
@@ -40,7 +43,7 @@ def compile_kernels(
 
     Exit code 3: a configuration spills, needs too much shared memory, or lacks instructions that it should have.
     """
-    from kernels import ahead_lane, catalog
+    from kernels import ahead_lane, ahead_launches, catalog
     from kernels.ahead import ARCHS
     from serve.errors import UserError
 
@@ -51,7 +54,9 @@ def compile_kernels(
         raise UserError(f"--arch {unknown[0]} is not known", f"expected one of {', '.join(map(str, ARCHS))}")
     stems = chosen(only)
     builds = [build for build in catalog.builds() if not only or build.name.split()[0] in stems]
-    done = ahead_lane.compile_all(ahead_lane.sample(builds) if sample else builds, archs, tell=_warn)
+    builds = ahead_lane.sample(builds) if sample else builds
+    builds = ahead_launches.launches(builds) if launches else builds
+    done = ahead_lane.compile_all(builds, archs, tell=_warn)
     print_table(_table_of_builds(done))
     if out is not None:
         ahead_lane.write(done, out)
