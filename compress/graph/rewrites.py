@@ -12,6 +12,7 @@ from compress.graph.lone_query import ask_for_one
 from compress.graph.mask import shorten_masks
 from compress.graph.one_product import join_products
 from compress.graph.plain_shapes import fix_reshapes
+from compress.graph.positions import cut_positions
 from compress.graph.residual import sum_residuals
 from compress.graph.token_types import fold_token_type
 from compress.graph.tokens_first import put_tokens_first
@@ -40,6 +41,7 @@ REWRITES = (
     Rewrite("plain-shapes", "shapes that are not computed anew", fix_reshapes, frozenset(["Reshape", "Shape"])),
     Rewrite("short-mask", "the attention mask in fewer steps", shorten_masks, frozenset(["Not", "Cast", "Sub"])),
     Rewrite("token-type", "the token type in the table of positions", fold_token_type, frozenset(["Gather", "Add"])),
+    Rewrite("positions", "positions cut from their table", cut_positions, frozenset(["Gather", "Slice"])),
     Rewrite("batch-norm", "batch norm in the weights before it", fold_batch_norms, frozenset(["BatchNormalization"])),
 )
 

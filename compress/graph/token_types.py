@@ -13,7 +13,9 @@ from compress.graph.values import Writer, axis, constant, made_by, nodes, read, 
 def fold_token_type(model: onnx.ModelProto) -> onnx.ModelProto:
     """(words[ids] + c) + positions[at], c one row, as words[ids] + (positions + c)[at]."""
     graph = read(model)
-    for outer in nodes(graph, "Add"):
+    for outer in (*nodes(graph, "Add"), *nodes(graph, "Sum")):  # which it is where residuals were taken apart
+        if len(outer.inputs) != 2:
+            continue
         inner = made_by(outer.inputs[0], "Add")
         table = made_by(outer.inputs[1], "Gather")
         rows = constant(table.inputs[0]) if table is not None and axis(table, 0) == 0 else None
@@ -26,5 +28,5 @@ def fold_token_type(model: onnx.ModelProto) -> onnx.ModelProto:
         add = Writer(graph, outer, outer.outputs[0].name)
         positions = add.constant((rows + row.reshape(1, -1)).astype(rows.dtype))
         taken = add.one("Gather", [positions, table.inputs[1]], {"axis": 0})
-        replace(outer.outputs[0], add.one("Add", [words, taken]))
+        replace(outer.outputs[0], add.one(outer.op_type, [words, taken]))
     return write(graph)

@@ -136,6 +136,6 @@ class Static:
 
 
 def products_of_activations(model: onnx.ModelProto) -> list[str]:
-    """Names of the products of two activations, which is what makes attention; none where there is no attention."""
+    """Names of the products with an activation, which is what makes attention; none where there is no attention."""
     constants = {tensor.name for tensor in model.graph.initializer}
-    return [node.name for node in model.graph.node if node.op_type == "MatMul" and not constants & set(node.input)]
+    return [node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] not in constants]
