@@ -120,7 +120,7 @@ class Fusion:
         return None if config.stack is None else "fit.stack replaces layers while they are trained"
 
     def _known(self) -> Ledger | None:
-        """What a training that goes on has chosen; None where it began without, or on another GPU's machine."""
+        """What a training that goes on has chosen; None where it began without, or what it wrote cannot be read."""
         try:
             return Ledger.from_json((self.checkpoints / LEDGER).read_text()) if self.goes_on else None
         except (OSError, ValueError, TypeError):
