@@ -9,9 +9,10 @@ from compress.teachers import all_teachers, teachers_of
 from serve.errors import UserError
 from train.classifier import Classifier, ModelConfig
 from train.distill.lesson import check_features
+from train.fit import check_trained
 from train.fit_config import FitConfig
 from train.layers import check_layers
-from train.models import check_teacher, takes_channels, takes_layers, without_widths
+from train.models import check_teacher, needs_teacher, takes_channels, takes_layers, without_widths
 from train.progressive import check_progressive
 
 New = Callable[[ModelConfig, Classifier | None], Classifier]
@@ -27,6 +28,8 @@ def check_models(recipe: Recipe, new: New) -> None:
     for name, model in drafts.models.items():
         if takes_layers(model.model) or takes_channels(model.model):
             check_teacher(model.model, model.options, drafts[TEACHER])
+        if model.fit.epochs == 0 and name != TEACHER and not needs_teacher(model.model, model.options):
+            check_trained(drafts[name])
         if _grows(model):
             asked = isinstance(model, Student) and TEACHER in teachers_of(model)
             check_progressive(model.fit, drafts[name], drafts[TEACHER] if asked else None)

@@ -206,6 +206,12 @@ class Recipe(_Table):
                     f"fit.accumulation = {student.fit.accumulation} shows it only a part at a time",
                     "set fit.accumulation = 1 with a larger batch_size, or distill.intra_weight = 0",
                 )
+            if student.distill is not None and student.distill.compares_items and student.fit.shrink_on_oom:
+                raise SettingError(
+                    f"student '{student.name}': fit.shrink_on_oom shows a part of an update at a time where memory "
+                    "runs out, and distill.method = 'dist' compares all of its items",
+                    "leave out shrink_on_oom, or set distill.intra_weight = 0",
+                )
         return self
 
     @model_validator(mode="after")

@@ -95,3 +95,8 @@ def test_what_cannot_be_compared_inside_is_told_at_once(tmp_path: Path) -> None:
     check_images({"model": "builtin:resnet8"}, {"model": "builtin:resnet8", **learning("hints")})
     with pytest.raises(UserError, match="'builtin:mlp-8'"):
         check_images({"model": "builtin:resnet8"}, {"model": "builtin:mlp-8", **learning("hints")})
+
+
+def test_a_student_that_was_never_trained_is_not_taken_as_it_is() -> None:
+    with pytest.raises(UserError, match="'builtin:cnn-8' as it is, but it was never trained"):
+        check_images({"model": "builtin:resnet8"}, {"model": "builtin:cnn-8", "fit": {"epochs": 0}})

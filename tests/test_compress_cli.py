@@ -84,6 +84,8 @@ WRONG = {
     "no width": ("teacher.model=builtin:cnn-0", "unknown builtin model 'cnn-0'", "known: cnn-16x32"),
     "unknown source": ("data.source=digit", "unknown data source 'digit'", "did you mean 'digits'"),
     "digits with a path": ("data.source=digits:here", "takes no path", "digits"),
+    "a class twice": ('data.classes=["0", "1", "1"]', "data: classes names '1' twice", "once"),
+    "columns of no file": ('data.label_column="y"', "label_column says how files are read, and source = 'dig", ""),
     "no such data": ("data.source=mnist:nowhere", "no MNIST in nowhere", "LIMBECK_DATA"),
     "unset variable": ("data.source=mnist:${LIMBECK_NOT_SET}/x", "LIMBECK_NOT_SET, which is not set", "export"),
     "splits too large": ("data.calibration=1500", "the train split would hold 0 of 1797 items", "1500"),

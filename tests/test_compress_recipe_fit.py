@@ -106,3 +106,12 @@ def test_features_are_not_looked_for_in_a_compiled_network() -> None:
     with pytest.raises(UserError, match=r"student 'small': \[\[students.distill.features\]\] look into the network"):
         parse_recipe(content, "tiny")
     parse_recipe({**content, "students": [{**student, "fit": {}}]}, "tiny")
+
+
+def test_what_compares_a_batch_is_not_cut_in_halves() -> None:
+    content = tomllib.loads(RECIPE)
+    student = {"name": "small", "model": "builtin:resnet8", "fit": {"shrink_on_oom": True}}
+    content["students"] = [{**student, "distill": {"method": "dist"}}]
+    with pytest.raises(UserError, match=r"student 'small': fit\.shrink_on_oom shows a part of an update"):
+        parse_recipe(content, "tiny")
+    parse_recipe({**content, "students": [{**student, "distill": {"method": "dist", "intra_weight": 0.0}}]}, "tiny")

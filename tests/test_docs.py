@@ -17,9 +17,16 @@ from typer.exceptions import TyperException
 
 import compress.api
 from compress.onnx_model.description import OnnxDescription
-from compress.recipe import Recipe
+from compress.recipe import Accept, Evaluate, NamedTeacher, Recipe, Student
 from compress.stages import measuring
 from serve.manifest import ServingConfig
+from train.augment import AugmentConfig
+from train.data import DataConfig, Repair
+from train.distill.config import DistillConfig, FeatureConfig
+from train.fit_config import FitConfig, StackConfig
+from train.prune import PruneConfig
+from train.tuning import TuneConfig
+from train.unlabelled import UnlabelledConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -89,10 +96,19 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(part)
 
 
+SETTINGS = (FitConfig, StackConfig, DistillConfig, FeatureConfig, AugmentConfig, DataConfig, Repair, UnlabelledConfig)
+
+
+@pytest.mark.parametrize("table", [*SETTINGS, PruneConfig, TuneConfig, Evaluate, Accept, Student, NamedTeacher])
+def test_every_field_of_a_table_is_named_where_recipes_are_described(table: type[BaseModel]) -> None:
+    described = "".join((ROOT / "docs" / name).read_text() for name in ("recipes.md", "evidence.md"))
+    assert [name for name in table.model_fields if not re.search(rf"\b{name}\b", described)] == []
+
+
 @pytest.mark.parametrize("block", blocks("python"))
 def test_python_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder of its own, with a tiny recipe in the stead of `digits` and one of its items as a picture."""
-    from train.data import DataConfig, load_data
+    from train.data import load_data
 
     items = load_data(DataConfig(source="digits"), 0, "image").splits["test"]
     row = [str(label) for label in items.labels].index("7")

@@ -1,7 +1,9 @@
 """Which arithmetic training takes, and that what it leaves behind is plain fp32."""
 
+import numpy as np
 import pytest
 import torch
+from helpers import image_classifier
 from torch import nn
 
 from serve.errors import UserError
@@ -53,3 +55,20 @@ def test_a_wish_is_granted_whatever_the_model(monkeypatch: pytest.MonkeyPatch) -
 def test_fp16_on_a_processor_is_refused() -> None:
     with pytest.raises(UserError, match="needs a GPU"):
         choose_arithmetic("fp16", nn.Linear(2, 2), 4, CPU)
+
+
+@pytest.mark.parametrize("size", [8, 32])
+def test_convolutions_see_their_maps_in_channels_last(size: int) -> None:
+    images = np.zeros((4, size, size, 3), dtype=np.uint8)
+    network = image_classifier(images, ("a", "b"), model="builtin:resnet8")
+    seen: list[bool] = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(
+                lambda _, given, made: seen.extend(
+                    maps.is_contiguous(memory_format=torch.channels_last) for maps in (given[0], made)
+                )
+            )
+    network.train()(torch.from_numpy(images)).sum().backward()
+    assert len(seen) == 2 * 9
+    assert all(seen)

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from serve.errors import UserError
+from serve.errors import SettingError, UserError
 from serve.manifest import Task
 from train.checks import check_classes, find_duplicates, undecodable
 from train.repairs import Watch, parts_of, without, without_classes, without_undecodable
 from train.scan import scan
 from train.sources import Items, Reading, Source, load_source
+from train.sources.embedded import WITHOUT_FILES
 from train.sources.groups import read_groups
 from train.sources.joined import join
 from train.sources.present import check_present
@@ -61,6 +62,21 @@ class DataConfig(Reading):
     group: str | None = None  # a column that a report looks for worst groups by; no model ever sees it
     repair: Repair = Repair()
     unlabelled: UnlabelledConfig | None = None  # for distilled students
+
+    @model_validator(mode="after")
+    def _every_setting_says_something(self) -> DataConfig:
+        classes = self.classes or ()
+        twice = next((name for name in classes if classes.count(name) > 1), None)
+        if twice is not None:
+            raise SettingError(f"classes names '{twice}' twice", "name each class once")
+        if self.source.partition(":")[0] in WITHOUT_FILES:
+            for name, field in Reading.model_fields.items():
+                if getattr(self, name) != field.default:
+                    raise SettingError(
+                        f"{name} says how files are read, and source = '{self.source}' is read as it is",
+                        f"leave out {name}",
+                    )
+        return self
 
 
 @dataclass(frozen=True)

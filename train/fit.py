@@ -88,7 +88,8 @@ def _check(classifier: Classifier, config: FitConfig, teaching: Teaching | None)
     teaching.config.check_accumulation(config.accumulation)
 
 
-def _as_it_is(classifier: Classifier, folder: Path) -> FitResult:
+def check_trained(classifier: Classifier) -> None:
+    """Raise UserError for a classifier that `fit.epochs = 0` cannot take as it is."""
     if classifier.untrained is not None:
         raise UserError(
             f"fit.epochs = 0 takes '{classifier.spec.model}' as it is, but it was never trained for these data: "
@@ -96,6 +97,10 @@ def _as_it_is(classifier: Classifier, folder: Path) -> FitResult:
             "set fit.epochs to 1 or more, or name a model whose id2label in config.json is exactly the data's labels "
             "(where only the names differ, rename them there)",
         )
+
+
+def _as_it_is(classifier: Classifier, folder: Path) -> FitResult:
+    check_trained(classifier)
     if world().leads:
         save_classifier(classifier, folder)
     return FitResult(epochs=[], best_epoch=0, params=classifier.params, macs=classifier.macs())

@@ -14,6 +14,7 @@ from serve.manifest import Task
 from train.sources.base import Items, Reading, Source, numbered
 from train.sources.paths import expand
 
+WITHOUT_FILES = ("digits", "mnist")  # that a recipe could say anything of
 _MNIST_FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
 
