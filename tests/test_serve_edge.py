@@ -196,7 +196,7 @@ def test_the_access_log_has_a_line_for_each_request_and_nothing_of_what_was_sent
     with caplog.at_level(logging.INFO, logger="bentoml.limbeck"):
         client.post("/classify", content=colored(1, 2, 3), headers={**PNG, "X-Request-ID": "first"})
         client.post("/classify?secret=1", content=b"secret", headers={**PNG, "X-Request-ID": "second"})
-    good, bad = (record for record in caplog.records if record.message.startswith("classify"))
+    good, bad = (record for record in caplog.records if record.getMessage().startswith("classify"))
     assert (
         good.__dict__["fields"] | {"model": engine.model_id, "request_id": "first", "status": 200, "inputs": 1}
         == (good.__dict__["fields"])

@@ -255,7 +255,7 @@ def test_the_default_stays_when_it_is_gone_from_the_folder(
     for _ in range(5):
         watcher.look()
     assert "main" in _served(follower)
-    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
         "main is gone from the watched folder, and served on: 'main' is the default"
     ]
 
