@@ -102,3 +102,11 @@ def test_a_plateau_warms_up_by_the_number_of_the_update_and_then_leaves_the_rate
         warmup.on_step_begin(None, state, TrainerControl())
         found.append(over.param_groups[0]["lr"] / RATE)
     assert found == pytest.approx([0, 0.25, 0.5, 0.75, 1, 0.1, 0.1])
+
+
+def test_a_plateau_without_a_warmup_begins_with_the_whole_rate() -> None:
+    over = optimizer()
+    warmup = PlateauWarmup(over, 0)
+    for step in range(2):
+        warmup.on_step_begin(None, TrainerState(global_step=step), TrainerControl())
+        assert over.param_groups[0]["lr"] == RATE

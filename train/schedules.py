@@ -96,7 +96,7 @@ class PlateauWarmup(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        if state.global_step <= self._warmup:
-            share = min(1.0, state.global_step / max(1, self._warmup))
+        if self._warmup and state.global_step <= self._warmup:  # without one the rate is as it is from the start
+            share = state.global_step / self._warmup
             for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
                 group["lr"] = rate * share
