@@ -216,11 +216,17 @@ def test_letters_are_told_by_their_writing_system() -> None:
 def test_an_encoder_is_fine_tuned_in_few_epochs_and_timed_less_often(tmp_path: Path) -> None:
     """What a first run takes: 3,000 texts, split, are 3 epochs of 66 updates, and 6 for the student."""
     file = tmp_path / "data.csv"
-    epochs = {}
+    epochs, patience = {}, {}
     for rows in (120, 3_000, 20_000):
         file.write_text(table(rows=rows))
         made = plan(look(file), "x", "hf:some/folder")
         epochs[rows] = made.teacher.fit["epochs"], made.students[0].fit["epochs"]
+        convolutions = made.students[1].fit
+        patience[rows] = convolutions["epochs"], convolutions.get("patience")
         assert made.evaluate == {"batch_sizes": [1, 8], "latency_samples": 300}
     assert epochs == {120: (10, 20), 3_000: (3, 6), 20_000: (3, 4)}
+    assert patience == {120: (40, 10), 3_000: (40, 5), 20_000: (14, 5)}
     assert plan(look(file), "x", "builtin:textcnn").evaluate == {}
+    file.write_text(table(rows=60_000))  # five epochs will do, of which none would be left to be saved
+    fit = plan(look(file), "x", "builtin:textcnn").teacher.fit
+    assert (fit["epochs"], "patience" in fit) == (5, False)

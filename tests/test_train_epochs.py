@@ -7,7 +7,7 @@ from transformers import TrainerState, TrainingArguments
 from transformers.trainer_callback import TrainerControl
 
 from train import epochs
-from train.epochs import EpochClock, best_of, epoch_records, patience_is_over
+from train.epochs import EpochClock, best_of, epoch_records, idle_patience, patience_is_over
 from train.fit_config import FitConfig
 
 
@@ -49,3 +49,18 @@ def test_an_epoch_is_timed_from_its_own_beginning(monkeypatch: pytest.MonkeyPatc
         clock.on_epoch_begin(arguments, TrainerState(), TrainerControl())
         seconds.append(clock.seconds)
     assert seconds == [5.0, 2.0]
+
+
+@pytest.mark.parametrize(("epochs", "stack", "idle"), [(5, None, False), (4, None, True), (6, 1, False), (5, 1, True)])
+def test_a_patience_that_cannot_end_a_training_early_is_told(epochs: int, stack: int | None, idle: bool) -> None:
+    """Of five epochs the first and three that are no better are four: the fifth is saved."""
+    grown = None if stack is None else {"layers": [1], "epochs": [stack]}
+    config = FitConfig.model_validate({"epochs": epochs, "patience": 3, "stack": grown})
+    best_at = config.growing_epochs + 1
+    ends = [at for at in range(best_at, epochs) if patience_is_over(config, state(*[0.5] * at))]
+    assert (not ends) is idle
+    told = idle_patience(config)
+    assert (told is not None) is idle
+    if told is not None:
+        assert f"fit.patience = 3 cannot end a training of {epochs} epochs early: {epochs + 1} epochs or more" in told
+    assert idle_patience(FitConfig()) is None

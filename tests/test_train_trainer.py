@@ -204,6 +204,13 @@ def test_patience_ends_training_that_gets_no_better(tmp_path: Path) -> None:
     assert (len(result.epochs), result.best_epoch) == (3, 1)
 
 
+def test_a_patience_that_comes_too_late_is_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    config = FitConfig(epochs=2, batch_size=104, patience=1)
+    fit(new(), config, TRAIN, VALIDATION, 5, tmp_path, following=Following(say=told.append))
+    assert any(text.startswith("fit.patience = 1 cannot end a training of 2 epochs early") for text in told)
+
+
 @pytest.mark.parametrize("schedule", ["linear", "constant"])
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path, schedule: str) -> None:
     config = FitConfig(epochs=1, batch_size=32, schedule=schedule, augment=AugmentConfig(shift=1))

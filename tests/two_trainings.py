@@ -97,7 +97,7 @@ def taught_again(folder: Path, **settings: Any) -> Any:
 
 def resumed(folder: Path, **settings: Any) -> Any:
     """Stopped in the second epoch, and again."""
-    settings = {"epochs": 3, "ema": 0.9, "schedule": "plateau", "patience": 2, **settings}
+    settings = {"epochs": 3, "ema": 0.9, "schedule": "plateau", "step_every": 1, "patience": 2, **settings}
     try:
         images(folder, stop_after=1, **settings)
     except StopError:

@@ -70,6 +70,21 @@ def patience_is_over(config: FitConfig, state: TrainerState) -> bool:
     return records[-1].epoch - gained.epoch >= config.patience
 
 
+def idle_patience(config: FitConfig) -> str | None:
+    """What to say of a patience that cannot end the training before its last epoch; None of any other.
+
+    It is no mistake that does harm: a recipe with `patience` may be tried with fewer epochs.
+    """
+    judged = config.epochs - config.growing_epochs
+    if config.patience is None or config.patience + 1 < judged:
+        return None
+    least = config.growing_epochs + config.patience + 2
+    return (
+        f"fit.patience = {config.patience} cannot end a training of {config.epochs} epochs early: {least} epochs or "
+        "more could be"
+    )
+
+
 def epoch_callbacks(config: FitConfig, on_epoch: OnEpoch | None) -> list[TrainerCallback]:
     """What happens after the evaluation of an epoch."""
     callbacks: list[TrainerCallback] = []

@@ -9,6 +9,7 @@ from serve.errors import UserError
 from train.arguments import training_device
 from train.classifier import Classifier, save_classifier
 from train.distill.lesson import check_labels
+from train.epochs import idle_patience
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
 from train.following import FOLLOWED_BY_NOBODY, Following
@@ -59,6 +60,8 @@ def fit(
     _check(classifier, config, teaching)
     arithmetic = choose_arithmetic(config.precision, classifier, classifier.macs(), training_device())
     following.say(f"training in {arithmetic.precision}: {arithmetic.why}")
+    if until is None and (idle := idle_patience(config)) is not None:
+        following.say(idle)
     job = Job(
         classifier, arithmetic, train, validation, seed, folder, teaching, following, guide, origins, until, shard
     )

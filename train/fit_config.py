@@ -160,12 +160,18 @@ class FitConfig(BaseModel):
 
     def _check_length(self) -> None:
         """What is to happen after some epochs must happen before the last has ended."""
+        first = 2 if self.schedule == "plateau" else 1  # epoch that may be no better than the one before it
         late = {
-            "step_every": (self.step_every, self.schedule == "step", "the learning rate never becomes smaller"),
-            "unfreeze": (self.unfreeze or 0, self.unfreeze is not None, "nothing but the head is ever trained"),
+            "step_every": (
+                self.step_every,
+                first,
+                self.schedule in ("step", "plateau"),
+                "the learning rate never becomes smaller",
+            ),
+            "unfreeze": (self.unfreeze or 0, 1, self.unfreeze is not None, "nothing but the head is ever trained"),
         }
-        for name, (epochs, counts, so) in late.items():
-            if counts and epochs >= self.epochs > 0:
+        for name, (epochs, from_, counts, so) in late.items():
+            if counts and from_ + epochs > self.epochs > 0:
                 raise SettingError(
                     f"{name} = {epochs} epochs, of epochs = {self.epochs}: {so}",
                     f"lower {name}, or raise epochs",

