@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from helpers import image_classifier, image_inputs
 from text_models import FAMILIES, text_classifier, tiny_folder
 
@@ -49,6 +50,54 @@ def test_the_levels_of_a_transformer_are_embeddings_layers_and_head(tmp_path: Pa
 def test_the_levels_of_a_plain_stack_are_its_layers() -> None:
     found = levels(images())
     assert [found[f"layers.{at}.weight"] for at in (2, 5, 8)] == [1, 2, 3]
+
+
+def outline(network: torch.nn.Module) -> list[str]:
+    """For each level of a network the parts that it has, in a word or two each."""
+    model = images()
+    model.network = network
+    parts: dict[int, list[str]] = {}
+    for name, level in levels(model).items():
+        parts.setdefault(level, []).append(".".join(name.split(".")[:3]))
+    return [" ".join(dict.fromkeys(parts[level])) for level in sorted(parts)]
+
+
+def test_layers_of_torchvision_have_a_name_before_their_number() -> None:
+    with torch.device("meta"):
+        vit = torchvision.models.VisionTransformer(
+            8, 4, num_layers=3, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=4
+        )
+    *below, head = outline(vit)
+    assert [level.count(f"encoder.layers.encoder_layer_{at}") for at, level in enumerate(below[1:])] == [1, 1, 1]
+    assert (len(below), head) == (4, "encoder.ln.weight encoder.ln.bias heads.head.weight heads.head.bias")
+    assert "conv_proj" in below[0]
+
+
+def test_the_blocks_of_all_stages_are_layers_also_where_the_last_stage_is_not_the_largest() -> None:
+    """ResNet-101 and 152 have most of their weights in the third; what follows it is not the head."""
+    with torch.device("meta"):
+        resnet = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 8, 2])
+    *below, head = outline(resnet)
+    assert head == "fc.weight fc.bias"
+    assert [level.split(".conv1")[0] for level in below[1:]] == [
+        *("layer1.0", "layer2.0", *(f"layer3.{at}" for at in range(8)), "layer4.0", "layer4.1")
+    ]
+
+
+def test_what_stands_between_two_layers_goes_with_the_one_before_it() -> None:
+    with torch.device("meta"):
+        dense = torchvision.models.DenseNet(4, (2, 2), num_init_features=8, num_classes=4)
+    below, first, second, head = outline(dense)
+    assert ("conv0" in below, "denseblock1" in first, "transition1" in first, "denseblock2" in second) == (True,) * 4
+    assert "norm5" in head
+    assert "classifier" in head
+
+
+def test_numbers_that_say_nothing_of_an_order_are_none() -> None:
+    with torch.device("meta"):
+        inception = torchvision.models.Inception3(init_weights=False)
+    with pytest.raises(UserError, match="no numbered layers"):
+        outline(inception)
 
 
 def test_the_rate_falls_by_the_same_factor_with_each_layer_away_from_the_head() -> None:

@@ -1,12 +1,15 @@
 """Which parts of a network are trained, and how fast: `fit.train_layers`, `fit.layer_decay`, `fit.unfreeze`.
 
 A network's levels, from the bottom: what comes before its layers (embeddings, stem), each layer of the largest stack of
-numbered modules, and what comes after them (pooler, classifier). The topmost level is its head.
+numbered modules, and what comes after them (pooler, classifier). The topmost level is its head. Numbered are also
+modules with a name before the number, as torchvision has them: encoder_layer_0 to encoder_layer_11, or the stages
+layer1 to layer4, of which the numbered blocks within are the layers.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -17,29 +20,59 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from serve.errors import UserError, did_you_mean
 from train.classifier import Classifier
 from train.fit_config import FitConfig
-from train.models.layer_stack import layer_stack
 
+Layer = tuple[int, ...]  # its number in the stack; of a stage, and of the block in it
 _NETWORK = "network."
+_NUMBERED = re.compile(r"(.*?)(\d+)")  # of one part of a parameter's name
+_LEAST_SHARE = 1 / 8  # of all weights: in Inception's branches, say, numbers stand for nothing
 
 
 def levels(classifier: Classifier) -> dict[str, int]:
     """The level of each parameter of the network, by its name in the network, 0 at the bottom. Raises UserError."""
     names = [name for name, _ in classifier.network.named_parameters()]
-    try:
-        layer = re.compile(rf"{re.escape(layer_stack(classifier.network.state_dict()))}\.(\d+)\..+")
-    except ValueError:
+    layer_of = _layers(classifier.network)
+    if layer_of is None:
         raise UserError(
             f"'{classifier.spec.model}' has no numbered layers, so it has no order from bottom to top",
             "leave out fit.layer_decay and fit.unfreeze, and name parts in fit.train_layers",
-        ) from None
-    numbers = [int(found[1]) if (found := layer.fullmatch(name)) else None for name in names]
-    layers = sorted({number for number in numbers if number is not None})
-    first = next(at for at, number in enumerate(numbers) if number is not None)
-    place = {number: at + 1 for at, number in enumerate(layers)}
-    return {
-        name: place[number] if number is not None else 0 if at < first else len(layers) + 1
-        for at, (name, number) in enumerate(zip(names, numbers, strict=True))
-    }
+        )
+    place = {layer: at + 1 for at, layer in enumerate(sorted(set(layer_of.values())))}
+    last = max(at for at, name in enumerate(names) if name in layer_of)
+    found: dict[str, int] = {}
+    level = 0
+    for at, name in enumerate(names):  # what stands between two layers goes with the one before it
+        level = place[layer_of[name]] if name in layer_of else level if at < last else len(place) + 1
+        found[name] = level
+    return found
+
+
+def _layers(network: nn.Module) -> dict[str, Layer] | None:
+    """The layer that each parameter of the largest stack is in, by name; None where no stack is most of the network.
+
+    Embeddings count for nothing there: of a small transformer they are most of the weights.
+    """
+    embeddings = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
+    sizes = {name: value.numel() for name, value in network.named_parameters() if id(value) not in embeddings}
+    stacks: dict[str, dict[str, Layer]] = {}
+    for name in sizes:
+        for stack, layer in _stacks_of(name):
+            stacks.setdefault(stack, {})[name] = layer
+    # of modules that have a name as well, a single one is no stack: conv1
+    real = [found for stack, found in stacks.items() if stack.endswith(".") or len(set(found.values())) > 1]
+    largest = max(real, key=lambda found: sum(sizes[name] for name in found), default=None)
+    if largest is None or sum(sizes[name] for name in largest) < _LEAST_SHARE * sum(sizes.values()):
+        return None
+    return largest
+
+
+def _stacks_of(name: str) -> Iterator[tuple[str, Layer]]:
+    """The stacks that a parameter may be in, the outermost first, and in which layer of each."""
+    parts = name.split(".")
+    for at, part in enumerate(parts[:-1]):
+        if found := _NUMBERED.fullmatch(part):
+            stem, inner = found[1], parts[at + 1]
+            within = (int(inner),) if stem and inner.isdigit() else ()
+            yield ".".join([*parts[:at], stem or ""]) or ".", (int(found[2]), *within)
 
 
 def rates(config: FitConfig, classifier: Classifier) -> dict[str, float]:
