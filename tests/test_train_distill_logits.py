@@ -5,6 +5,8 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
+from kernels.distill_loss import reference
+from train.distill.decoupled import decoupled
 from train.distill.logits import soft_targets
 
 GENERATOR = np.random.default_rng(0)
@@ -54,3 +56,54 @@ def test_a_student_that_answers_like_its_teacher_has_nothing_to_learn() -> None:
     assert loss.item() == pytest.approx(0, abs=1e-9)
     assert student.grad is not None
     assert student.grad.abs().max().item() < 1e-9
+
+
+def ruled_out() -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of student and teacher; the teacher rules out class 1 of item 0, both rule out class 2 of item 3."""
+    student, teacher, _ = tensors()
+    student = student.detach().clone()
+    student[3, 2] = -torch.inf
+    teacher[0, 1] = teacher[3, 2] = -torch.inf
+    return student.requires_grad_(), teacher
+
+
+def test_a_class_that_the_teacher_rules_out_adds_nothing() -> None:
+    """The limit of q log q / p as q falls to 0, also where p is 0 as well; as in the kernel and its reference."""
+    student, teacher = ruled_out()
+    loss = soft_targets(student, teacher, 4.0)
+    loss.backward()
+    p, q = softmax(student.detach().numpy() / 4, axis=1), softmax(teacher.numpy() / 4, axis=1)
+    there = q > 0
+    assert loss.item() == pytest.approx(16 * (q[there] * np.log(q[there] / p[there])).sum())
+    assert loss.item() == pytest.approx(reference(student, teacher, None, 4.0).loss.item())
+    assert student.grad is not None
+    assert student.grad.numpy() == pytest.approx(4 * (p - q))
+
+
+def test_what_is_no_number_is_not_taken_for_ruled_out() -> None:
+    for broken, value in ((0, torch.nan), (1, torch.nan), (1, torch.inf)):
+        logits = list(tensors()[:2])
+        logits[broken] = logits[broken].detach().clone()
+        logits[broken][4, 1] = value
+        assert soft_targets(logits[0], logits[1], 4.0).isnan()
+    student, teacher, _ = tensors()
+    teacher[2] = -torch.inf  # of nothing that can be there are no probabilities
+    assert soft_targets(student, teacher, 4.0).isnan()
+    ruling = student.detach().clone()
+    ruling[0, 0] = -torch.inf  # what the student alone rules out
+    assert soft_targets(ruling, tensors()[1], 4.0) == torch.inf
+
+
+def test_classes_that_the_teacher_rules_out_add_nothing_to_the_decoupled_loss_either() -> None:
+    student, teacher = ruled_out()
+    labels = torch.tensor(LABELS)
+    labels[0], labels[3] = 1, 0  # the label itself, and another class
+    loss = decoupled(student, teacher, labels, 4.0, 1.0, 1.0)
+    loss.backward()
+    nearly = teacher.clone()
+    nearly[0, 1] = -400.0  # far enough that its probability is 0
+    near, so = student.detach().clone(), nearly.clone()
+    near[3, 2] = so[3, 2] = -400.0
+    assert loss.item() == pytest.approx(decoupled(near, so, labels, 4.0, 1.0, 1.0).item())
+    assert student.grad is not None
+    assert student.grad.isfinite().all()

@@ -138,6 +138,24 @@ def test_a_stopped_training_ends_with_the_same_weights(tmp_path: Path, stop_afte
     assert not any("forward" in module.__dict__ for module in found.network.modules())
 
 
+def test_a_penalty_leaves_layers_alone_that_do_not_count_yet(tmp_path: Path) -> None:
+    """Else its gradient would move them, and stand in the norm that `clip` looks at."""
+    seen: list[bool] = []
+    before = states(classifier(tmp_path / "model"))
+    model = classifier(tmp_path / "model")
+    config = FitConfig.model_validate(
+        {"epochs": 3, "batch_size": 24, "stack": {"layers": [2], "epochs": [2]}, "l1": 0.1, "learning_rate": 1e-2}
+    )
+
+    def look(record: EpochRecord, epochs: int) -> None:
+        seen.append(all(equal(*pair) for pair in zip(states(model)[2:], before[2:], strict=True)))
+
+    inputs = prepare_inputs(SPLIT, model.preparer())
+    fit(model, config, inputs, inputs, 5, tmp_path / "fit", following=Following(look))
+    assert seen == [True, True, False]
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def _sum(state: dict[str, torch.Tensor]) -> float:
     return float(sum(value.sum() for value in state.values()))
 

@@ -47,6 +47,7 @@ class Stacking(TrainerCallback):
     def _use(self, depth: int) -> None:
         for at, layer in enumerate(self._layers):
             layer.__dict__.pop("forward", None)
+            layer.requires_grad_(at < depth)  # a penalty on all weights (fit.l1) must not move it either
             if at >= depth:
                 layer.__dict__["forward"] = _hand_on
 

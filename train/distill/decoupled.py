@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from train.distill.logits import divergence
+
 
 def decoupled(
     student: torch.Tensor,
@@ -21,8 +23,8 @@ def decoupled(
     """
     own = F.one_hot(labels, student.shape[1]).bool()
     mine, theirs = (F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher))
-    target = _divergence(_label_or_not(mine, own), _label_or_not(theirs, own))
-    rest = _divergence(_spread(student / temperature, own), _spread(teacher / temperature, own))
+    target = divergence(_label_or_not(mine, own), _label_or_not(theirs, own))
+    rest = divergence(_spread(student / temperature, own), _spread(teacher / temperature, own))
     return temperature**2 * (target_weight * target + rest_weight * rest)
 
 
@@ -35,8 +37,3 @@ def _label_or_not(log_p: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
 def _spread(logits: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     """log [N, K - 1]: the probabilities of the other classes among themselves."""
     return F.log_softmax(logits[~own].view(len(logits), -1), dim=1)
-
-
-def _divergence(mine: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
-    """KL(teacher || student), summed over the items."""
-    return F.kl_div(mine, theirs, log_target=True, reduction="sum")

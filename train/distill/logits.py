@@ -9,11 +9,21 @@ import torch.nn.functional as F
 def soft_targets(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
     """T^2 * sum of KL(teacher || student) at temperature T over logits [N, K] (Hinton et al. 2015, arXiv 1503.02531).
 
-    T^2 keeps the size of the gradient as T changes (section 2 there), so that alpha means the same at every T.
+    T^2 keeps the size of the gradient as T changes (section 2 there), so that alpha means the same at every T. A class
+    that the teacher rules out, by a logit of -inf, adds nothing.
     """
     log_student = F.log_softmax(student / temperature, dim=1)
     log_teacher = F.log_softmax(teacher / temperature, dim=1)
-    return temperature**2 * F.kl_div(log_student, log_teacher, log_target=True, reduction="sum")
+    return temperature**2 * divergence(log_student, log_teacher)
+
+
+def divergence(log_student: torch.Tensor, log_teacher: torch.Tensor) -> torch.Tensor:
+    """KL(teacher || student), summed over log-probabilities [N, K]; 0 log 0 is 0, where torch's kl_div makes it NaN.
+
+    NaN stays NaN. It is computed as the reference of `kernels.distill_loss` does.
+    """
+    share = log_teacher.exp()
+    return torch.where(share == 0, 0, share * (log_teacher - log_student)).sum()
 
 
 def logits_mse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
