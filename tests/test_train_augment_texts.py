@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from train.augment import AugmentConfig
 from train.augment.lexicon import read_lexicon
@@ -244,9 +245,23 @@ def test_what_is_not_asked_for_leaves_no_trace_in_a_recipe() -> None:
     asked = AugmentConfig(synonym=0.1, synonyms="words.tsv")
     assert asked.model_dump(mode="json")["synonyms"] == "words.tsv"
     assert AugmentConfig.model_validate(asked.model_dump(mode="json")) == asked
-    assert not AugmentConfig(synonyms="words.tsv").is_active
     assert AugmentConfig(synonym=0.1).is_active
     assert AugmentConfig(synonym=0.1, case=0.1).unfit_for("image") == ["case", "synonym"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "whose"),
+    [
+        ({"insert_from": "neighbour"}, "insert"),
+        ({"shuffle_window": 0}, "shuffle"),
+        ({"synonyms": "words.tsv"}, "synonym"),
+        ({"span_least": 0.5}, "span"),
+    ],
+)
+def test_how_something_is_done_that_is_not_done_is_refused(setting: dict[str, object], whose: str) -> None:
+    with pytest.raises(ValidationError, match=f"{next(iter(setting))} goes with {whose}, which is not asked for"):
+        AugmentConfig.model_validate(setting)
+    AugmentConfig.model_validate({**setting, whose: 0.1})
 
 
 @pytest.mark.parametrize("text", [ENGLISH, CHINESE])

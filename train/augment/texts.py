@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from serve.errors import SettingError
 from train.augment import characters, words
 from train.augment.draws import generator
 from train.augment.lexicon import Lexicon
@@ -48,7 +49,18 @@ class TextAugment(BaseModel):
 
     # how, not how much
     SETTINGS: ClassVar[tuple[str, ...]] = ("insert_from", "shuffle_window", "synonyms", "span_least")
+    _OF: ClassVar[tuple[str, ...]] = ("insert", "shuffle", "synonym", "span")
     CUTTING: ClassVar[tuple[str, ...]] = ("span", "span_least", "splice")
+
+    @model_validator(mode="after")
+    def _no_setting_of_what_does_not_happen(self) -> Self:
+        fields = TextAugment.model_fields
+        for name, whose in zip(self.SETTINGS, self._OF, strict=True):
+            if getattr(self, name) != fields[name].default and not getattr(self, whose):
+                raise SettingError(
+                    f"{name} goes with {whose}, which is not asked for", f"set {whose}, or leave this out"
+                )
+        return self
 
     @property
     def cuts(self) -> bool:
