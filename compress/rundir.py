@@ -33,6 +33,10 @@ Result = TypeVar("Result", bound=BaseModel)
 Announce = Callable[[str, str, Mapping[str, Any]], None]  # a stage, "unchanged", "started" or "done", and its record
 
 
+class NotDoneError(Exception):
+    """A stage is not there as it would be done now; see `RunDir.as_it_is`."""
+
+
 class RunDir:
     """One run's folder. Made by `open_run`, which holds its lock."""
 
@@ -48,7 +52,17 @@ class RunDir:
         self._announce = announce or (lambda *_: None)
         self._stages: dict[str, Any] = _read_stages(path)
         self._about = dict(about)
+        self._only_known = False
         self._write()
+
+    @contextmanager
+    def as_it_is(self) -> Iterator[None]:
+        """Within it, nothing is done anew: NotDoneError for a stage that would be."""
+        before, self._only_known = self._only_known, True
+        try:
+            yield
+        finally:
+            self._only_known = before
 
     def stage(
         self,
@@ -74,6 +88,8 @@ class RunDir:
                 self._on_stage(name, "unchanged", known["seconds"])
                 self._announce(name, "unchanged", known)
                 return result
+        if self._only_known:
+            raise NotDoneError(name)
         partial = self._partial(name, key)
         self._on_stage(name, "started", 0.0)
         self._announce(name, "started", {"partial": str(partial)})

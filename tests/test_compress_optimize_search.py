@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,15 +16,17 @@ from compress.optimize.bench import Measurement, Training
 from compress.optimize.config import OptimizeConfig
 from compress.optimize.ledger import Ledger
 from compress.optimize.records import OPTIMIZE_JSON, Record, Trial, nearest_of
-from compress.optimize.search import BUDGET, EXHAUSTED, Search
+from compress.optimize.search import BUDGET, EXHAUSTED, SHORT, Search
 from compress.optimize.shapes import Shape
 from compress.optimize.space import Proposals
 from compress.optimize.timing import Timed, best_setting
 from compress.optimize.trials import Trials
+from compress.optimize.wording import told
+from compress.quantize.config import Quantize
 from compress.recipe import Accept, Student
 from compress.report.schema import Latency
 from compress.variants import Variant
-from serve.errors import UserError
+from serve.errors import LimbeckError, UserError
 from train.epochs import EpochRecord
 from train.fit_result import FitResult
 
@@ -41,6 +43,8 @@ class Made:
     right: int  # of ITEMS, once it is trained
     seconds: float = 1.0  # an epoch
     fails: bool = False
+    packaging: dict[str, float] = field(default_factory=dict)  # seconds, by precision
+    breaks: tuple[str, ...] = ()  # precisions that cannot be made
 
 
 class Clock:
@@ -64,13 +68,17 @@ class Bench:
     def __init__(self, made: Mapping[str, Made], accept: Accept, budget: str, together: int) -> None:
         self.made, self.clock = {"teacher": Made(10.0, 4000, TEACHER_RIGHT), **made}, Clock()
         self.recipe: Any = SimpleNamespace(
-            accept=accept, teacher=SimpleNamespace(model="builtin:mlp-8", options={}), seed=0
+            accept=accept,
+            teacher=SimpleNamespace(model="builtin:mlp-8", options={}),
+            seed=0,
+            quantize=Quantize(),
         )
         self.config = OptimizeConfig(budget=budget, together=together)
         self.data = SimpleNamespace(splits={"validation": range(ITEMS), "test": range(ITEMS)})
         self.ledger = Ledger(self.config.seconds, self.clock)
         self.trained: dict[str, int] = {}
         self.asked: list[str] = []
+        self.before: set[str] = set()  # what a search before this one has asked for
 
     def shape(self, student: Student) -> tuple[Shape, float]:
         made = self.made[student.name]
@@ -104,15 +112,28 @@ class Bench:
         name = "teacher" if student is None else student.name
         return [Variant(name, "student", "fp32"), Variant(name, "student", "int8-dynamic")]
 
+    def is_shaped(self, student: Student) -> bool:
+        return f"shape {student.name}" in self.before
+
+    def is_trained(self, student: Student) -> bool:
+        return self.trained.get(student.name) == EPOCHS
+
+    def is_packaged(self, student: Student | None, variant: Variant) -> bool:
+        return f"measure {variant.id}" in self.before
+
     def measure(self, student: Student | None, variant: Variant) -> Measurement:
         made = self.made[variant.model]
         assert student is None or self.trained[student.name] == EPOCHS
         self.asked.append(f"measure {variant.id}")
+        took = 0.0 if self.is_packaged(student, variant) else made.packaging.get(variant.precision, 0.0)
+        self.clock.now += took
+        if variant.precision in made.breaks:
+            raise LimbeckError(f"{variant.precision} cannot be made")
         factor = 1 if variant.precision == "int8-dynamic" else 2
         scores = np.zeros((ITEMS, 2), np.float32)
         scores[: made.right, 1] = 1.0
         drop = share_drop(np.arange(ITEMS) < made.right, np.arange(ITEMS) < TEACHER_RIGHT)
-        seconds = {"package": 0.1, "timing": 0.1, "validation": 0.1}
+        seconds = {"package": 0.1 + took, "timing": 0.1, "validation": 0.1}
         return Measurement(variant, timed(made.ms * factor), made.size * factor**2, scores, drop, seconds)
 
     def teacher_accuracy(self) -> float:
@@ -143,9 +164,18 @@ class Found:
         return set(self.bench.trained)
 
 
-def search(folder: Path, made: Mapping[str, Made], budget: str = "1h", together: int = 9, **accept: Any) -> Found:
+def search(
+    folder: Path,
+    made: Mapping[str, Made],
+    budget: str = "1h",
+    together: int = 9,
+    before: frozenset[str] = frozenset(),
+    **accept: Any,
+) -> Found:
     limits = Accept(**{"max_drop_points": 5.0, **accept})
     bench = Bench(made, limits, budget, together)
+    bench.before |= before
+    made = {name: one for name, one in made.items() if name != "teacher"}
     fit: Any = {"epochs": EPOCHS}
     own = [
         Student(name=name, model="builtin:mlp-8", options={"dropout": at / 100}, fit=fit)
@@ -243,6 +273,72 @@ def test_what_the_budget_cannot_end_makes_room_for_what_it_can(tmp_path: Path) -
     assert found.trial("long-int8-dynamic").state == "unfinished"
     assert "it would need 120 s more" in found.trial("long-int8-dynamic").why
     assert found.trial("short-int8-dynamic").feasible
+
+
+def test_a_package_that_would_not_be_made_in_time_is_not_begun(tmp_path: Path) -> None:
+    teacher = Made(10.0, 4000, TEACHER_RIGHT, packaging={"fp32": 40.0, "int8-dynamic": 50.0})
+    small = Made(1.0, 100, 949, packaging={"fp32": 5.0, "int8-dynamic": 6.0})
+    found = search(tmp_path, {"teacher": teacher, "small": small}, budget="70s")
+    omitted = found.trial("teacher-int8-dynamic")
+    assert (omitted.state, omitted.feasible) == ("omitted", False)
+    assert omitted.why.replace("\xa0", " ") == (
+        "the int8-dynamic package would take about 40 s, by what the like took, and 30 s of the budget are left"
+    )
+    assert found.trial("small-fp32").state == found.trial("small-int8-dynamic").state == "complete"  # these fit
+    assert found.bench.clock.now <= 70
+    assert found.ended == SHORT
+    assert "not begun for want of time: teacher-int8-dynamic" in told(tmp_path, found.record)
+
+    again = search(tmp_path, {"teacher": teacher}, budget="70s", before=frozenset(["measure teacher-int8-dynamic"]))
+    assert again.trial("teacher-int8-dynamic").state == "complete"  # made before, so it costs nothing
+    assert again.ended == EXHAUSTED
+
+
+def test_a_trained_student_whose_packages_find_no_time_is_told(tmp_path: Path) -> None:
+    teacher = Made(10.0, 4000, TEACHER_RIGHT)
+    slow = Made(1.0, 100, 949, seconds=3.0, packaging={"fp32": 9.0, "int8-dynamic": 1.0})
+    found = search(tmp_path, {"teacher": teacher, "slow": slow}, budget="40s")
+    assert found.trial("slow-fp32").state == "complete"
+    assert found.trial("slow-int8-dynamic").state == "complete"
+    found = search(tmp_path, {"teacher": teacher, "slow": slow}, budget="28s")
+    assert found.trial("slow-fp32").state == "complete"  # nothing like it was known: it was begun
+    assert found.trial("slow-int8-dynamic").why == "the budget ended before the int8-dynamic package"
+    assert found.trial("slow-int8-dynamic").cost == 0  # the training is its model's first trial's
+
+
+def test_an_epoch_is_not_begun_that_the_quickest_so_far_shows_to_be_too_long(tmp_path: Path) -> None:
+    made = {"first": Made(1.0, 100, 949, seconds=5.0), "second": Made(1.1, 100, 950, seconds=5.0)}
+    found = search(tmp_path, made, budget="49s", together=1, max_drop_points=0.1)
+    assert found.trained == {"first"}
+    assert found.trial("second-int8-dynamic").why == (
+        "its training until it can be left would need 5 s more, which the budget has not"
+    )
+    assert found.bench.clock.now < 49
+
+
+def test_all_that_were_waiting_when_the_budget_ended_are_told_with_their_cost(tmp_path: Path) -> None:
+    seconds = {"a": 1.0, "b": 1.0, "long": 100.0, "later": 1.0}
+    made = {name: Made(1.0 + at / 10, 100, 900, seconds=took) for at, (name, took) in enumerate(seconds.items())}
+    found = search(tmp_path, made, budget="30s")
+    assert found.ended == BUDGET
+    told_why = {trial.model: trial.why for trial in found.record.trials if trial.model in made}
+    assert told_why == {
+        "a": "the budget ended after epoch 1 of 9",
+        "b": "the budget ended after epoch 1 of 9",
+        "long": "after epoch 1 of 9 it would need 800 s more, which the budget has not",
+        "later": "the budget ended before it was trained",
+    }
+    assert found.trial("a-int8-dynamic").seconds == {"shape": 0.5, "training": 1.0}
+    assert {trial.state for trial in found.record.trials if trial.model in made} == {"unfinished"}
+
+
+def test_without_fp32_nothing_is_made_from_it(tmp_path: Path) -> None:
+    found = search(tmp_path, {"odd": Made(1.0, 100, 949, breaks=("fp32",)), "small": Made(1.0, 100, 949)})
+    assert found.trial("odd-fp32").state == "failed"
+    assert "measure odd-int8-dynamic" not in found.bench.asked
+    assert found.trial("small-int8-dynamic").feasible
+    with pytest.raises(LimbeckError, match="fp32 cannot be made"):
+        search(tmp_path, {"teacher": Made(10.0, 4000, TEACHER_RIGHT, breaks=("fp32",))})
 
 
 def test_a_student_that_cannot_be_made_costs_nothing_but_itself(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from compress.optimize.ledger import Ledger
 from compress.optimize.shapes import Shape, measure_shape
 from compress.optimize.timing import Timed, Timings, best_setting, time_packages
 from compress.packaging import PackageResult, is_batch_invariant
+from compress.quantize.collapse import check_label_map
 from compress.recipe import TEACHER, Recipe, Student
-from compress.rundir import RunDir
+from compress.rundir import NotDoneError, RunDir
 from compress.stages.context import RunContext
 from compress.stages.measuring import predict_variant
 from compress.stages.packages import make_one, set_serving
@@ -106,7 +108,13 @@ class Bench:
         result = train_teachers(run)[TEACHER]
         predict_variant(run, baseline(), "validation")
         self._baseline = run.scores(baseline(), "validation")
+        self.check_labels()
         return result
+
+    def check_labels(self) -> None:
+        """Raise UserError where the teacher is right under another order of the labels: not after hours of search."""
+        answers, labels = self.teacher_scores().argmax(axis=1), self.data.splits["validation"].labels
+        check_label_map(answers, labels, self.data.classes, self.recipe.teacher.model)
 
     def teacher_accuracy(self) -> float:
         """Of the teacher in torch, 0..1, on validation."""
@@ -151,6 +159,26 @@ class Bench:
         """The teacher's packages, or a student's: fp32 first."""
         name = TEACHER if student is None else student.name
         return [variant for variant in self.context(student).packaged if variant.model == name]
+
+    def is_shaped(self, student: Student) -> bool:
+        """Whether its shape was measured before, so that to know it costs nothing."""
+        return self._is_known(lambda: self.shape(student))
+
+    def is_trained(self, student: Student) -> bool:
+        """Whether it was trained to its end before."""
+        return self._is_known(lambda: train_student(self.context(student), student))
+
+    def is_packaged(self, student: Student | None, variant: Variant) -> bool:
+        """Whether the package was made before from the same."""
+        return self._is_known(lambda: self._package(self.context(student), variant))
+
+    def _is_known(self, step: Callable[[], object]) -> bool:
+        try:
+            with self._rundir.as_it_is():
+                step()
+        except NotDoneError:
+            return False
+        return True
 
     def measure(self, student: Student | None, variant: Variant) -> Measurement:
         """Package a trained model, find its runtime setting, and score validation with it."""

@@ -14,7 +14,8 @@ from serve.manifest import GraphLevel, Precision
 
 OPTIMIZE_JSON, PAGE, RESOLVED, SEARCH = "optimize.json", "optimize.html", "optimized.toml", "search"
 
-State = Literal["complete", "screened", "stopped", "unfinished", "failed"]
+# "omitted": a package that was not begun, since it would not have been done within the budget.
+State = Literal["complete", "screened", "stopped", "unfinished", "omitted", "failed"]
 
 
 class Trial(BaseModel):

@@ -10,6 +10,7 @@ from compress.optimize.bench import Bench, Measurement
 from compress.optimize.records import Record, State, Trial, excess_of
 from compress.optimize.shapes import Shape
 from compress.recipe import TEACHER, Student
+from serve.manifest import Precision
 
 
 class Trials:
@@ -74,6 +75,14 @@ class Trials:
             graph_level=timed.graph_level,
             excess=excess_of(accept, upper, timed.latency.total_p95, found.size_bytes),
         )
+
+    def omitted(
+        self, student: Student | None, precision: Precision, why: str, seconds: dict[str, float], epochs: int
+    ) -> Trial:
+        """A package that was not begun. `seconds` are what its model took, if it is the first of it."""
+        epochs_in_all = epochs if student is None else student.fit.epochs
+        fields = {"seconds": seconds, "epochs": epochs, "epochs_in_all": epochs_in_all}
+        return self._add(student, precision, state="omitted", feasible=False, why=why, **fields)
 
     def left(
         self,

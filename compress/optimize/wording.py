@@ -34,6 +34,9 @@ def told(folder: Path, record: Record) -> str:
         ),
     ]
     nearest = next((trial for trial in record.trials if trial.id == record.nearest), None)
+    omitted = [trial.id for trial in record.trials if trial.state == "omitted"]
+    if omitted:
+        lines.append(f"not begun for want of time: {', '.join(omitted)}; a larger --budget goes on with these")
     if nearest is not None:
         lines.append(f"nearest of what is not feasible: {nearest.id}: {nearest.why}")
     lines += [f"search: {folder / PAGE}", f"report: {folder / 'report.html'}", f"recipe: {folder / RESOLVED}"]

@@ -38,7 +38,7 @@ _STEPS = {
     "validation": "Scoring validation",
 }
 Tone = Literal["", "good", "bad", "quiet"]
-_SIGNS = {"complete": "✕ infeasible", "screened": "never trained", "stopped": "stopped", "unfinished": "unfinished"}
+_SIGNS = {"complete": "✕ infeasible", "screened": "never trained", "omitted": "no time left"}  # others by their state
 
 
 @dataclass(frozen=True)
