@@ -52,6 +52,10 @@ def test_a_setting_decides_only_what_heeds_it() -> None:
     assert changed.deciding("int8-mixed") == {"calibration": "entropy", "mixed": mixed}
 
 
+def test_the_weights_that_get_8_bits_among_those_of_4_have_channels_too() -> None:
+    assert config("int4-weights", per_channel=False).deciding("int4-weights") == {"per_channel": False}
+
+
 def test_what_stays_in_floating_point_by_request_is_not_missed() -> None:
     assert config("int8-static").least_changed("int8-static") == 0.9
     assert config("int8-static", exclude=["a"]).least_changed("int8-static") == 0.0

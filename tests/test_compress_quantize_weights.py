@@ -52,6 +52,16 @@ def test_the_runtime_folds_the_weights_when_it_opens_the_graph(precision: Precis
     assert graphs.operators(opened).count("MatMul") == graphs.operators(MODEL).count("MatMul")
 
 
+@pytest.mark.parametrize("precision", list(BITS))
+@pytest.mark.parametrize(("embeddings", "scales"), [("row", (graphs.TOKENS, 1)), ("column", (graphs.HIDDEN,))])
+def test_tables_are_as_the_recipe_says(precision: Precision, embeddings: str, scales: tuple[int, ...]) -> None:
+    model = made(precision, embeddings=embeddings)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in onnx.load_from_string(model).graph.initializer}
+    assert shapes["table_int8"] == (graphs.TOKENS, graphs.HIDDEN)
+    assert shapes["table_scale"] == scales
+    assert np.abs(graphs.logits(model, ITEMS) - graphs.logits(MODEL, ITEMS)).mean() < 0.8
+
+
 def test_levels_of_int4_are_rounded_to_the_nearest_by_block() -> None:
     model = onnx.load_from_string(made("int4-weights", block_size=16))
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}

@@ -82,7 +82,8 @@ def check_label_map(predicted: np.ndarray, labels: np.ndarray, classes: Sequence
     if how:
         raise UserError(
             f"{how} with the labels of the validation split, where {model} is right on {right:.0%} as it stands",
-            "its id2label (config.json), or the label column of the data, is in another order than it was trained with",
+            "its id2label (config.json; of an ONNX file the labels beside it), or the label column of the data, is in "
+            "another order than it was trained with",
         )
 
 

@@ -34,7 +34,7 @@ _DECIDES: dict[str, tuple[str, ...]] = {
     "int8-static": _STATIC,
     "int8-mixed": (*_STATIC, "mixed"),
     "int8-weights": ("per_channel", "embeddings", "exclude"),
-    "int4-weights": ("block_size", "embeddings", "exclude"),
+    "int4-weights": ("block_size", "per_channel", "embeddings", "exclude"),  # weights that get 8 bits have channels too
 }
 
 

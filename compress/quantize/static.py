@@ -89,12 +89,12 @@ class Static:
         copy.CopyFrom(self.model)
         form = QuantFormat.QOperator if whole_operators else QuantFormat.QDQ
         content = self._run(copy, form, ranges, common)
-        if not attention:
+        if not attention and not self._own_tables:
             return content
         quantized = onnx.load_from_string(content)
         if config.embeddings != "none":
             quantized = quantize_embeddings(quantized, config.embeddings)
-        if config.operators:
+        if attention and config.operators:
             quantized = leave_out_zeros(to_operators(quantized))
         result: bytes = quantized.SerializeToString()
         return result
@@ -115,8 +115,15 @@ class Static:
             quantizer.model.save_model_to_file(target, False)
             return target.read_bytes()
 
+    @property
+    def _own_tables(self) -> bool:
+        """Whether embedding tables are as the recipe says; where there is no attention they are else the tool's."""
+        return self._config.embeddings != "auto"
+
     def _types(self) -> list[str]:
-        return list(WEIGHTED) if self.products else sorted({*QLinearOpsRegistry, *QDQRegistry})
+        if self.products:
+            return list(WEIGHTED)
+        return sorted({*QLinearOpsRegistry, *QDQRegistry} - ({"Gather"} if self._own_tables else set()))
 
     def _activations(self) -> list[str]:
         """Float tensors that go into or come out of what is quantized; constants are none."""

@@ -28,7 +28,7 @@ def quantize_weights(model: onnx.ModelProto, config: Quantize, bits: int) -> byt
     """The graph with its weights at `bits` (8 or 4) on disk. Weights of convolutions get 8 in either case."""
     graph = model.graph
     tables = _tables(model) if config.embeddings != "none" else {}
-    if bits == 8 and tables:
+    if tables and (bits == 8 or config.embeddings != "auto"):
         model = quantize_embeddings(model, "row" if config.embeddings == "auto" else config.embeddings)
     elif tables:
         _tables_in_int4(model, tables)
