@@ -22,6 +22,7 @@ from serve.errors import LimbeckError
 from serve.manifest import Manifest, Preprocessing, ServingConfig
 from serve.package import MODEL, load_package, write_package
 from serve.predictor import Predictor
+from serve.preparer import Preparer
 from serve.runner import Runner, softmax
 from train.classifier import Classifier
 from train.inputs import Inputs, prepare_inputs
@@ -153,6 +154,19 @@ def batch_difference(runner: LogitRunner, items: Sequence[bytes]) -> float:
 def compare(runner: LogitRunner, parent: LogitRunner, items: Sequence[bytes], against: str) -> Parity:
     """Scores of two runners on the same bytes. Raises LimbeckError where their labels are not the same."""
     return _parity(*_scores_of_both(runner, parent, items, against), against)
+
+
+def explain(
+    runner: Predictor, parent: Predictor, items: Sequence[bytes], against: str, preparer: Preparer
+) -> tuple[Parity, str]:
+    """`compare` of a package with the one that it was made from, and why its answers collapsed; empty if they did not.
+
+    Raises LimbeckError where their labels are not the same.
+    """
+    ours, theirs = _scores_of_both(runner, parent, items, against)
+    graphs = (runner.package.files[MODEL], parent.package.files[MODEL])
+    inputs = prepare_inputs(_as_items(items), preparer)
+    return _parity(ours, theirs, against), diagnose(ours, theirs, runner.labels, against, *graphs, inputs)
 
 
 def _scores_of_both(

@@ -14,10 +14,14 @@ import tomli_w
 from tiny_run import Recorder, made_up_memory, run_content
 
 from compress import cli
+from compress.optimize import bench, command
 from compress.optimize.command import Asked, Outcome, optimize
+from compress.optimize.config import OptimizeConfig
 from compress.optimize.direct import direct_content
 from compress.optimize.records import OPTIMIZE_JSON, Record
-from compress.recipe_file import load_recipe
+from compress.quantize import providers
+from compress.recipe import Recipe
+from compress.recipe_file import load_recipe, parse_recipe
 from compress.stages import measuring
 from serve.errors import UserError
 from serve.locate import find_package
@@ -60,6 +64,9 @@ options = { hidden = 8 }
 fit = { epochs = 2, batch_size = 64, learning_rate = 5e-3 }
 distill = { temperature = 3.0, alpha = 0.8 }
 """
+
+
+ODD = {"name": "odd", "model": "builtin:cnn-2"}
 
 
 class Tells(Recorder):
@@ -164,9 +171,13 @@ def test_the_page_shows_every_trial(found: Outcome) -> None:
     assert "//" not in page.replace("http://www.w3.org", "")  # it asks for nothing from the network
 
 
-def test_the_same_command_does_nothing_again(found: Outcome, copy: Path, recipe: Path, untrained: None) -> None:
-    console = Tells()
+def test_the_same_command_does_nothing_again(
+    found: Outcome, copy: Path, recipe: Path, untrained: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console, looked_at = Tells(), []
+    monkeypatch.setattr(bench, "check_label_map", lambda *asked: looked_at.append(asked[-1]))
     again = optimize(Asked(recipe, out=copy), console)
+    assert looked_at == ["builtin:cnn-8x16"]  # before the search, not only in the pass after it
     assert console.redone == set()
     assert [trial.model_dump(exclude={"seconds"}) for trial in again.record.trials] == [
         trial.model_dump(exclude={"seconds"}) for trial in found.record.trials
@@ -236,6 +247,33 @@ def test_a_model_of_a_run_brings_its_data_and_students(found: Outcome) -> None:
     assert direct_content(str(found.folder / "teacher"), "digits")[0]["teacher"]["model"].startswith("run:")
 
 
+def test_a_model_of_a_run_brings_all_that_limits_its_answers(tmp_path: Path) -> None:
+    content = tomllib.loads(RECIPE)
+    fit = {"epochs": 2, "final_refit": True}
+    content["students"] = [{"name": "small", "model": "builtin:cnn-2", "fit": fit, "distill": {}, "control": False}]
+    content |= {"abstain": {"precision": 0.9}, "calibrate": {"temperature": True}, "serving": {"threads": 1}}
+    ran = parse_recipe(content, "tiny").model_dump(mode="json")
+    (tmp_path / "run.json").write_text(json.dumps({"recipe": ran}))
+    found, said = direct_content(f"run:{tmp_path}", None)
+    assert found["abstain"]["precision"] == 0.9
+    assert found["calibrate"] == {"temperature": True}
+    assert found["serving"]["threads"] == 1
+    assert "final_refit" not in found["students"][0]["fit"]
+    assert "without final_refit of small" in said[1]
+    assert Recipe.model_validate(found).students[0].fit.epochs == 2
+
+
+def test_a_provider_without_int8_is_searched_in_fp16() -> None:
+    content = tomllib.loads(RECIPE)
+    content["quantize"]["provider"] = "cuda"
+    recipe, config = parse_recipe(content, "tiny"), OptimizeConfig()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(providers.ort, "get_available_providers", lambda: list(providers.NAMES.values()))
+        precisions, why = command._precisions(recipe, config)
+    assert precisions == ("fp32", "fp16")
+    assert "CUDAExecutionProvider has no int8 kernels" in why
+
+
 def test_data_at_a_path_are_looked_at_as_init_does(tmp_path: Path) -> None:
     rows = [f"{'good' if at % 2 else 'bad'} number {at},{'yes' if at % 2 else 'no'}" for at in range(600)]
     (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *rows]) + "\n")
@@ -271,9 +309,15 @@ def test_what_cannot_be_asked_for_is_refused(asked: dict[str, Any], message: str
         ({"optimize": {"budget": "soon"}}, "'soon' is no budget"),
         ({"optimize": {"precisions": ["int8-static"]}}, "must hold 'fp32'"),
         ({"accept": {"max_drop_points": 0.1}}, "contradicts a test split"),
+        ({"quantize": {"provider": "tensorrt"}}, "has no TensorrtExecutionProvider"),
+        ({"optimize": {"students": [{**ODD, "distill": {"teachers": ["nobody"]}}]}}, "names 'nobody', which is no mod"),
+        ({"optimize": {"students": [{**ODD, "options": {"hidden": 0}}]}}, "hidden"),
     ],
 )
-def test_a_recipe_that_cannot_be_searched_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_a_recipe_that_cannot_be_searched_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str, untrained: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     content = tomllib.loads(RECIPE)
     for table, fields in change.items():
         for name, value in fields.items():

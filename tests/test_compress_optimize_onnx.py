@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import tomli_w
+from helpers import image_inputs
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -118,6 +119,30 @@ def test_it_can_neither_be_trained_nor_teach(found: Outcome, model: Path, tmp_pa
     student = 'students=[{name="small", model="builtin:cnn-4"}]'
     with pytest.raises(UserError, match="which can teach no students"):
         optimize(Asked(model=str(model), data="digits", out=tmp_path, changes=(student,)), Recorder())
+
+
+def test_labels_in_another_order_are_told_before_the_search(model: Path, tmp_path: Path) -> None:
+    permuted = tmp_path / "permuted.onnx"
+    permuted.write_bytes(model.read_bytes())
+    labels = {**DESCRIBED, "labels": [str(digit) for digit in range(9, -1, -1)]}
+    permuted.with_suffix(".toml").write_text(tomli_w.dumps(labels))
+    with pytest.raises(UserError, match="the label map is permuted: '0' is called '9'"):
+        optimize(Asked(model=str(permuted), data="digits", out=tmp_path / "out"), Recorder())
+
+
+def test_black_calibration_images_are_told_as_the_reason(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    black = image_inputs(np.zeros((20, 8, 8, 1), np.uint8))
+    monkeypatch.setattr("compress.optimize.onnx.prepare_inputs", lambda *_: black)
+    changes = ("optimize.latency_samples=20", "evaluate.latency_samples=20", "evaluate.batch_sizes=[1]")
+    changes += ('optimize.precisions=["fp32", "int8-static"]', 'optimize.graph_levels=["all"]')
+    limits = {"max_drop_points": 5.0}
+    found = optimize(Asked(model=str(model), data="digits", out=tmp_path, changes=changes, accept=limits), Recorder())
+    trial = next(trial for trial in found.record.trials if trial.precision == "int8-static")
+    assert not trial.feasible
+    assert trial.why.startswith("its answers agree with those of teacher-fp32 on only ")
+    assert "the calibration items are not like these" in trial.why
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

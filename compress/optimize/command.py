@@ -24,10 +24,11 @@ from compress.optimize.onnx import OnnxBench, confirm, is_onnx, read_given
 from compress.optimize.records import RESOLVED, SEARCH, Record, Trial, nearest_of
 from compress.optimize.resolve import as_toml, freeze, resolved_recipe
 from compress.optimize.search import Search
-from compress.optimize.space import Proposals, check_space
+from compress.optimize.space import Proposals, check_space, designs_of
 from compress.optimize.trials import Trials
 from compress.optimize.wording import space_lines, trial_line
 from compress.pipeline import describe, run
+from compress.quantize.providers import check_provider, runnable
 from compress.recipe import TEACHER, Recipe, Student
 from compress.recipe_file import apply_change, parse_recipe, read_content
 from compress.report.optimizing import write_page
@@ -151,10 +152,11 @@ def _search(
     given: OnnxClassifier | None,
 ) -> tuple[Choice, Record, Recipe]:
     own, left_out = _own_students(recipe)
-    for line in left_out:
+    precisions, why = _precisions(recipe, config)
+    for line in [*left_out, *filter(None, [why])]:
         console.say(line)
-    usual = (*recipe.quantize.precisions, *_PRECISIONS, *(_SMALL if recipe.accept.prefer == "size" else ()))
-    precisions = config.precisions or tuple(dict.fromkeys(usual))
+    check_space(config.students or (), recipe.task)  # not after the teacher's training
+    _check_students(recipe, config)
     searched = recipe.model_copy(
         update={"quantize": recipe.quantize.model_copy(update={"precisions": precisions}), "students": ()}
     )
@@ -197,6 +199,27 @@ def _search(
     write_text(folder / RESOLVED, as_toml(resolved, head))
     record.write(folder)
     return choice, record, resolved
+
+
+def _precisions(recipe: Recipe, config: OptimizeConfig) -> tuple[tuple[Precision, ...], str]:
+    """In which precisions models are tried, and what is to be said of the provider. Raises UserError."""
+    usual = (*recipe.quantize.precisions, *_PRECISIONS, *(_SMALL if recipe.accept.prefer == "size" else ()))
+    asked = tuple(dict.fromkeys(config.precisions or usual))
+    why = check_provider(recipe.quantize.model_copy(update={"precisions": asked}))
+    return runnable(asked, recipe.quantize.provider)[0], why
+
+
+def _check_students(recipe: Recipe, config: OptimizeConfig) -> None:
+    """Raise UserError for students of [optimize] that the recipe could not have as its own."""
+    content = recipe.model_dump(mode="json")
+    names = {one.name for one in (*recipe.teachers, *recipe.students)}
+    for space in config.students or ():
+        name = f"{space.name}-2" if space.name in names else space.name
+        models = [space.model] if isinstance(space.model, str) else space.model
+        for model in models:
+            one = next(designs_of(space.model_copy(update={"model": model}))).student
+            tried = one.model_copy(update={"name": name}).model_dump(mode="json")
+            parse_recipe({**content, "students": [*content["students"], tried]}, "[[optimize.students]]")
 
 
 def _own_students(recipe: Recipe) -> tuple[list[Student], list[str]]:

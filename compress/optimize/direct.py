@@ -18,6 +18,11 @@ from train.sources import expand, source_names
 
 _PATHS = ("csv", "jsonl", "parquet", "imagefolder")  # sources that are a kind and a path
 _USUAL_MARGIN = 2.0  # points
+# What a search takes from a run besides its students. Whatever limits or marks an answer there does so here.
+_OF_A_RUN = (
+    *("name", "seed", "task", "data", "graph", "quantize", "evaluate", "accept", "calibrate", "abstain", "serving"),
+    *("report", "card"),
+)
 
 
 def direct_content(model: str, data: str | None) -> tuple[dict[str, Any], list[str]]:
@@ -69,14 +74,22 @@ def _run_of(model: str) -> dict[str, Any] | None:
 
 
 def _from_run(model: str, recipe: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    kept = {key: recipe[key] for key in ("name", "seed", "task", "data", "quantize", "evaluate", "accept")}
+    kept = {key: recipe[key] for key in _OF_A_RUN if key in recipe}
     students = [student for student in recipe.get("students", []) if student["role"] == "student"]
     alone = [student for student in students if _learns_from_the_teacher(student)]
     content = {**_without_nones(kept), TEACHER: {"model": model, "fit": {"epochs": 0}}}
     if alone:
-        content["students"] = [_without_nones(student) for student in alone]
+        content["students"] = [_without_nones({**student, "fit": _first(student["fit"])}) for student in alone]
     said = [f"data, splits, limits and students are those of the run that trained {model}"]
+    refitted = [student["name"] for student in alone if student["fit"].get("final_refit")]
+    if refitted:
+        said.append(f"without final_refit of {', '.join(refitted)}, since validation judges the search")
     return content, said
+
+
+def _first(fit: dict[str, Any]) -> dict[str, Any]:
+    """A student's training without the refit after it."""
+    return {key: value for key, value in fit.items() if key != "final_refit"}
 
 
 def _learns_from_the_teacher(student: dict[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from compress.optimize.bench import Bench
 from compress.optimize.config import OptimizeConfig
 from compress.optimize.ledger import Ledger
 from compress.origins import told_of_origins
-from compress.packaging import BATCH_TOLERANCE, PackageResult, batch_difference, compare
+from compress.packaging import BATCH_TOLERANCE, PackageResult, batch_difference, explain
 from compress.pipeline import describe, run_info
 from compress.quantize.inspect import check_changed, describe_graph
 from compress.quantize.precisions import Quantized, convert
@@ -98,6 +98,7 @@ class OnnxBench(Bench):
         self._package(run, GIVEN)
         predict_variant(run, GIVEN, "validation")
         self._baseline = run.scores(GIVEN, "validation")
+        self.check_labels()
         return about(self.given)
 
     def _package(self, run: RunContext, variant: Variant) -> PackageResult:
@@ -130,13 +131,17 @@ def package(run: RunContext, given: OnnxClassifier, variant: Variant) -> Package
     def work(folder: Path) -> PackageResult:
         probe = run.data.splits["validation"].content
         card: dict[str, Any] = {"name": f"{run.recipe.name}/{variant.id}", "recipe": run.recipe.name, "parents": []}
+        collapse = ""
         if variant.precision == "fp32":
             final = package_onnx(given, folder, probe, card)
             parity, made = given.parity, Quantized(given.model)
         else:
             made = _quantized(run, given, variant)
             final = _written(given, variant, made.model, probe, card, folder)
-            parity = compare(final, Predictor.load(run.path / fp32), probe, GIVEN.id)
+            parent = Predictor.load(run.path / fp32)
+            parity, collapse = explain(final, parent, probe, GIVEN.id, given.preparer())
+            if collapse:
+                run.console.detail(f"{variant.id}: {collapse}")
         result = PackageResult(
             package_id=final.package.manifest.id,
             size_bytes=final.package.size_bytes,
@@ -147,6 +152,7 @@ def package(run: RunContext, given: OnnxClassifier, variant: Variant) -> Package
             preprocessing=given.preprocessing,
             notes=made.notes,
             tried=made.trace,
+            collapse=collapse,
         )
         return with_meaning(run, folder, result, None)
 

@@ -19,6 +19,7 @@ from compress.stages.context import RunContext
 from compress.stages.fitting import wanted_by
 from compress.teachers import seed_of
 from compress.variants import Variant
+from serve.errors import LimbeckError
 from serve.manifest import GraphLevel
 from train.classifier import ModelConfig, new_classifier
 from train.inputs import Inputs
@@ -34,7 +35,7 @@ class Shape(BaseModel):
 
     params: int
     macs: int
-    sizes: dict[str, int]  # bytes, by precision
+    sizes: dict[str, int]  # bytes, by precision; without those that cannot be made of it
     timings: dict[str, list[Timed]]  # by precision
 
     def fastest(self) -> tuple[str, Timed]:
@@ -80,9 +81,14 @@ def measure_shape(
             for precision in precisions:
                 variant = Variant(student.name, "student", precision)  # type: ignore[arg-type]
                 place, fp32 = Path(folder) / precision, packages.get("fp32")
-                made = make_package(
-                    variant, classifier, fp32, calibration, items[:_PROBES], {}, place, run.recipe.quantize
-                )
+                try:
+                    made = make_package(
+                        variant, classifier, fp32, calibration, items[:_PROBES], {}, place, run.recipe.quantize
+                    )
+                except LimbeckError:
+                    if fp32 is None:
+                        raise
+                    continue  # its other precisions may do; once it is trained, this one says why it cannot be made
                 packages[precision], sizes[precision] = place, made.size_bytes
             timings = time_packages(packages, reference, items, threads, levels, samples, run.recipe.seed)
         return Shape(params=classifier.params, macs=classifier.macs(), sizes=sizes, timings=timings.packages)
