@@ -274,6 +274,16 @@ def test_a_provider_without_int8_is_searched_in_fp16() -> None:
     assert "CUDAExecutionProvider has no int8 kernels" in why
 
 
+@pytest.mark.parametrize(("limits", "small"), [({}, False), ({"prefer": "size"}, True), ({"max_size_mb": 1.0}, True)])
+def test_small_weights_are_tried_where_size_counts(limits: dict[str, Any], small: bool) -> None:
+    content = tomllib.loads(RECIPE)
+    content["accept"] |= limits
+    precisions, why = command._precisions(parse_recipe(content, "tiny"), OptimizeConfig())
+    assert precisions[:3] == ("fp32", "int8-static", "int8-dynamic")
+    assert (precisions[3:] == ("int8-weights", "int4-weights")) == small
+    assert why == ""
+
+
 def test_data_at_a_path_are_looked_at_as_init_does(tmp_path: Path) -> None:
     rows = [f"{'good' if at % 2 else 'bad'} number {at},{'yes' if at % 2 else 'no'}" for at in range(600)]
     (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *rows]) + "\n")

@@ -41,7 +41,7 @@ from train.data import Data, load_data
 
 # Beside what the recipe names: cheap to try, and which of them pays depends on the network.
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "int8-dynamic", "int8-static")
-_SMALL: tuple[Precision, ...] = ("int8-weights", "int4-weights")  # no faster, so only where size is what counts
+_SMALL: tuple[Precision, ...] = ("int8-weights", "int4-weights")  # no faster, so only where size counts
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,9 @@ def _search(
 
 def _precisions(recipe: Recipe, config: OptimizeConfig) -> tuple[tuple[Precision, ...], str]:
     """In which precisions models are tried, and what is to be said of the provider. Raises UserError."""
-    usual = (*recipe.quantize.precisions, *_PRECISIONS, *(_SMALL if recipe.accept.prefer == "size" else ()))
+    accept = recipe.accept
+    size_counts = accept.prefer == "size" or accept.max_size_mb is not None
+    usual = (*recipe.quantize.precisions, *_PRECISIONS, *(_SMALL if size_counts else ()))
     asked = tuple(dict.fromkeys(config.precisions or usual))
     why = check_provider(recipe.quantize.model_copy(update={"precisions": asked}))
     return runnable(asked, recipe.quantize.provider)[0], why
@@ -212,7 +214,7 @@ def _precisions(recipe: Recipe, config: OptimizeConfig) -> tuple[tuple[Precision
 def _check_students(recipe: Recipe, config: OptimizeConfig) -> None:
     """Raise UserError for students of [optimize] that the recipe could not have as its own."""
     content = recipe.model_dump(mode="json")
-    names = {one.name for one in (*recipe.teachers, *recipe.students)}
+    names = {teacher.name for teacher in recipe.teachers} | {student.name for student in recipe.students}
     for space in config.students or ():
         name = f"{space.name}-2" if space.name in names else space.name
         models = [space.model] if isinstance(space.model, str) else space.model
