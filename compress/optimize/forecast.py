@@ -16,6 +16,7 @@ _SEARCHED = {"int8-mixed": "int8-static"}
 # Static int8 looks at the calibration items, for each rewrite of the graph anew. Of MiniLM-L6 on a busy machine fp32
 # took 269 s, int8-dynamic 222 s, and int8-static was not done after 390 s.
 _DEARER, _BY = ("int8-static", "int8-mixed"), 2.0
+_IMPORTS = 10.0  # seconds of the first export of a process, whatever the model, on a busy machine
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Forecast:
 
         `pace` is what its fp32 graph takes for an item, over what the teacher's takes.
         """
+        if not self._packaged:  # which had to import the exporter, and so says little of the others
+            seconds = max(seconds - _IMPORTS, seconds / 10)
         self._packaged.append(_Packaged(model, precision, pace, seconds))
 
     def package(self, model: str, precision: str, pace: float) -> float | None:
