@@ -14,7 +14,9 @@ from report_factory import make_report
 from compress.evidence.assemble import Evidence, assemble
 from compress.packaging import PackageResult, Parity
 from compress.recipe import Accept
+from compress.report import verdict as verdicts
 from compress.report.schema import Choice, Latency, Report
+from compress.report.wording import NBSP
 from compress.variants import Variant, baseline
 from serve.manifest import ImagePreprocessing
 from train.data import Data, DataConfig, load_data
@@ -218,6 +220,21 @@ def test_what_was_left_out_of_the_data_stands_in_the_report(data: Data) -> None:
 def test_the_sentence_never_calls_a_model_once_smaller(data: Data, ms: float, size_bytes: int, words: str) -> None:
     found = report(data, SMALL, [evidence(data, SMALL, TEACHER_WRONG, ms, size_bytes)])
     assert f"small-fp32 is {words} and loses 0.00 points" in found.verdict
+
+
+@pytest.mark.parametrize(("processor", "said"), [(2.5, True), (4.9, False), (None, False)])
+def test_a_busy_machine_is_told_beside_the_verdict(data: Data, processor: float | None, said: bool) -> None:
+    """The teacher's 5 ms by the clock are `processor` ms of work; the student's one is."""
+    base, small = teacher(data), evidence(data, SMALL, TEACHER_WRONG)
+    base.latency[1].processor_p50, small.latency[1].processor_p50 = processor, processor and 1.0
+    choice = Choice(id=SMALL.id, reason="The fastest.", ranking=[])
+    found = assemble(make_report().run, Accept(max_drop_points=2.0), data, choice, [base, small], seed=0)
+    assert found.variant(SMALL.id).speedup == pytest.approx(processor or 5.0)
+    assert (" By the clock it was 5.0x faster: the machine was busy" in found.verdict) == said
+    (speed,) = (figure for figure in verdicts.verdict(found).figures if figure.label == "Speed-up")
+    assert (
+        "2.50 ms → 1.00 ms of processor time; by the clock 5.00 ms → 1.00 ms" in speed.detail.replace(NBSP, " ")
+    ) == said
 
 
 def test_a_teacher_that_only_guesses_is_told_beside_the_verdict(data: Data) -> None:

@@ -3,12 +3,14 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from compress.measure.latency import P99_SAMPLES, count_rounds, measure_latency, reference_point
+from compress.measure.latency import P99_SAMPLES, count_rounds, measure_latency, reference_point, speedup
 from compress.report.schema import Latency
 
 ITEMS = [bytes([at]) for at in range(10)]
@@ -124,3 +126,50 @@ def test_the_reference_point_is_batch_one_on_one_thread() -> None:
         for batch, threads in ((8, 1), (1, 2), (1, 1))
     ]
     assert reference_point(entries) is entries[2]
+
+
+class Interrupted(Slow):
+    """Another program has the core for 4 ms of each call."""
+
+    def compute(self, inputs: np.ndarray) -> np.ndarray:
+        time.sleep(4e-3)
+        return super().compute(inputs)
+
+
+def test_what_another_program_computes_is_no_time_of_the_processor() -> None:
+    runner = Interrupted(compute_ms=1)
+    entry = measure_latency(lambda *_: runner, ["v"], ITEMS, [1], [1], 20, seed=0).variants["v"][0]
+    assert entry.total_p50 >= 5
+    assert entry.processor_p50 is not None
+    assert 0.9 <= entry.processor_p50 <= entry.total_p50 - 3.5
+
+
+@pytest.mark.parametrize(("threads", "gpu"), [(2, False), (1, True)])
+def test_processor_time_is_not_told_where_others_may_have_computed(
+    monkeypatch: pytest.MonkeyPatch, threads: int, gpu: bool
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    entry = measure_latency(lambda *_: Slow(), ["v"], ITEMS, [1], [threads], 20, seed=0).variants["v"][0]
+    assert entry.processor_p50 is None
+
+
+def test_a_system_that_counts_coarsely_is_asked_for_the_clock_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compress.measure.clock.time.get_clock_info", lambda _: SimpleNamespace(resolution=0.0156))
+    entry = measure_latency(lambda *_: Slow(compute_ms=1), ["v"], ITEMS, [1], [1], 20, seed=0).variants["v"][0]
+    assert entry.processor_p50 is None
+
+
+def test_a_speed_up_is_of_processor_time_where_both_are_known() -> None:
+    def timed(clock: float, processor: float | None) -> Latency:
+        figures: dict[str, Any] = {
+            "total_p50": clock,
+            "total_p95": clock,
+            "total_p99": None,
+            "compute_p50": clock,
+            "n": 20,
+        }
+        return Latency(batch=1, threads=1, processor_p50=processor, **figures)
+
+    assert speedup(timed(42.0, 20.0), timed(1.6, 1.6)) == pytest.approx(12.5)
+    assert speedup(timed(42.0, None), timed(2.0, 1.6)) == pytest.approx(21)
+    assert speedup(timed(42.0, 20.0), timed(2.0, None)) == pytest.approx(21)

@@ -16,7 +16,7 @@ from compress.evidence.examples import examples
 from compress.evidence.groups import group_changes, group_problems
 from compress.evidence.sentence import verdict_sentence
 from compress.evidence.statistics import accuracy_interval, mcnemar
-from compress.measure.latency import reference_point
+from compress.measure.latency import reference_point, speedup
 from compress.packaging import PackageResult
 from compress.recipe import Accept
 from compress.report import schema
@@ -168,7 +168,7 @@ def _variant(item: Evidence, base: Evidence, accept: Accept, data: Data, seed: i
         **temperature_facts(item.scores, labels, 1.0 if item.package is None else item.package.temperature),
         abstention=promise_facts(promise, answered),
         latency_ms=item.latency,
-        speedup=reference.total_p50 / own.total_p50,
+        speedup=speedup(reference, own),
         speedup_compute=reference.compute_p50 / own.compute_p50,
         peak_rss_mb=item.peak_rss_mb,
         parity=schema.Parity(split="validation", **item.package.parity.model_dump()) if item.package else None,

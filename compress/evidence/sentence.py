@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compress.evidence.drops import spoken
 from compress.recipe import Accept
+from compress.report import facts
 from compress.report.schema import Variant
 
 
@@ -13,7 +14,7 @@ def verdict_sentence(chosen: Variant, base: Variant, accept: Accept) -> str:
     size = _times(base.size_bytes / chosen.size_bytes, "smaller", "larger")
     speed = _times(chosen.speedup, "faster", "slower")
     gains = f"{chosen.id} is {size} and {speed} than the teacher and {worth}"
-    warning = _warning(base) + _vacuous(base, accept)
+    warning = _busy(chosen, base) + _warning(base) + _vacuous(base, accept)
     if chosen.verdict == "accepted":
         return f"Accepted: {gains}, within the margin of {accept.max_drop_points:g}.{warning}"
     return f"Not accepted: {gains}, but {'; '.join(chosen.reasons)}.{warning}"
@@ -53,6 +54,17 @@ def _times(ratio: float, above: str, below: str) -> str:
     if 0.95 <= ratio < 1.05:
         return f"no {above}"
     return f"{ratio:.1f}x {above}" if ratio > 1 else f"{1 / ratio:.1f}x {below}"
+
+
+def _busy(chosen: Variant, base: Variant) -> str:
+    """What the clock would have claimed, where other programs ran beside."""
+    ratio = facts.by_the_clock(base, chosen)
+    if ratio is None:
+        return ""
+    return (
+        f" By the clock it was {_times(ratio, 'faster', 'slower')}: the machine was busy with other work, which "
+        "interrupts long calls more than short ones; what counts is the processor's time."
+    )
 
 
 def _vacuous(base: Variant, accept: Accept) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from scipy.stats import mannwhitneyu
 
+from compress.measure.clock import processor_clock
 from serve.predictor import OUTPUT, open_session
 
 _OPENED = 3  # sessions of each graph at a time
@@ -72,7 +73,7 @@ def _go(before: bytes, after: bytes, items: Sequence[np.ndarray], name: str, see
 
 
 def _times(sessions: list[ort.InferenceSession], items: Sequence[np.ndarray], name: str, seed: int) -> np.ndarray:
-    clock, random = _clock(), np.random.default_rng(seed)
+    clock, random = (processor_clock() or time.perf_counter), np.random.default_rng(seed)
     once = max(_seconds(session, items[0], name, clock) for session in sessions for _ in range(_WARMUP))
     rounds = int(np.clip(_SECONDS / (once * len(sessions)), *_ROUNDS))
     times = np.empty((len(sessions), rounds))
@@ -87,10 +88,3 @@ def _seconds(session: ort.InferenceSession, item: np.ndarray, name: str, clock: 
     started = clock()
     session.run([OUTPUT], {name: item})
     return clock() - started
-
-
-def _clock() -> Callable[[], float]:
-    """Processor time of this thread, in which all of a session with one thread runs: what else the machine does then
-    counts for neither. The wall clock where a system counts it too coarsely."""
-    fine = hasattr(time, "thread_time") and time.get_clock_info("thread_time").resolution < 1e-5
-    return time.thread_time if fine else time.perf_counter

@@ -23,6 +23,9 @@ from compress.report.wording import (
 )
 
 NO_LIMIT = "no limit set"
+_BUSY = (
+    0.15  # so far apart are a speed-up by the clock and one by processor time only where other programs computed too
+)
 
 
 def single(variant: Variant) -> Latency | None:
@@ -34,6 +37,19 @@ def median(variant: Variant) -> float | None:
     """Median milliseconds from bytes to label, batch 1, 1 thread."""
     at = single(variant)
     return at.total_p50 if at else None
+
+
+def work(variant: Variant) -> float | None:
+    """Median milliseconds of processor time, batch 1, 1 thread."""
+    at = single(variant)
+    return at.processor_p50 if at else None
+
+
+def by_the_clock(base: Variant, variant: Variant) -> float | None:
+    """How many times as fast as `base` by the clock; None where that is about what processor time says."""
+    before, after = single(base), single(variant)
+    ratio = before.total_p50 / after.total_p50 if before and after else variant.speedup
+    return ratio if abs(ratio / variant.speedup - 1) > _BUSY else None
 
 
 def tail(variant: Variant, threads: int = 1) -> float | None:

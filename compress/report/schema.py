@@ -63,6 +63,8 @@ class Latency(_Part):
     total_p95: float
     total_p99: float | None  # None below P99_SAMPLES
     compute_p50: float
+    # `total` as processor time; None with several threads, where a GPU may compute, and in reports from before.
+    processor_p50: float | None = None
     n: int
     # `total` at the shares QUANTILES of the calls; None in reports from before they were kept.
     quantiles: list[float] | None = None
@@ -217,7 +219,7 @@ class Variant(_Part):
     margin_p: float | None = None
     mcnemar_p: float
     latency_ms: list[Latency]
-    speedup: float  # total_p50 of the baseline / own, batch 1, 1 thread
+    speedup: float  # processor_p50 of the baseline / own (total_p50 where it is not known), batch 1, 1 thread
     speedup_compute: float
     peak_rss_mb: float
     parity: Parity | None

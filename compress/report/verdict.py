@@ -53,10 +53,14 @@ def _figures(report: Report, variant: Variant) -> tuple[Figure, ...]:
     before, after = facts.median(base), facts.median(variant)
     smaller, size_word = _times(facts.quotient(base.size_bytes, variant.size_bytes), "smaller", "larger")
     faster, speed_word = _times(variant.speedup if before and after else None, "faster", "slower")
-    speeds = f"{wording.milliseconds(before)} → {wording.milliseconds(after)}"
+    speeds = f"{wording.milliseconds(before)} → {wording.milliseconds(after)}, bytes to label, batch 1, 1 thread"
+    if facts.by_the_clock(base, variant) is not None:
+        before, after = facts.work(base), facts.work(variant)
+        work = f"{wording.milliseconds(before)} → {wording.milliseconds(after)} of processor time"
+        speeds = f"{work}; by the clock {speeds}"
     return (
         Figure("Size", smaller, size_word, f"{wording.size(base.size_bytes)} → {wording.size(variant.size_bytes)}"),
-        Figure("Speed-up", faster, speed_word, f"{speeds}, bytes to label, batch 1, 1 thread"),
+        Figure("Speed-up", faster, speed_word, speeds),
         *(_against_teacher(variant) if report.constraints.target_percent is None else _against_target(report, variant)),
     )
 

@@ -13,6 +13,7 @@ from compress.stages.context import RunContext, predictions_file, weights_stage
 from compress.variants import BASELINE, Variant
 
 _MEMORY_ITEMS = 32
+_TIMES = ("total", "compute", "processor")  # what is known of each call: what is new is measured again
 
 
 def predict_split(run: RunContext, split: str) -> None:
@@ -42,7 +43,7 @@ def predict_variant(run: RunContext, variant: Variant, split: str) -> None:
 def time_variants(run: RunContext) -> LatencyResult:
     """Time all variants, interleaved, on validation items."""
     config = run.recipe.evaluate
-    inputs = {"variants": run.digests(), "evaluate": config, "hardware": hardware(), **run.as_served()}
+    inputs = {"variants": run.digests(), "evaluate": config, "hardware": hardware(), **run.as_served(), "times": _TIMES}
     by_id = {variant.id: variant for variant in run.variants}
 
     def work(_: Path) -> LatencyResult:
