@@ -5,7 +5,8 @@
 
 The student learns from its teacher's answers alone, on a transfer set without one item of the label. It then knows the
 label only by how likely the teacher found it for other items, and names it too rarely: adding a number to the label's
-logit mends that. The paper chose this bias on test; here it is chosen on validation. One JSON line for each run.
+logit mends that. The paper chose this bias on test; here it is chosen on validation. One JSON line for each run; the
+epochs are told on stderr.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 
+from compress.console import Console
 from compress.measure.predictions import score_items
 from compress.recipe import Recipe, Student
 from compress.recipe_file import parse_recipe
@@ -30,6 +32,7 @@ from train.classifier import Classifier, ModelConfig, load_classifier, new_class
 from train.data import Data, load_data
 from train.draft import Wanted
 from train.fit import fit
+from train.following import Following
 from train.inputs import PreparedSplits
 from train.sources import Items
 from train.teaching import Teaching
@@ -122,8 +125,9 @@ def _train(recipe: Recipe, student: Student, data: Data, transfer: Items, teache
     seen, checked = (prepared.get(part, items, classifier.preparer()) for part, items in parts.items())
     lesson = student.distill.model_copy(update={"alpha": 1.0})
     teaching = Teaching(teacher, lesson, prepared.get("transfer", transfer, teacher.preparer()))
-    with tempfile.TemporaryDirectory() as folder:
-        fit(classifier, student.fit, seen, checked, recipe.seed, Path(folder), teaching)
+    with tempfile.TemporaryDirectory() as folder, Console().epochs() as on_epoch:
+        following = Following(on_epoch)
+        fit(classifier, student.fit, seen, checked, recipe.seed, Path(folder), teaching, following=following)
         return load_classifier(Path(folder))
 
 

@@ -22,7 +22,9 @@ def test_a_label_that_was_left_out_is_learned_from_the_teacher(
     out = tmp_path / "left_out.json"
     assert main([str(tiny.folder), "--student", "small", "--out", str(out)]) == 0
     (found,) = json.loads(out.read_text())
-    assert json.loads(capsys.readouterr().out) == found
+    said = capsys.readouterr()
+    assert json.loads(said.out) == found
+    assert "epoch 2/2" in said.err
     train = json.loads((tiny.folder / "report.json").read_text())["data"]["splits"]["train"]["size"]
     assert found["transfer_items"] < train  # without the threes
     assert found["test_items"] == 539
