@@ -49,9 +49,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/limbeck run compress/recipes/digits.toml
 
-# Each worker gets one thread: more would wait for each other on the same cores.
+# Each worker gets one thread: more would wait for each other on the same cores. Three workers for two cores, since many
+# tests wait for servers and other processes; files in the order of their names, or those of few long tests would come last.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -11,11 +11,13 @@ import pytest
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from helpers import SERVER_LIMITS, Served, tiny_package, tiny_text_package
-from tiny_run import Ran, content, run_content
+from tiny_run import Ran, content, run_once
 
 from serve.launch import start
 from serve.package import Package
 from serve.predictor import Predictor
+
+WORKER = "PYTEST_XDIST_WORKER"  # set where pytest runs in several processes
 
 
 @pytest.fixture(scope="session")
@@ -49,4 +51,6 @@ def _served(package: Package) -> Iterator[Served]:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """The tiny recipe, run once and undisturbed. Look at it, change only copies of it."""
-    return run_content(content(), tmp_path_factory.mktemp("tiny") / "run")
+    own = tmp_path_factory.getbasetemp()  # of several processes, each has its own in one that they share
+    common = own.parent if WORKER in os.environ else own
+    return run_once(content(), common / "tiny", tmp_path_factory.mktemp("tiny") / "run")

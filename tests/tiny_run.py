@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from compress.console import Console
 from compress.measure.memory import MemoryResult
 from compress.pipeline import run
 from compress.recipe_file import parse_recipe
 from compress.report.schema import Report
+from compress.report.write import read_report
 from compress.stages import measuring
 
 # Models and training are too small to be any good: the margin is wide, so that there is a selection all the same.
@@ -96,6 +99,19 @@ def run_content(recipe: dict[str, Any], folder: Path, memory: bool = True) -> Ra
         if not memory:
             patch.setattr(measuring, "measure_memory", made_up_memory)
         return Ran(folder, run(parse_recipe(recipe, "tiny"), folder, console), console)
+
+
+def run_once(recipe: dict[str, Any], common: Path, folder: Path) -> Ran:
+    """Run a recipe's content, unless another process of these tests has done it; a copy of the run, in `folder`.
+
+    `common` is a folder that all of them know.
+    """
+    whole, ended = common / "run", common / "states.json"  # written last
+    with FileLock(common.with_suffix(".lock")):
+        if not ended.exists():
+            ended.write_text(json.dumps(run_content(recipe, whole).console.states))
+    shutil.copytree(whole, folder)
+    return Ran(folder, read_report(folder), Recorder(states=json.loads(ended.read_text())))
 
 
 def made_up_memory(variants: Mapping[str, Any], items: Sequence[bytes]) -> MemoryResult:
