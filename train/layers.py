@@ -72,7 +72,7 @@ def _stacks_of(name: str) -> Iterator[tuple[str, Layer]]:
         if found := _NUMBERED.fullmatch(part):
             stem, inner = found[1], parts[at + 1]
             within = (int(inner),) if stem and inner.isdigit() else ()
-            yield ".".join([*parts[:at], stem or ""]) or ".", (int(found[2]), *within)
+            yield ".".join([*parts[:at], stem]) or ".", (int(found[2]), *within)
 
 
 def rates(config: FitConfig, classifier: Classifier) -> dict[str, float]:
