@@ -13,7 +13,7 @@ from compress.stages.context import RunContext, predictions_file, weights_stage
 from compress.variants import BASELINE, Variant
 
 _MEMORY_ITEMS = 32
-_TIMES = ("total", "compute", "processor")  # what is known of each call: what is new is measured again
+_TIMES = "total, compute and processor; each call after another of its variant"  # what changes is measured again
 
 
 def predict_split(run: RunContext, split: str) -> None:
