@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from compress.recipe import TEACHER, NamedTeacher, Recipe, Student, Teacher
@@ -12,7 +13,14 @@ from train.distill.lesson import check_features
 from train.fit import check_trained
 from train.fit_config import FitConfig
 from train.layers import check_layers
-from train.models import check_teacher, needs_teacher, takes_channels, takes_layers, without_widths
+from train.models import (
+    check_teacher,
+    cuts_layers_in_steps,
+    needs_teacher,
+    takes_channels,
+    takes_layers,
+    without_widths,
+)
 from train.progressive import check_progressive
 
 New = Callable[[ModelConfig, Classifier | None], Classifier]
@@ -28,6 +36,8 @@ def check_models(recipe: Recipe, new: New) -> None:
     for name, model in drafts.models.items():
         if takes_layers(model.model) or takes_channels(model.model):
             check_teacher(model.model, model.options, drafts[TEACHER])
+            if isinstance(model, Student) and cuts_layers_in_steps(model.model, model.options, drafts[TEACHER]):
+                _check_numbers(model)
         if model.fit.epochs == 0 and name != TEACHER and not needs_teacher(model.model, model.options):
             check_trained(drafts[name])
         if _grows(model):
@@ -58,6 +68,23 @@ class _Drafts:
             config = ModelConfig(model=model.model, options=without_widths(model.model, model.options))
             self._known[name] = self._new(config, teacher)
         return self._known[name]
+
+
+def _check_numbers(student: Student) -> None:
+    """Raise UserError where layers go by number: before the last step of pruning a number means another layer."""
+    features = () if student.distill is None else student.distill.features
+    named = () if isinstance(student.fit.train_layers, str) else student.fit.train_layers
+    if any(not isinstance(feature.layers, str) for feature in features):
+        told, hint = "[[students.distill.features]] pairs layers by number", 'set layers = "all" or "last"'
+    elif any(re.search(r"\d", part) and not re.search("[a-z]", part) for name in named for part in name.split(".")):
+        told, hint = "fit.train_layers names layers by number", "name parts that every layer has"
+    else:
+        return
+    raise UserError(
+        f"'{student.name}': {told}, but '{student.model}' loses layers in several steps, so that a number means one "
+        "layer in the trainings between them and another in the end",
+        f"{hint}, or leave out options.steps",
+    )
 
 
 def _grows(model: Teacher | Student) -> bool:

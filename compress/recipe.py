@@ -27,7 +27,7 @@ from train.data import DataConfig
 from train.distill import DistillConfig
 from train.fit_config import FitConfig
 from train.images import IMAGE_SIZE
-from train.models import needs_teacher, takes_channels, takes_layers
+from train.models import needs_teacher, pruning_steps, takes_channels, takes_layers
 from train.progressive import FEATURES_WITH_STACK
 from train.prune import PruneConfig
 from train.tuning import TuneConfig
@@ -176,11 +176,18 @@ class Recipe(_Table):
                     "fit.compile leaves out",
                     "leave out one of the two",
                 )
-            if takes_channels(student.model) and student.fit.epochs == 0:
+            in_steps = pruning_steps(student.model, student.options)[0] > 1
+            if (takes_channels(student.model) or in_steps) and student.fit.epochs == 0:
                 raise SettingError(
                     f"student '{student.name}': '{student.model}' cuts a trained network, which must be trained again "
                     "then",
                     "set fit.epochs to 1 or more",
+                )
+            if in_steps and student.fit.stack is not None:
+                raise SettingError(
+                    f"student '{student.name}': fit.stack puts copies of the first layers in the place of the others, "
+                    "so that what these learned between the steps of options.steps is lost",
+                    "leave out one of the two",
                 )
             if student.distill is not None and student.fit.epochs == 0:
                 raise SettingError(

@@ -75,6 +75,23 @@ def test_what_does_not_go_together_is_refused_when_the_recipe_is_read(tmp_path: 
         check_texts(folder, {"model": "teacher-layers:3", "fit": stack, **learning})
 
 
+def test_numbers_of_layers_mean_nothing_where_layers_go_in_steps(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "model", layers=4)
+
+    def learning(layers: Any) -> dict[str, Any]:
+        return {"distill": {"features": [{"loss": "hidden-states", "weight": 1.0, "layers": layers}]}}
+
+    narrower = {"model": "teacher-layers:4", "options": {"ffn_width": 48, "steps": 2}}
+    fewer: dict[str, Any] = {"model": "teacher-layers:2", "options": {"steps": 2}}
+    numbered = {"fit": {"train_layers": ["model.bert.encoder.layer.1", "head"]}}
+    check_texts(folder, {**fewer, **learning("all")})
+    check_texts(folder, {**fewer, "options": {}, **learning([[1, 3]])})
+    check_texts(folder, {**narrower, **learning([[1, 1]])})
+    for student in (learning([[1, 3]]), numbered):
+        with pytest.raises(UserError, match=r"'small': .* by number, but 'teacher-layers:2' loses layers in several"):
+            check_texts(folder, {**fewer, **student})
+
+
 def test_layers_that_a_student_does_not_have_are_told_at_once() -> None:
     student = {"model": "builtin:cnn-8", "fit": {"train_layers": ["head2"]}}
     with pytest.raises(UserError, match=r"'small': fit\.train_layers: nothing in the network is called 'head2'"):

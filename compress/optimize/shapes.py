@@ -23,7 +23,7 @@ from serve.errors import LimbeckError
 from serve.manifest import GraphLevel
 from train.classifier import ModelConfig, new_classifier
 from train.inputs import Inputs
-from train.models import origin, takes_channels
+from train.models import in_one_step, origin
 
 _PROBES, _CALIBRATION = 8, 32  # items: enough to make a package, not to judge one
 
@@ -98,10 +98,7 @@ def measure_shape(
 
 def _last_step(student: Student) -> ModelConfig:
     """The model as it will be in the end, where it is made smaller in steps with training in between."""
-    options = student.options
-    if takes_channels(student.model):
-        options = {name: value for name, value in options.items() if name not in ("steps", "recovery_epochs")}
-    return ModelConfig(model=student.model, options=options)
+    return ModelConfig(model=student.model, options=in_one_step(student.model, student.options))
 
 
 class _First:

@@ -23,6 +23,7 @@ from train.models import (
     torchvision_zoo,
 )
 from train.models.pruned_network import shrink
+from train.models.step_options import at_once
 
 if TYPE_CHECKING:
     from train.classifier import Classifier
@@ -88,8 +89,12 @@ def takes_channels(model: str) -> bool:
 
 def check_teacher(model: str, options: dict[str, Any], teacher: Classifier) -> None:
     """Raise UserError unless `teacher`, trained or not, has the layers or channels that `model` takes from it."""
-    source = teacher_channels if takes_channels(model) else teacher_layers
-    source.check_teacher(model.partition(":")[2], options, teacher)
+    _of_teacher(model).check_teacher(model.partition(":")[2], options, teacher)
+
+
+def cuts_layers_in_steps(model: str, options: dict[str, Any], teacher: Classifier) -> bool:
+    """Whether `model` has more numbered layers in its trainings between steps than in the end."""
+    return takes_layers(model) and teacher_layers.cuts_layers_in_steps(model.partition(":")[2], options, teacher)
 
 
 def without_widths(model: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -101,12 +106,19 @@ def without_widths(model: str, options: dict[str, Any]) -> dict[str, Any]:
 
 def pruning_steps(model: str, options: dict[str, Any]) -> tuple[int, int]:
     """In how many steps `model` is made smaller, and after how many epochs of training the next one follows."""
-    return teacher_channels.steps_of(model.partition(":")[2], options) if takes_channels(model) else (1, 0)
+    if not (takes_channels(model) or takes_layers(model)):
+        return 1, 0
+    return _of_teacher(model).steps_of(model.partition(":")[2], options)
+
+
+def in_one_step(model: str, options: dict[str, Any]) -> dict[str, Any]:
+    """`options` of a network of the shape that `model` has after its last step."""
+    return at_once(options) if takes_channels(model) or takes_layers(model) else options
 
 
 def next_step(start: Classifier, model: str, options: dict[str, Any], wanted: Wanted, step: int) -> Draft:
     """What pruning step `step`, counted from 1, makes of what the one before left and training recovered."""
-    network, module = teacher_channels.smaller(start, model.partition(":")[2], options, wanted, step)
+    network, module = _of_teacher(model).smaller(start, model.partition(":")[2], options, wanted, step)
     spec = start.spec
     return Draft(network, module, spec.preprocessing, spec.normalisation, start.files, start.untrained)
 
@@ -132,6 +144,11 @@ def build_network(network: NetworkSpec, preprocessing: Preprocessing, classes: i
     if network.pruned is not None:
         shrink(module, network.pruned, network.name)
     return module
+
+
+def _of_teacher(model: str) -> Any:
+    """The source of a model that is cut from the recipe's teacher."""
+    return teacher_channels if takes_channels(model) else teacher_layers
 
 
 def _source(model: str) -> tuple[ModelSource, str]:

@@ -5,27 +5,24 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from serve.errors import UserError
 from serve.manifest import Task
 from train.models.channel_scores import Kind
 from train.models.options import parse_options
+from train.models.step_options import StepOptions, check_steps
 
 PREFIX = "teacher-channels"
 
 
-class ChannelOptions(BaseModel):
+class ChannelOptions(StepOptions):
     """`options` of a student with fewer channels, or fewer residual blocks, than its teacher."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     importance: Kind = "taylor"  # by what the channels that stay are chosen
     importance_items: int = Field(default=256, ge=1)  # training items, drawn by the seed, that are looked at
     round_to: int = Field(default=8, ge=1)  # widths are multiples of it; runtimes compute channels in blocks of 8 or 16
     blocks: int | None = Field(default=None, ge=0)  # residual blocks left in all; None: all of them
-    steps: int = Field(default=1, ge=1)  # cut a little at a time, and train in between
-    recovery_epochs: int = Field(default=1, ge=1)  # of each training in between; the last cut is followed by all of fit
 
 
 def read_options(name: str, options: dict[str, Any]) -> tuple[float, ChannelOptions]:
@@ -51,11 +48,7 @@ def read_options(name: str, options: dict[str, Any]) -> tuple[float, ChannelOpti
         raise UserError(
             f"'{model}': importance = \"{chosen.importance}\" looks at no items", "leave out options.importance_items"
         )
-    if "recovery_epochs" in given and chosen.steps == 1:
-        raise UserError(
-            f"'{model}': recovery_epochs is for the trainings between several steps, but steps = 1",
-            "set options.steps = 2 or more, or leave out recovery_epochs: fit.epochs is what follows the last step",
-        )
+    check_steps(chosen, model)
     return share, chosen
 
 

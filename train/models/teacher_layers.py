@@ -3,7 +3,9 @@
 `options.take` says which: "spread", the first, the last and evenly between, as Sanh et al. 2019 (arXiv 1910.01108) took
 0, 2, 4, 7, 9, 11 of BERT's twelve; "first", since the upper layers are the ones that matter least after fine-tuning
 (Sajjad et al. 2023, arXiv 2004.03844); "last"; or a list of their numbers, from 0. `options.heads` and
-`options.ffn_width` make the layers narrower, see teacher_widths.py; `options.dropout` replaces the teacher's.
+`options.ffn_width` make the layers narrower, see teacher_widths.py; `options.dropout` replaces the teacher's. With
+`options.steps` layers, heads and neurons go a few at a time, and the network is trained in between
+(train/recovery.py). A draft is of the last step, made at once: of the shape that the trained student will have.
 """
 
 from __future__ import annotations
@@ -14,13 +16,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt
+from torch import nn
 
 from serve.errors import UserError
 from serve.manifest import Task
 from train.draft import Draft, NetworkSpec, Wanted
 from train.models import huggingface
 from train.models.layer_stack import NUMBERED, layer_stack
+from train.models.layer_steps import Step, check_plan, plan
+from train.models.narrow import layer_parts
 from train.models.options import parse_options
+from train.models.step_options import StepOptions, at_once, check_steps
 from train.models.teacher_widths import WidthOptions, check_widths, cut, describe
 from train.models.teacher_widths import check_teacher as check_teachers_widths
 
@@ -32,7 +38,7 @@ State = dict[str, torch.Tensor]
 Take = Literal["spread", "first", "last"] | tuple[NonNegativeInt, ...]
 
 
-class LayerOptions(WidthOptions):
+class LayerOptions(WidthOptions, StepOptions):
     """`options` of a student made of its teacher's layers."""
 
     take: Take = "spread"
@@ -45,6 +51,7 @@ def check(name: str, options: dict[str, Any], task: Task) -> None:
     if isinstance(chosen.take, tuple) and len(chosen.take) != _wanted_count(name):
         raise UserError(f"'teacher-layers:{name}': take lists {len(chosen.take)} layers", f"list {name} of them")
     check_widths(chosen, f"teacher-layers:{name}")
+    check_steps(chosen, f"teacher-layers:{name}")
 
 
 def check_teacher(name: str, options: dict[str, Any], teacher: Classifier) -> None:
@@ -59,11 +66,12 @@ def check_teacher(name: str, options: dict[str, Any], teacher: Classifier) -> No
         )
     _taken(chosen.take, count, total, name)
     check_teachers_widths(chosen, teacher, f"teacher-layers:{name}")
+    check_plan(lambda steps: _plan(chosen, name, teacher, steps), chosen.steps, f"teacher-layers:{name}")
 
 
 def without_widths(options: dict[str, Any]) -> dict[str, Any]:
-    """`options` without those that make layers narrower."""
-    return {name: value for name, value in options.items() if name not in WidthOptions.model_fields}
+    """`options` without those that make layers narrower, and so without steps, which may be of widths alone."""
+    return {name: value for name, value in at_once(options).items() if name not in WidthOptions.model_fields}
 
 
 def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
@@ -77,13 +85,8 @@ def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
         raise UserError(f"'teacher-layers:{name}' is a student, so it cannot be the teacher", "name another model")
     check_teacher(name, options, teacher)
     spec = teacher.spec
-    key, total = _layers(spec.network, spec.model)
-    taken = _taken(chosen.take, count, total, name)
-    network = spec.network.model_copy(update={"config": {**spec.network.config, key: count}})
-    network = huggingface.with_dropout(network, spec.preprocessing, chosen.dropout, f"teacher-layers:{name}")
-    module = huggingface.build(network, spec.preprocessing, len(spec.labels))
-    module.load_state_dict(_thin(teacher.network.state_dict(), taken))
-    network = cut(module, network, taken, chosen, teacher, wanted)
+    _, total = _layers(spec.network, spec.model)
+    network, module = smaller(teacher, name, options, wanted, step=chosen.steps)
     lost = [] if count == total else [f"{count} of the teacher's {total} layers"]
     lost += [describe(chosen, teacher)] if chosen.is_active else []
     untrained = f"it has {', '.join(lost)}" if lost else None
@@ -92,6 +95,57 @@ def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
 
 def origin(name: str, options: dict[str, Any]) -> None:
     """Nothing besides the teacher."""
+
+
+def steps_of(name: str, options: dict[str, Any]) -> tuple[int, int]:
+    """How many steps there are, and how many epochs of training between two."""
+    chosen = parse_options(LayerOptions, f"teacher-layers:{name}", options)
+    return chosen.steps, chosen.recovery_epochs
+
+
+def cuts_layers_in_steps(name: str, options: dict[str, Any], teacher: Classifier) -> bool:
+    """Whether the student has more layers at first than in the end, so that a number means another one there."""
+    chosen = parse_options(LayerOptions, f"teacher-layers:{name}", options)
+    _, total = _layers(teacher.spec.network, teacher.spec.model)
+    return chosen.steps > 1 and _wanted_count(name) < total
+
+
+def smaller(
+    start: Classifier, name: str, options: dict[str, Any], wanted: Wanted, step: int
+) -> tuple[NetworkSpec, nn.Module]:
+    """The network of `start`, the teacher or what the step before left of it, as `step`, counted from 1, leaves it.
+
+    Its heads and neurons are those that matter most in `start`.
+    """
+    chosen, teacher, spec = parse_options(LayerOptions, f"teacher-layers:{name}", options), wanted.teacher, start.spec
+    assert teacher is not None
+    found = _plan(chosen, name, teacher, chosen.steps)
+    key, count = _layers(spec.network, spec.model)
+    before = next(one.layers for one in found if len(one.layers) == count)
+    now = found[step]
+    taken = [before.index(layer) for layer in now.layers]
+    network = spec.network.model_copy(update={"config": {**spec.network.config, key: len(taken)}})
+    network = huggingface.with_dropout(network, spec.preprocessing, chosen.dropout, f"teacher-layers:{name}")
+    module = huggingface.build(network, spec.preprocessing, len(spec.labels))
+    module.load_state_dict(_thin(start.network.state_dict(), taken))
+    widths = chosen.model_copy(update={"heads": now.heads, "ffn_width": now.ffn_width})
+    return cut(module, network, taken, widths, start, wanted), module
+
+
+def _plan(options: LayerOptions, name: str, teacher: Classifier, steps: int) -> list[Step]:
+    """What each of so many steps leaves. The layers that stay longer are taken from the others as `take` takes them."""
+    spec = teacher.spec
+    _, total = _layers(spec.network, spec.model)
+    whole = layer_parts(teacher.network, spec.network, spec.model)[0] if options.is_active else None
+    rule: Take = options.take if isinstance(options.take, str) else "spread"
+    return plan(
+        steps,
+        _taken(options.take, _wanted_count(name), total, name),
+        total,
+        lambda few, many: _taken(rule, few, many, name),
+        options,
+        whole,
+    )
 
 
 def _taken(take: Take, count: int, total: int, name: str) -> list[int]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # What a vector register holds of float32 with AVX2, and a fraction of what it holds of int8: other widths leave the
 # last register of each row half empty.
-_MULTIPLE = 8
+MULTIPLE = 8
 
 
 class WidthOptions(BaseModel):
@@ -49,11 +49,11 @@ def check_widths(options: WidthOptions, name: str) -> None:
     if options.importance == "magnitude" and "importance_items" in given:
         raise UserError(f"'{name}': importance = \"magnitude\" looks at no items", "leave out options.importance_items")
     width = options.ffn_width
-    if width is not None and width % _MULTIPLE:
-        low = width // _MULTIPLE * _MULTIPLE
-        nearest = " or ".join(str(near) for near in (low, low + _MULTIPLE) if near)
+    if width is not None and width % MULTIPLE:
+        low = width // MULTIPLE * MULTIPLE
+        nearest = " or ".join(str(near) for near in (low, low + MULTIPLE) if near)
         raise UserError(
-            f"'{name}': ffn_width = {width} is no multiple of {_MULTIPLE}, in which processors multiply",
+            f"'{name}': ffn_width = {width} is no multiple of {MULTIPLE}, in which processors multiply",
             f"give ffn_width = {nearest}",
         )
 
@@ -72,10 +72,10 @@ def check_teacher(options: WidthOptions, teacher: Classifier, name: str) -> None
                 f"'{name}': {option} = {wanted}, but the teacher '{teacher.spec.model}' has {there}",
                 f"give at most {option} = {there}",
             )
-    if options.heads is not None and options.heads * layer.head_size % _MULTIPLE:
+    if options.heads is not None and options.heads * layer.head_size % MULTIPLE:
         raise UserError(
             f"'{name}': {options.heads} heads of size {layer.head_size} are {options.heads * layer.head_size} wide, "
-            f"which is no multiple of {_MULTIPLE}",
+            f"which is no multiple of {MULTIPLE}",
             "give another number of heads",
         )
 
@@ -85,17 +85,17 @@ def cut(
     network: NetworkSpec,
     taken: Sequence[int],
     options: WidthOptions,
-    teacher: Classifier,
+    start: Classifier,
     wanted: Wanted,
 ) -> NetworkSpec:
-    """Leave each layer of `module`, which has the teacher's layers `taken`, what is most important in the teacher.
+    """Leave each layer of `module`, which has the layers `taken` of `start`, what is most important there.
 
-    Gives the description of what it is now.
+    `start` is the teacher, or what an earlier step of pruning left of it. Gives the description of what is left now.
     """
     if not options.is_active:
         return network
-    found = _importance(options, teacher, wanted)
-    layers = layer_parts(module, network, teacher.spec.model)
+    found = _importance(options, start, wanted)
+    layers = layer_parts(module, network, start.spec.model)
     for at, layer in zip(taken, layers, strict=True):
         if options.heads is not None:
             keep_heads(layer, most_important(found[at].heads, options.heads))
@@ -115,14 +115,14 @@ def describe(options: WidthOptions, teacher: Classifier) -> str:
     return " and ".join(parts)
 
 
-def _importance(options: WidthOptions, teacher: Classifier, wanted: Wanted) -> list[Importance]:
-    """Of all the teacher's layers. "taylor" asks it on a GPU where there is one."""
-    layers: list[LayerParts] = layer_parts(teacher.network, teacher.spec.network, teacher.spec.model)
+def _importance(options: WidthOptions, start: Classifier, wanted: Wanted) -> list[Importance]:
+    """Of all layers of `start`. "taylor" asks it on a GPU where there is one."""
+    layers: list[LayerParts] = layer_parts(start.network, start.spec.network, start.spec.model)
     if options.importance == "magnitude":
         return magnitude(layers)
-    inputs = drawn_inputs(wanted, options.importance_items, teacher)
-    before = next(teacher.parameters()).device
+    inputs = drawn_inputs(wanted, options.importance_items, start)
+    before = next(start.parameters()).device
     try:
-        return taylor(teacher.to("cuda" if torch.cuda.is_available() else before), layers, inputs)
+        return taylor(start.to("cuda" if torch.cuda.is_available() else before), layers, inputs)
     finally:
-        teacher.to(before)
+        start.to(before)
