@@ -19,7 +19,7 @@ from compress.quantize.inspect import check_changed, describe_graph, transposed_
 from compress.quantize.precisions import convert
 from compress.variants import Variant
 from serve.errors import LimbeckError
-from serve.manifest import Manifest, Preprocessing, ServingConfig
+from serve.manifest import Manifest, Precision, Preprocessing, ServingConfig
 from serve.package import MODEL, load_package, write_package
 from serve.predictor import Predictor
 from serve.preparer import Preparer
@@ -35,6 +35,7 @@ EXPORT_TOLERANCE = 1e-4  # fp32 against torch, in probability; other precisions 
 CHECKED_BATCHES = (1, 7, 32)
 _CHECKED_ITEMS = 64
 _JUDGED_ITEMS = 200  # on which a rewritten graph is compared with the one before
+_JUDGED_TOGETHER = 7  # of them, in one batch
 
 
 class Parity(BaseModel):
@@ -98,8 +99,7 @@ def make_package(
     if rewrites and not config.exclude:  # which names nodes, and they must stay
         if fp32_package is not None and hides_rewrites(fp32):
             fp32 = export_onnx(classifier)  # as nothing was rewritten yet: what fp32 kept may hide what pays in int8
-        inputs = [classifier.preparer().prepare([item]) for item in probe[:_JUDGED_ITEMS]]
-        fp32, tried = rewritten(fp32, variant.precision, calibration, config, inputs, classifier.preparer().input)
+        fp32, tried = rewritten_for(fp32, variant.precision, calibration, config, probe, classifier.preparer())
     quantized = convert(fp32, variant.precision, calibration, config, say)
     model = quantized.model
     check_changed(model, variant.precision, config.least_changed(variant.precision))
@@ -133,6 +133,15 @@ def make_package(
         collapse=collapse,
         rewrites=tried,
     )
+
+
+def rewritten_for(
+    fp32: bytes, precision: Precision, calibration: Inputs, config: Quantize, probe: Sequence[bytes], preparer: Preparer
+) -> tuple[bytes, list[Tried]]:
+    """The graph to be quantized to `precision`, with the rewrites that pay on `probe`, and what was tried on it."""
+    items = [preparer.prepare([item]) for item in probe[:_JUDGED_ITEMS]]
+    together = preparer.prepare(probe[:_JUDGED_TOGETHER])
+    return rewritten(fp32, precision, calibration, config, items, preparer.input, together)
 
 
 def is_batch_invariant(runner: LogitRunner, items: Sequence[bytes]) -> bool:

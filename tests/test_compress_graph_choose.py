@@ -112,6 +112,40 @@ def test_a_rewrite_after_which_the_variant_changes_labels_is_refused() -> None:
     assert watch.asked == 0
 
 
+def test_a_rewrite_that_fails_is_left_out_and_said_and_the_next_is_tried() -> None:
+    def fail(model: onnx.ModelProto) -> onnx.ModelProto:
+        raise KeyError("axes")
+
+    def misfit(model: onnx.ModelProto) -> onnx.ModelProto:
+        return onnx.load_from_string(chain("NoSuchOperator"))
+
+    failing = [Rewrite(name, name, apply, frozenset(["Identity"])) for name, apply in (("a", fail), ("b", misfit))]
+    chosen = chooser(Watch(Identity=True), *failing, without("Identity"))
+    assert nodes(chosen.choose()) == ["Relu", "Relu", "Abs"]
+    assert [(one.name, one.kept) for one in chosen.tried] == [("a", False), ("b", False), ("without-Identity", True)]
+    assert chosen.tried[0].why == "it fails on this graph: 'axes'"
+    assert "NoSuchOperator" in chosen.tried[1].why
+    assert told(chosen.tried)["a"] == "not kept, it fails on this graph: 'axes'"
+
+
+def test_a_rewrite_that_is_right_for_one_item_and_not_for_several_is_refused() -> None:
+    def first_of_all(model: onnx.ModelProto) -> onnx.ModelProto:
+        changed = onnx.load_from_string(chain("Identity", "Relu"))
+        changed.graph.node[0].op_type = "ReduceMax"  # over the batch
+        changed.graph.node[0].input.append("axes")
+        changed.graph.initializer.append(numpy_helper.from_array(np.array([0]), "axes"))
+        return changed
+
+    rewrite = Rewrite("first", "one of all", first_of_all, frozenset(["Identity"]))
+    for together, kept in ((None, True), (np.concatenate(ITEMS[:7]), False)):
+        watch = Watch(Identity=True)
+        model = chain("Identity", "Relu")
+        chosen = Chooser(model, lambda fp32: fp32, ITEMS, "x", watch, [rewrite], together)
+        assert (chosen.choose() != onnx.load_from_string(model).SerializeToString()) is kept
+        assert chosen.tried[0].kept is kept
+        assert ("moves a score" in chosen.tried[0].why) is not kept
+
+
 def times(*medians: float) -> np.ndarray:
     return np.repeat(np.array(medians).reshape(2, 3, 1), 5, axis=2) / 1e3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from tiny_run import Recorder, made_up_memory, run_content
 
+from compress.graph import build as building
+from compress.graph.timing import Timed
 from compress.optimize.command import Asked, Outcome, optimize
 from compress.recipe_file import load_recipe
 from compress.stages import measuring
@@ -143,6 +146,53 @@ def test_black_calibration_images_are_told_as_the_reason(
     assert not trial.feasible
     assert trial.why.startswith("its answers agree with those of teacher-fp32 on only ")
     assert "the calibration items are not like these" in trial.why
+
+
+def with_batch_norm() -> onnx.ModelProto:
+    """The same behind a convolution and a batch norm that change nothing, as another tool may leave them."""
+    model = network()
+    constants = {
+        "kernel": np.ones((1, 1, 1, 1), np.float32) / 2,
+        "scale": np.array([2], np.float32),
+        "shift": np.array([0], np.float32),
+        "variance": np.array([1 - 1e-5], np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "kernel"], ["halved"], name="conv"),
+        helper.make_node("BatchNormalization", ["halved", "scale", "shift", "shift", "variance"], ["normal"]),
+        *model.graph.node,
+    ]
+    nodes[2].input[0] = "normal"
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    return model
+
+
+@pytest.mark.parametrize("rewrites", ["measured", "none"])
+def test_its_other_precisions_are_rewritten_where_that_is_faster_and_it_stays_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rewrites: str
+) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(with_batch_norm().SerializeToString())
+    file.with_suffix(".toml").write_text(tomli_w.dumps(DESCRIBED))
+    monkeypatch.setattr(building, "_SMALLEST", 0)
+    monkeypatch.setattr(building, "time_in_turn", lambda *_: lambda before, after: Timed(2.0, 1.0, 9, faster=True))
+    changes = ("optimize.latency_samples=20", "evaluate.latency_samples=20", "evaluate.batch_sizes=[1]")
+    changes += ('optimize.precisions=["fp32", "int8-dynamic"]', 'optimize.graph_levels=["all"]')
+    changes += (f'graph.rewrites="{rewrites}"',)
+    asked = Asked(model=str(file), data="digits", out=tmp_path, changes=changes, accept={"max_drop_points": 5.0})
+    search = optimize(asked, Recorder()).folder / "search"
+    operators = {
+        package.name: {node.op_type for node in onnx.load(package / "model.onnx").graph.node}
+        for package in (search / "packages").iterdir()
+    }
+    assert "BatchNormalization" in operators["teacher-fp32"]
+    assert ("BatchNormalization" in operators["teacher-int8-dynamic"]) is (rewrites == "none")
+    made = json.loads((search / "run.json").read_text())["stages"]["packages/teacher-int8-dynamic"]["result"]
+    assert [one["name"] for one in made["rewrites"] if one["kept"]] == ([] if rewrites == "none" else ["batch-norm"])
+    assert bool(made["graph"].get("rewrites")) is (rewrites == "measured")
+    assert made["parity"]["disagreements"] <= 3
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

@@ -26,17 +26,20 @@ def rewritten(
     config: Quantize,
     items: Sequence[np.ndarray],
     name: str,
+    together: np.ndarray | None = None,
 ) -> tuple[bytes, list[Tried]]:
     """The graph to be quantized to `precision`, and what was tried on it; nothing is on graphs below a megabyte.
 
-    `items` are real ones of batch 1 as the input `name` takes them, on which graphs are compared and timed.
+    `items` are real ones of batch 1 as the input `name` takes them, on which graphs are compared and timed; `together`
+    are several in one batch, on which they are compared as well.
     """
     if len(fp32) < _SMALLEST:
         return fp32, []
     few = cast(Inputs, _First(calibration, _CALIBRATION))
     # a search for what to leave in floating point, for each rewrite anew, would take as long as all else together
     kind: Precision = "int8-static" if precision == "int8-mixed" else precision
-    chooser = Chooser(fp32, lambda model: quantize(model, kind, few, config), items, name, time_in_turn(items, name))
+    timer = time_in_turn(items, name)
+    chooser = Chooser(fp32, lambda model: quantize(model, kind, few, config), items, name, timer, together=together)
     chosen = chooser.choose()
     return (chosen if any(one.kept for one in chooser.tried) else fp32), chooser.tried
 

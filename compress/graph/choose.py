@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from compress.graph.rewrites import REWRITES, Rewrite, try_on
 from compress.graph.timing import Timer
+from serve.errors import said
 from serve.predictor import OUTPUT, open_session
 from serve.runner import softmax
 
@@ -37,7 +38,10 @@ class Tried(BaseModel):
 
 
 class Chooser:
-    """Tries rewrites of one fp32 graph, whose variant `build` makes of it, on prepared real items of batch 1."""
+    """Tries rewrites of one fp32 graph, whose variant `build` makes of it, on prepared real items of batch 1.
+
+    `together` are several of them in a batch, where a graph may pad and mask: there too scores must stay.
+    """
 
     def __init__(
         self,
@@ -47,8 +51,10 @@ class Chooser:
         name: str,
         timer: Timer,
         rewrites: Sequence[Rewrite] = REWRITES,
+        together: np.ndarray | None = None,
     ) -> None:
         self._build, self._items, self._name, self._timer, self._rewrites = build, items, name, timer, rewrites
+        self._together = together
         self._fp32 = onnx.load_from_string(fp32)
         self._built: bytes | None = None
         self._said: dict[str, np.ndarray] = {}  # scores of graphs, by their hash
@@ -59,22 +65,30 @@ class Chooser:
 
         Those too small to be measured alone are tried once more all together.
         """
-        small: list[Rewrite] = []
-        for rewrite in self._rewrites:
-            candidate = try_on(rewrite, self._fp32)
-            if candidate is not None and self._worse(rewrite.name, rewrite.what, candidate):
-                small.append(rewrite)
+        small = [rewrite for rewrite in self._rewrites if self._small(rewrite.name, rewrite.what, [rewrite])]
         if len(small) > 1:
-            together = self._fp32
-            for rewrite in small:
-                together = try_on(rewrite, together) or together
-            self._worse("+".join(rewrite.name for rewrite in small), "what was too small alone, together", together)
+            name = "+".join(rewrite.name for rewrite in small)
+            self._small(name, "what was too small alone, together", small)
         return self._fp32.SerializeToString()
+
+    def _small(self, name: str, what: str, rewrites: Sequence[Rewrite]) -> bool:
+        """Take what `rewrites` make of the graph if it is as right and faster. True where only the gain is missing.
+
+        A graph of other tools may be one that a rewrite was never meant for: what fails is left out.
+        """
+        try:
+            candidate = self._fp32
+            for rewrite in rewrites:
+                candidate = try_on(rewrite, candidate) or candidate
+            return candidate is not self._fp32 and self._worse(name, what, candidate)
+        except Exception as error:  # onnx, onnx_ir and onnxruntime raise dozens of kinds
+            self._note(name, what, False, f"it fails on this graph: {said(error)}")
+            return False
 
     def _worse(self, name: str, what: str, candidate: onnx.ModelProto) -> bool:
         """Take the candidate if it is as right and faster. True where it is right, and not measurably faster."""
         before, after = self._fp32.SerializeToString(), candidate.SerializeToString()
-        moved = float(np.abs(self._scores(after, _COMPARED) - self._scores(before, _COMPARED)).max())
+        moved = self._moved(before, after)
         if not moved <= SAME:
             self._note(name, what, False, f"it moves a score by {moved:.1e}", max_abs=moved)
             return False
@@ -84,6 +98,15 @@ class Chooser:
             self._fp32, self._built = candidate, built
             return False
         return self.tried[-1].before_ms is not None
+
+    def _moved(self, before: bytes, after: bytes) -> float:
+        """The largest change of a score of an fp32 graph: of items alone, and of several in a batch."""
+        scores = [[self._scores(model, _COMPARED) for model in (before, after)]]
+        if self._together is not None:
+            sessions = [open_session(model, 1, "a rewritten graph") for model in (before, after)]
+            logits = [session.run([OUTPUT], {self._name: self._together})[0] for session in sessions]
+            scores.append([softmax(each, 1.0) for each in logits])
+        return float(np.max([np.abs(ours - theirs).max() for ours, theirs in scores]))
 
     def _kept(self, name: str, what: str, before: bytes, after: bytes, moved: float | None) -> bool:
         labels = [self._scores(model).argmax(axis=1) for model in (before, after)]

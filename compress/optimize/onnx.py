@@ -1,6 +1,7 @@
 """A search on a user's own ONNX classifier: its precisions and runtime settings, with the given graph as baseline.
 
-There is no network to train, so there are no students. What it is compared with is its own fp32 graph on ONNX Runtime.
+There is no network to train, so there are no students. What it is compared with is its own fp32 graph on ONNX Runtime,
+which stays as it was given; the other precisions are made of it with the rewrites that are measured faster.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import onnx
 from compress.console import Console
 from compress.environment import EXPORTING, versions
 from compress.evidence.assemble import assemble
+from compress.graph.choose import Tried, told
 from compress.onnx_model import OnnxClassifier, import_onnx, package_onnx
 from compress.optimize.bench import Bench
 from compress.optimize.config import OptimizeConfig
 from compress.optimize.ledger import Ledger
 from compress.origins import told_of_origins
-from compress.packaging import BATCH_TOLERANCE, PackageResult, batch_difference, explain
+from compress.packaging import BATCH_TOLERANCE, PackageResult, batch_difference, explain, rewritten_for
 from compress.pipeline import describe, run_info
 from compress.quantize.inspect import check_changed, describe_graph
 from compress.quantize.precisions import Quantized, convert
@@ -126,17 +128,18 @@ def package(run: RunContext, given: OnnxClassifier, variant: Variant) -> Package
         "exporters": versions(EXPORTING),
         **quantize_settings(run, variant),
         **meaning_settings(run, None),
+        **({} if variant.precision == "fp32" else {"graph": run.recipe.graph}),
     }
 
     def work(folder: Path) -> PackageResult:
         probe = run.data.splits["validation"].content
         card: dict[str, Any] = {"name": f"{run.recipe.name}/{variant.id}", "recipe": run.recipe.name, "parents": []}
-        collapse = ""
+        collapse, tried = "", list[Tried]()
         if variant.precision == "fp32":
             final = package_onnx(given, folder, probe, card)
             parity, made = given.parity, Quantized(given.model)
         else:
-            made = _quantized(run, given, variant)
+            made, tried = _quantized(run, given, variant)
             final = _written(given, variant, made.model, probe, card, folder)
             parent = Predictor.load(run.path / fp32)
             parity, collapse = explain(final, parent, probe, GIVEN.id, given.preparer())
@@ -148,11 +151,12 @@ def package(run: RunContext, given: OnnxClassifier, variant: Variant) -> Package
             parity=parity,
             batch_invariant=final.package.manifest.batch_invariant,
             batch_difference=batch_difference(final, probe),
-            graph=describe_graph(made.model),
+            graph=describe_graph(made.model) | ({"rewrites": told(tried)} if tried else {}),
             preprocessing=given.preprocessing,
             notes=made.notes,
             tried=made.trace,
             collapse=collapse,
+            rewrites=tried,
         )
         return with_meaning(run, folder, result, None)
 
@@ -160,13 +164,16 @@ def package(run: RunContext, given: OnnxClassifier, variant: Variant) -> Package
     return run.stage(variant.package, inputs, PackageResult, work, output=variant.package, splits=splits)
 
 
-def _quantized(run: RunContext, given: OnnxClassifier, variant: Variant) -> Quantized:
+def _quantized(run: RunContext, given: OnnxClassifier, variant: Variant) -> tuple[Quantized, list[Tried]]:
+    """The graph at another precision, and what was tried on it before."""
     calibration = prepare_inputs(run.data.splits["calibration"], given.preparer())
-    fp32 = load_package(run.path / GIVEN.package).files[MODEL]
-    config = run.recipe.quantize
+    fp32, tried = load_package(run.path / GIVEN.package).files[MODEL], list[Tried]()
+    config, probe = run.recipe.quantize, run.data.splits["validation"].content
+    if run.recipe.graph.rewrites == "measured" and not config.exclude:  # which names nodes, and they must stay
+        fp32, tried = rewritten_for(fp32, variant.precision, calibration, config, probe, given.preparer())
     made = convert(fp32, variant.precision, calibration, config, run.console.detail)
     check_changed(made.model, variant.precision, config.least_changed(variant.precision))
-    return made
+    return made, tried
 
 
 def _written(
