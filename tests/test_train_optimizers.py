@@ -81,3 +81,11 @@ def test_the_penalty_is_the_sum_of_absolute_weights_without_norms_and_biases() -
     expected = model[0].weight.abs().sum() + model[3].weight.abs().sum()
     assert l1_norm(model).item() == pytest.approx(expected.item())
     assert not decays("conv.bias", torch.zeros(3, 1))
+
+
+def test_the_penalty_is_of_the_weights_that_are_trained() -> None:
+    model = network()
+    model[0].requires_grad_(False)
+    assert l1_norm(model).item() == pytest.approx(model[3].weight.abs().sum().item())
+    model[3].weight.requires_grad_(False)  # its bias is trained still, and has no penalty
+    assert l1_norm(model).item() == 0.0

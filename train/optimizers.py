@@ -43,10 +43,13 @@ def decays(name: str, parameter: torch.Tensor) -> bool:
 
 
 def l1_norm(model: nn.Module) -> torch.Tensor:
-    """The sum of |w| over the weights of `model` that decay."""
-    return torch.stack(
-        [parameter.abs().sum() for name, parameter in model.named_parameters() if decays(name, parameter)]
-    ).sum()
+    """The sum of |w| over the weights of `model` that decay and are trained: a scalar, 0 where there are none.
+
+    Frozen ones have no gradient of it, but would make the loss that is shown larger by what nothing can change.
+    """
+    named = model.named_parameters()
+    sums = [weight.abs().sum() for name, weight in named if weight.requires_grad and decays(name, weight)]
+    return torch.stack(sums).sum() if sums else torch.zeros((), device=next(model.parameters()).device)
 
 
 def _groups(config: FitConfig, model: nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
