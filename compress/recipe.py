@@ -64,6 +64,16 @@ class Student(_Table):
     control: bool = True
     seed_offset: int = Field(default=0, ge=0, lt=2**32)  # added to the recipe's seed: another beginning
 
+    @property
+    def unheard(self) -> tuple[str, ...]:
+        """The settings of the loss on labels, where all it learns is its teachers'; a control may learn by them."""
+        return self.fit.of_labels if self.distill is not None and self.distill.alpha == 1.0 else ()
+
+    def without_control(self) -> Student:
+        """The same student, trained alike, with no control beside it and nothing set for that one alone."""
+        usual = {name: FitConfig.model_fields[name].default for name in self.unheard}
+        return self.model_copy(update={"control": False, "fit": self.fit.model_copy(update=usual)})
+
 
 class Evaluate(_Table):
     batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 8, 32), min_length=1)
@@ -219,6 +229,21 @@ class Recipe(_Table):
                     "runs out, and distill.method = 'dist' compares all of its items",
                     "leave out shrink_on_oom, or set distill.intra_weight = 0",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _losses_on_labels_teach_somebody(self) -> Recipe:
+        """With alpha = 1 they teach the control alone, whether it is asked for or written out already."""
+        controls = {student.name for student in self.students if student.role == "control"}
+        for student in self.students:
+            if not student.unheard or student.control or f"{student.name}-alone" in controls:
+                continue
+            named = " and ".join(f"fit.{name}" for name in student.unheard)
+            raise SettingError(
+                f"student '{student.name}': {named} shape the loss on labels, but distill.alpha = 1.0 leaves it no "
+                "share, and with control = false nobody else learns by it",
+                f"leave out {named}, or lower distill.alpha",
+            )
         return self
 
     @model_validator(mode="after")

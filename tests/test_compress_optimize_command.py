@@ -342,3 +342,17 @@ def test_a_run_directory_is_no_place_for_a_search(recipe: Path, tmp_path: Path) 
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UserError, match="is a run directory"):
         optimize(Asked(recipe, out=tmp_path), Tells())
+
+
+def test_what_controls_of_a_run_learned_by_is_left_out_with_them(tmp_path: Path) -> None:
+    """A search has no controls, and nobody else would learn by it, which a recipe may not ask for."""
+    content = tomllib.loads(RECIPE)
+    fit = {"epochs": 2, "label_smoothing": 0.1}
+    content["students"] = [{"name": "small", "model": "builtin:cnn-2", "fit": fit, "distill": {"alpha": 1.0}}]
+    recipe = parse_recipe(content, "tiny")
+    own, _ = command._own_students(recipe)
+    assert [(student.name, student.fit.of_labels) for student in own] == [("small", ())]
+    (tmp_path / "run.json").write_text(json.dumps({"recipe": recipe.model_dump(mode="json")}))
+    found, _ = direct_content(f"run:{tmp_path}", None)
+    assert [(student["name"], student["fit"]["epochs"]) for student in found["students"]] == [("small", 2)]
+    assert "label_smoothing" not in found["students"][0]["fit"]

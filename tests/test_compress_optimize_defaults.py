@@ -86,3 +86,17 @@ def test_they_are_trained_as_the_recipes_own_students_are() -> None:
     alone = tomllib.loads('model = "builtin:cnn-16x32"\nfit = { epochs = 4, layer_decay = 0.5 }')
     (fit,) = {space.fit for space in default_students(recipe_of(teacher=alone), teacher, 1000)}
     assert (fit.epochs, fit.layer_decay) == (4, 1.0)
+
+
+def test_what_a_control_alone_would_learn_by_is_left_out_of_a_search_without_controls() -> None:
+    """Else the recipe that the search writes would be refused."""
+    own = {"name": "mine", "model": "builtin:cnn-8", "fit": {"label_smoothing": 0.1, "epochs": 2}}
+    recipe = recipe_of(students=[{**own, "distill": {"alpha": 1.0}}])
+    spaces = default_students(recipe, image_classifier(IMAGES, LABELS, model="builtin:cnn-16x32"), 1000)
+    tried = [one.student for space in spaces for one in designs_of(space) if space.name == "cnn"]
+    for student in [recipe.students[0].without_control(), *tried]:
+        assert (student.control, student.fit.of_labels, student.fit.epochs) == (False, (), 2)
+        written = student.model_dump(mode="json")
+        assert parse_recipe({**content(), "students": [written]}, "tiny").students == (student,)
+    partly = recipe_of(students=[{**own, "distill": {"alpha": 0.9}}]).students[0]
+    assert partly.without_control().fit.label_smoothing == 0.1

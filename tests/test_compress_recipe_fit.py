@@ -120,3 +120,25 @@ def test_what_compares_a_batch_is_not_cut_in_halves() -> None:
     with pytest.raises(UserError, match=r"student 'small': fit\.shrink_on_oom shows a part of an update"):
         parse_recipe(content, "tiny")
     parse_recipe({**content, "students": [{**student, "distill": {"method": "dist", "intra_weight": 0.0}}]}, "tiny")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"loss": "mse"}, {"label_smoothing": 0.1}, {"class_weights": "balanced"}, {"loss": "focal", "focal_gamma": 1.0}],
+)
+def test_a_loss_on_labels_that_nobody_learns_by_is_refused(settings: dict[str, Any]) -> None:
+    content = tomllib.loads(RECIPE)
+    student = {"name": "small", "model": "builtin:resnet8", "fit": settings, "control": False}
+    content["students"] = [{**student, "distill": {"alpha": 1.0}}]
+    named = " and ".join(f"fit.{name}" for name in settings)
+    with pytest.raises(
+        UserError, match=rf"student 'small': {named} shape the loss on labels, but .*alpha = 1"
+    ) as refused:
+        parse_recipe(content, "tiny")
+    assert refused.value.hint == f"leave out {named}, or lower distill.alpha"
+    for kept in ({"distill": {"alpha": 0.9}}, {}, {"distill": {"alpha": 1.0}, "fit": {}}):
+        parse_recipe({**content, "students": [{**student, **kept}]}, "tiny")
+    # the control learns by it, also once it is written out
+    resolved = parse_recipe({**content, "students": [{**student, "distill": {"alpha": 1.0}, "control": True}]}, "tiny")
+    assert [one.fit.of_labels for one in resolved.students] == [tuple(settings)] * 2
+    assert parse_recipe(resolved.model_dump(mode="json"), "tiny") == resolved

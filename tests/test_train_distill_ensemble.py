@@ -103,6 +103,7 @@ def test_one_teacher_is_left_as_it_is_and_no_certainty_is_too_great() -> None:
         ({"teachers": ("second", "second")}, "names one teacher twice"),
         ({"teacher_weights": (1.0,)}, "2 teachers, but 1 teacher_weights"),
         ({"teacher_weights": (1.0, 0.0)}, "greater than 0"),
+        ({"teachers": ("second",), "teacher_weights": (2.0,)}, "among several teachers, and 'second' is the only one"),
         ({"teachers": ()}, "at least 1"),
     ],
 )

@@ -13,6 +13,7 @@ from train.fused import Kernels
 from train.precision import Wish
 
 BALANCED = "balanced"
+OF_LABELS = ("loss", "focal_gamma", "class_weights", "label_smoothing")  # the settings of the loss on labels
 Weight = Annotated[float, Field(gt=0)]
 # A setting that says nothing unless another has one of these values.
 _ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -98,6 +99,11 @@ class FitConfig(BaseModel):
     # The best epoch n chosen on validation, as ever; then from the same start with the same seed and settings on train,
     # validation and calibration, to the end of epoch n. Those weights ship; the choice is made with the ones before.
     final_refit: bool = False
+
+    @property
+    def of_labels(self) -> tuple[str, ...]:
+        """The settings of the loss on labels that are not at their default."""
+        return tuple(name for name in OF_LABELS if getattr(self, name) != type(self).model_fields[name].default)
 
     @property
     def growing_epochs(self) -> int:

@@ -235,7 +235,7 @@ def _own_students(recipe: Recipe) -> tuple[list[Student], list[str]]:
         if strange:
             left_out.append(f"{student.name} is not tried: it learns from another student, {strange[0]}")
         else:
-            own.append(student)
+            own.append(student.without_control())
     return own, left_out
 
 

@@ -150,7 +150,7 @@ def _settings(recipe: Recipe, kind: str, train: int) -> tuple[FitConfig, Distill
     """How such students are trained."""
     like = next((student for student in recipe.students if student.role == "student" and _kind(student) == kind), None)
     if like is not None:
-        return like.fit, like.distill or DistillConfig()
+        return like.without_control().fit, like.distill or DistillConfig()
     if kind == "layers":
         batch = batch_for(train, 32, 8)
         fit = FitConfig(

@@ -13,6 +13,7 @@ from compress.recipe import TEACHER
 from compress.rundir import RUN_JSON, read_about
 from serve.errors import UserError
 from train.data import DataConfig, load_data
+from train.fit_config import OF_LABELS
 from train.models import SOURCES
 from train.sources import expand, source_names
 
@@ -79,7 +80,7 @@ def _from_run(model: str, recipe: dict[str, Any]) -> tuple[dict[str, Any], list[
     alone = [student for student in students if _learns_from_the_teacher(student)]
     content = {**_without_nones(kept), TEACHER: {"model": model, "fit": {"epochs": 0}}}
     if alone:
-        content["students"] = [_without_nones({**student, "fit": _first(student["fit"])}) for student in alone]
+        content["students"] = [_without_nones({**student, "fit": _first(student)}) for student in alone]
     said = [f"data, splits, limits and students are those of the run that trained {model}"]
     refitted = [student["name"] for student in alone if student["fit"].get("final_refit")]
     if refitted:
@@ -87,9 +88,11 @@ def _from_run(model: str, recipe: dict[str, Any]) -> tuple[dict[str, Any], list[
     return content, said
 
 
-def _first(fit: dict[str, Any]) -> dict[str, Any]:
-    """A student's training without the refit after it."""
-    return {key: value for key, value in fit.items() if key != "final_refit"}
+def _first(student: dict[str, Any]) -> dict[str, Any]:
+    """A student's training without the refit after it, and without what its control alone learned by."""
+    taught_alone = student["distill"] is not None and student["distill"].get("alpha") == 1.0
+    left_out = {"final_refit", *(OF_LABELS if taught_alone else ())}
+    return {key: value for key, value in student["fit"].items() if key not in left_out}
 
 
 def _learns_from_the_teacher(student: dict[str, Any]) -> bool:

@@ -100,6 +100,12 @@ class DistillConfig(BaseModel):
                 f"{len(self.teachers)} teachers, but {len(self.teacher_weights)} teacher_weights",
                 "give one weight for each teacher, in the same order",
             )
+        if self.teacher_weights is not None and len(self.teachers) == 1:
+            raise SettingError(
+                f"teacher_weights share the answers out among several teachers, and '{self.teachers[0]}' is the only "
+                "one",
+                "leave out teacher_weights, or name more in teachers; alpha is the teacher's share beside the labels",
+            )
         if self.items == "unlabelled" and self.alpha < 1:
             raise SettingError(
                 f"items = 'unlabelled' have no labels for the {1 - self.alpha:g} that alpha = {self.alpha:g} leaves to "
