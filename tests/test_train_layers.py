@@ -15,7 +15,8 @@ from serve.errors import UserError
 from train.classifier import Classifier
 from train.fit import fit
 from train.fit_config import FitConfig
-from train.layers import freeze, hold_still, levels, rates
+from train.following import Following
+from train.layers import freeze, hold_still, levels, never_thawed, rates
 from train.optimizers import new_optimizer
 
 GENERATOR = np.random.default_rng(0)
@@ -158,6 +159,28 @@ def test_layers_thaw_from_the_top_one_more_each_time(tmp_path: Path) -> None:
     fit(model, FitConfig(epochs=5, batch_size=16, unfreeze=2), TRAIN, VALIDATION, 5, tmp_path)
     head, two, three = (False, False, True), (False, True, True), (True, True, True)
     assert seen == [head] * 4 + [two] * 4 + [three] * 2
+
+
+@pytest.mark.parametrize(("epochs", "late"), [(4, True), (5, False)])
+def test_layers_that_would_thaw_after_the_last_epoch_are_told(tmp_path: Path, epochs: int, late: bool) -> None:
+    model, told = images(), list[str]()
+    before = copied(model)
+    config = FitConfig(epochs=epochs, batch_size=16, unfreeze=2, keep="last")
+    fit(model, config, TRAIN, VALIDATION, 5, tmp_path, following=Following(say=told.append))
+    assert ("layers.2.weight" in changed(model, before)) is not late
+    found = [text for text in told if text.startswith("fit.unfreeze = 2 comes to the upper 2 of 3 layers")]
+    assert len(found) == late
+    assert all(
+        text.endswith("in 4 epochs: those below are never trained; 5 epochs or more train all") for text in found
+    )
+
+
+def test_the_layers_of_a_transformer_thaw_before_its_embeddings(tmp_path: Path) -> None:
+    model = text_classifier(f"hf:{tiny_folder(tmp_path, 'bert', layers=3)}")
+    told = {epochs: never_thawed(FitConfig(epochs=epochs, unfreeze=1), model) for epochs in (4, 5)}
+    assert "comes to the upper 4 of 5 layers" in (told[4] or "")
+    assert told[5] is None
+    assert never_thawed(FitConfig(epochs=2), model) is None
 
 
 def test_a_network_without_numbered_layers_has_no_order() -> None:

@@ -14,10 +14,11 @@ from train.fit_config import FitConfig
 from train.fit_result import FitResult
 from train.following import FOLLOWED_BY_NOBODY, Following
 from train.inputs import Inputs
-from train.layers import freeze
+from train.layers import freeze, never_thawed
 from train.lone_items import check_lone_items
 from train.losses import check_range
 from train.memory import within_memory
+from train.memory_format import memory_format
 from train.precision import choose_arithmetic
 from train.processes import world
 from train.progressive import check_progressive
@@ -60,8 +61,11 @@ def fit(
     _check(classifier, config, teaching)
     arithmetic = choose_arithmetic(config.precision, classifier, classifier.macs(), training_device())
     following.say(f"training in {arithmetic.precision}: {arithmetic.why}")
-    if until is None and (idle := idle_patience(config)) is not None:
-        following.say(idle)
+    if (order := memory_format(classifier)) is not None:
+        following.say(order)
+    if until is None:  # else it was told of the training that chose the epoch
+        for idle in filter(None, (idle_patience(config), never_thawed(config, classifier))):
+            following.say(idle)
     job = Job(
         classifier, arithmetic, train, validation, seed, folder, teaching, following, guide, origins, until, shard
     )

@@ -95,6 +95,25 @@ def check_layers(config: FitConfig, classifier: Classifier) -> None:
         levels(classifier)
 
 
+def never_thawed(config: FitConfig, classifier: Classifier) -> str | None:
+    """What to say where the epochs end before `config.unfreeze` has come to the lowest layers; None where it does.
+
+    It is no mistake that does harm: a recipe may be tried with fewer epochs, and frozen embeddings be meant.
+    """
+    if config.unfreeze is None:
+        return None
+    found = sorted(set(levels(classifier).values()))
+    top, last = found[-1], _thawed(config.epochs - 1, config.unfreeze)
+    reached = sum(level > top - last for level in found)
+    if reached == len(found):
+        return None
+    least = (top - found[0]) * config.unfreeze + 1
+    return (
+        f"fit.unfreeze = {config.unfreeze} comes to the upper {reached} of {len(found)} layers, the head among them, "
+        f"in {config.epochs} epochs: those below are never trained; {least} epochs or more train all"
+    )
+
+
 def freeze(config: FitConfig, classifier: Classifier) -> None:
     """Leave only what `config.train_layers` names to be trained. Raises UserError where it names nothing there is."""
     if config.train_layers == "all":
@@ -150,7 +169,12 @@ class Unfreeze(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        thawed = 1 + round(state.epoch or 0) // self._every
+        thawed = _thawed(round(state.epoch or 0), self._every)
         top = max(self._levels.values())
         for name, parameter in self._network.named_parameters():
             parameter.requires_grad_(self._levels[name] > top - thawed)
+
+
+def _thawed(epoch: int, every: int) -> int:
+    """How many levels are trained, from the top, in an epoch counted from 0."""
+    return 1 + epoch // every

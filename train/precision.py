@@ -1,8 +1,4 @@
-"""Which arithmetic training runs in, chosen by what the processor and the model are, and the reason in words.
-
-Images need no option for their memory format: a preparer gives [N, H, W, C], so what `Normalise` makes of it is
-channels_last already, and convolutions keep it.
-"""
+"""Which arithmetic training runs in, chosen by what the processor and the model are, and the reason in words."""
 
 from __future__ import annotations
 
