@@ -248,7 +248,7 @@ def test_a_student_that_begins_with_refitted_weights_must_be_refitted_too(
     assert parse_recipe(recipe, "tiny").students[0].fit.final_refit
 
 
-@pytest.mark.parametrize("fit", [{"epochs": 0}, {"schedule": "plateau"}])
+@pytest.mark.parametrize("fit", [{"epochs": 0}, {"schedule": "plateau", "step_every": 1}])
 def test_fits_that_cannot_be_refitted_are_refused_when_the_recipe_is_read(fit: dict[str, Any]) -> None:
     recipe = refitted("teacher")
     recipe["teacher"]["fit"] |= fit
