@@ -1,11 +1,12 @@
 """Latency of every variant, interleaved: each round times each variant once, so a noisy machine hurts all alike.
 
 Almost alike: where other programs want the same core, a call of 20 ms is interrupted each time and one of 1 ms hardly
-ever, so that by the clock a small model seems faster than it is: 25 times instead of 13, of trec-small.toml's student
-beside two trainings. Speed-ups are therefore of processor time, wherever all of a call runs in one thread of the processor.
+ever, so that by the clock a small model seems faster than it is: 25 times instead of 13, of the student of
+trec-small.toml beside two trainings. Speed-ups are therefore of processor time, wherever all of a call runs in one
+thread of the processor.
 
 Each timed call comes right after another one of the same variant, as in a server that has one model. Else it would find
-the caches full of the others' weights: the 70 KB of mnist-small.toml took 0.26 ms (on a busier machine) instead of 0.15.
+the caches full of the others' weights: the 70 KB of mnist-small.toml took 0.26 ms (on a busier machine), not 0.15.
 """
 
 from __future__ import annotations
