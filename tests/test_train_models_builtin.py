@@ -10,7 +10,7 @@ MNIST = (28, 28, 1)
 CIFAR = (32, 32, 3)
 
 
-def params(name: str, shape: tuple[int, int, int], **options: float) -> int:
+def params(name: str, shape: tuple[int, int, int], **options: float | str) -> int:
     return sum(parameter.numel() for parameter in build_module(name, shape, 10, options).parameters())
 
 
@@ -34,10 +34,28 @@ def test_a_small_cnn_counts_by_hand() -> None:
     assert params("cnn-16x32", MNIST, hidden=20) == expected
 
 
-@pytest.mark.parametrize("name", ["mlp-8", "cnn-4", "cnn-4x4x4x4x4x4", "resnet8", "wrn-10-2"])
+def test_a_small_cnn_halves_by_strides_where_asked() -> None:
+    # 28 -> 14 -> 7 -> 4, as every other pixel is computed, and no pooling
+    expected = 9 * 16 + 32 + 9 * 16 * 32 + 64 + 9 * 32 * 64 + 128 + (64 * 4 * 4 * 20 + 20) + (20 * 10 + 10)
+    assert params("cnn-16x32x64", MNIST, hidden=20, halve="stride") == expected
+    model = build_module("cnn-16x32x64", MNIST, 10, {"halve": "stride"})
+    assert not [module for module in model.modules() if isinstance(module, torch.nn.MaxPool2d)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mlp-8", {}),
+        ("cnn-4", {}),
+        ("cnn-4x4x4x4x4x4", {}),
+        ("cnn-4x4x4x4x4x4", {"halve": "stride"}),
+        ("resnet8", {}),
+        ("wrn-10-2", {}),
+    ],
+)
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 1), (8, 8, 1), (7, 30, 3), (32, 32, 3)])
-def test_any_image_size_fits_any_model(name: str, shape: tuple[int, int, int]) -> None:
-    model = build_module(name, shape, 6, {}).eval()
+def test_any_image_size_fits_any_model(name: str, options: dict[str, str], shape: tuple[int, int, int]) -> None:
+    model = build_module(name, shape, 6, options).eval()
     height, width, channels = shape
     assert model(torch.zeros(2, channels, height, width)).shape == (2, 6)
 

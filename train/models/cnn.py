@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
@@ -12,12 +14,16 @@ class SmallCNNOptions(BaseModel):
 
     hidden: int = Field(default=64, ge=1)  # width of the fully connected layer
     dropout: float = Field(default=0.0, ge=0, lt=1)  # before the last layer
+    # How a block halves the image: all pixels are computed and the largest of four kept, or every other one is computed
+    # (arXiv 1412.6806), which takes a quarter of the multiplications.
+    halve: Literal["pool", "stride"] = "pool"
 
 
 class SmallCNN(nn.Module):
     """One [3x3 convolution, batch norm, ReLU, 2x2 max pooling] block for each of `channels`, then two linear layers.
 
-    A block pools only while both sides are at least 4 pixels, so that any image size fits any depth.
+    A block halves the image only while both sides are at least 4 pixels, so that any image size fits any depth. An odd
+    side is rounded down by pooling, and up by a stride.
     """
 
     def __init__(
@@ -27,10 +33,14 @@ class SmallCNN(nn.Module):
         height, width, inputs = shape
         blocks: list[nn.Module] = []
         for outputs in channels:
-            blocks += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
-            if min(height, width) >= 4:
+            halved = min(height, width) >= 4
+            stride = 2 if halved and options.halve == "stride" else 1
+            convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+            blocks += [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+            if halved and options.halve == "pool":
                 blocks.append(nn.MaxPool2d(2))
-                height, width = height // 2, width // 2
+            if halved:
+                height, width = ((side + stride - 1) // 2 for side in (height, width))
             inputs = outputs
         self.features = nn.Sequential(*blocks)
         self.head = nn.Sequential(
