@@ -36,8 +36,10 @@ def test_a_small_cnn_counts_by_hand() -> None:
 
 def test_a_small_cnn_halves_by_strides_where_asked() -> None:
     # 28 -> 14 -> 7 -> 4, as every other pixel is computed, and no pooling
-    expected = 9 * 16 + 32 + 9 * 16 * 32 + 64 + 9 * 32 * 64 + 128 + (64 * 4 * 4 * 20 + 20) + (20 * 10 + 10)
-    assert params("cnn-16x32x64", MNIST, hidden=20, halve="stride") == expected
+    features = 9 * 16 + 32 + 9 * 16 * 32 + 64 + 9 * 32 * 64 + 128
+    head = (64 * 4 * 4 * 20 + 20) + (20 * 10 + 10)
+    assert params("cnn-16x32x64", MNIST, hidden=20, halve="stride") == features + head
+    assert params("cnn-16x32x64", MNIST, hidden=0, halve="stride") == features + (64 * 4 * 4 * 10 + 10)
     model = build_module("cnn-16x32x64", MNIST, 10, {"halve": "stride"})
     assert not [module for module in model.modules() if isinstance(module, torch.nn.MaxPool2d)]
 
@@ -48,7 +50,7 @@ def test_a_small_cnn_halves_by_strides_where_asked() -> None:
         ("mlp-8", {}),
         ("cnn-4", {}),
         ("cnn-4x4x4x4x4x4", {}),
-        ("cnn-4x4x4x4x4x4", {"halve": "stride"}),
+        ("cnn-4x4x4x4x4x4", {"halve": "stride", "hidden": 0}),
         ("resnet8", {}),
         ("wrn-10-2", {}),
     ],

@@ -12,7 +12,7 @@ from torch import nn
 class SmallCNNOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    hidden: int = Field(default=64, ge=1)  # width of the fully connected layer
+    hidden: int = Field(default=64, ge=0)  # width of the fully connected layer before the last; 0: none
     dropout: float = Field(default=0.0, ge=0, lt=1)  # before the last layer
     # How a block halves the image: all pixels are computed and the largest of four kept, or every other one is computed
     # (arXiv 1412.6806), which takes a quarter of the multiplications.
@@ -20,7 +20,7 @@ class SmallCNNOptions(BaseModel):
 
 
 class SmallCNN(nn.Module):
-    """One [3x3 convolution, batch norm, ReLU, 2x2 max pooling] block for each of `channels`, then two linear layers.
+    """One [3x3 convolution, batch norm, ReLU, 2x2 max pooling] block for each of `channels`, then one or two linear layers.
 
     A block halves the image only while both sides are at least 4 pixels, so that any image size fits any depth. An odd
     side is rounded down by pooling, and up by a stride.
@@ -43,13 +43,12 @@ class SmallCNN(nn.Module):
                 height, width = ((side + stride - 1) // 2 for side in (height, width))
             inputs = outputs
         self.features = nn.Sequential(*blocks)
-        self.head = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(inputs * height * width, options.hidden),
-            nn.ReLU(),
-            nn.Dropout(options.dropout),
-            nn.Linear(options.hidden, classes),
-        )
+        width = inputs * height * width
+        head: list[nn.Module] = [nn.Flatten()]
+        if options.hidden:
+            head += [nn.Linear(width, options.hidden), nn.ReLU()]
+        head += [nn.Dropout(options.dropout), nn.Linear(options.hidden or width, classes)]
+        self.head = nn.Sequential(*head)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.head(self.features(pixels))
