@@ -74,7 +74,7 @@ WRONG = {
     ),
     "wrong option": (
         "teacher.options.hidden=-3",
-        "does not take option hidden = -3: expected 1 or more",
+        "does not take option hidden = -3: expected 0 or more",
         "options: hidden, dropout",
     ),
     "unknown model": ("teacher.model=builtin:resnt20", "unknown builtin model 'resnt20'", "did you mean 'resnet20'"),

@@ -20,7 +20,7 @@ class SmallCNNOptions(BaseModel):
 
 
 class SmallCNN(nn.Module):
-    """One [3x3 convolution, batch norm, ReLU, 2x2 max pooling] block for each of `channels`, then one or two linear layers.
+    """One [3x3 convolution, batch norm, ReLU, 2x2 max pooling] block for each of `channels`; one or two linear layers.
 
     A block halves the image only while both sides are at least 4 pixels, so that any image size fits any depth. An odd
     side is rounded down by pooling, and up by a stride.
