@@ -12,6 +12,7 @@ from serve.errors import SettingError, did_you_mean
 from train.models import needs_teacher
 
 if TYPE_CHECKING:
+    from compress.optimize.config import StudentSpace
     from compress.recipe import NamedTeacher, Recipe, Student, Teacher
 
 TEACHER = "teacher"  # the main one: what all evidence compares with
@@ -49,7 +50,9 @@ def check_teachers(recipe: Recipe) -> None:
     """Raise ValueError for names taken twice or unknown, and teachers that are alike, teach nobody or in a circle."""
     _check_names(recipe)
     known = [TEACHER, *(teacher.name for teacher in recipe.teachers), *(student.name for student in recipe.students)]
+    searched = (recipe.optimize.students if recipe.optimize is not None else None) or ()
     asked = {name for student in recipe.students for name in teachers_of(student)}
+    asked |= {name for student in searched for name in teachers_of(student)}
     for student in recipe.students:
         for name in teachers_of(student):
             if name == student.name:
@@ -101,7 +104,7 @@ def all_teachers(recipe: Recipe) -> dict[str, Teacher]:
     return {TEACHER: recipe.teacher, **{teacher.name: teacher for teacher in recipe.teachers}}
 
 
-def teachers_of(student: Student) -> tuple[str, ...]:
+def teachers_of(student: Student | StudentSpace) -> tuple[str, ...]:
     """The names of those whose answers it learns from."""
     return () if student.distill is None else student.distill.teachers
 

@@ -55,6 +55,12 @@ def test_what_cannot_teach_is_refused_when_the_recipe_is_read(
     assert re.search(message, f"{refused.value} {refused.value.hint}")
 
 
+def test_a_teacher_may_teach_only_students_that_a_search_tries() -> None:
+    searched = {"name": "s", "model": ["builtin:mlp-4", "builtin:mlp-8"], "distill": {"teachers": ["second"]}}
+    recipe = parsed(taught("a", "teacher"), teachers=[SECOND], optimize={"students": [searched]})
+    assert [teacher.name for teacher in recipe.teachers] == ["second"]
+
+
 def test_students_come_after_those_that_teach_them_and_else_as_they_are_written() -> None:
     recipe = parsed(taught("c", "b", "teacher"), {"name": "plain"}, taught("b", "a"), taught("a", "teacher"))
     assert [student.name for student in in_order(recipe.students)] == ["plain", "a", "b", "c"]
