@@ -159,6 +159,10 @@ def test_case_that_a_tokenizer_does_not_see_is_told(tmp_path: Path) -> None:
     said = built(text_classifier("builtin:textcnn"), case=0.5)[1]
     assert said == ["fit.augment.case does nothing: the tokenizer of 'builtin:textcnn' makes all letters lower case"]
     assert built(text_classifier("builtin:textcnn", lowercase=False), case=0.5)[1] == []
+    lower = text_classifier("builtin:textcnn")  # a sharp s is SS in capitals, which says nothing of case
+    assert built(lower, texts=["die stra\u00dfe", "der film"], case=0.5)[1] == said
+    why = "fit.augment.case does nothing: the training texts have no letters with capitals"
+    assert built(lower, texts=["\u7535\u5f71\u597d", "42"], case=0.5)[1] == [why]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
