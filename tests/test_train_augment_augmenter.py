@@ -165,6 +165,14 @@ def test_case_that_a_tokenizer_does_not_see_is_told(tmp_path: Path) -> None:
     assert built(lower, texts=["\u7535\u5f71\u597d", "42"], case=0.5)[1] == [why]
 
 
+def test_a_view_of_which_nothing_can_be_read_is_the_text_as_it_was_written() -> None:
+    own, texts = text_classifier("builtin:textcnn"), ["good film", "\x1c bad"]  # no mask token: masked is left out
+    maker, _ = built(own, text_classifier("builtin:textcnn"), texts=texts, mask_salient=0.5, span=1.0, delete=0.5)
+    views = [maker.view(text, epoch, at) for epoch in range(100) for at, text in enumerate(texts)]
+    assert maker.tokenize(views, inputs(own, texts)).shape[0] == 200
+    assert {view.count(MASK) for view in views} == {0, 1}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_saliency_is_the_gradient_of_the_predicted_logit(tmp_path: Path, family: str) -> None:
     teacher = text_classifier(f"hf:{tiny_folder(tmp_path, family)}")
