@@ -53,6 +53,18 @@ def test_the_field_that_decides_is_the_most_important_and_the_page_shows_it(tmp_
     assert "<b>one</b>" not in page
 
 
+def test_a_field_of_teacher_and_student_is_shown_twice(tmp_path: Path) -> None:
+    both = {f"{model}.fit.clip": {"low": 0.0, "high": 1.0} for model in ("teacher", "students.small")}
+    search = search_in(tmp_path, search=both, trials=IMPORTANCE_TRIALS)
+    search.run(by_clip, lambda record, records: None)
+    config = TuneConfig(model="small", sampler="random", trials=IMPORTANCE_TRIALS, search=both)
+    asked = Asked("x", "", (), {}, config, IMPORTANCE_TRIALS, 5, "the 10 validation items", "a note")
+    assert set(importance_of(search.records(), search)[0]) == set(both)
+    page = render_tuning(page_of(asked, search.records(), search))
+    coordinates = [one for one in re.findall(r"<svg.*?</svg>", page, re.DOTALL) if "coordinates-860" in one]
+    assert all(field in coordinates[0] for field in both)
+
+
 def test_with_few_trials_no_importance_is_claimed(tmp_path: Path) -> None:
     asked, search = searched(tmp_path, IMPORTANCE_TRIALS - 1, by_clip)
     page = page_of(asked, search.records(), search)
