@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 from test_train_tuning_study import search_in
 
 from compress.report.render import render_tuning
+from compress.report.tunecharts import Axis, coordinates
 from compress.report.tuning import IMPORTANCE_TRIALS, importance_of, page_of
 from compress.tune.results import Asked
 from serve.errors import UserError
@@ -63,6 +64,22 @@ def test_a_field_of_teacher_and_student_is_shown_twice(tmp_path: Path) -> None:
     page = render_tuning(page_of(asked, search.records(), search))
     coordinates = [one for one in re.findall(r"<svg.*?</svg>", page, re.DOTALL) if "coordinates-860" in one]
     assert all(field in coordinates[0] for field in both)
+
+
+def test_of_equal_trials_the_earliest_is_drawn_as_the_best() -> None:
+    axis = Axis("a", words=("first", "second", "third"))
+    drawn = [
+        coordinates([axis], [({"a": word}, 0.5) for word in axis.words[:count]], "accuracy", 860) for count in (2, 3)
+    ]
+    for one in drawn:
+        lines = ElementTree.fromstring(str(one)).iter("polyline")
+        best = [line.get("points") or "" for line in lines if line.get("class") == "thread best"]
+        assert [points.split(",")[0] for points in best] == ["24.0"]  # the axis begins there
+
+
+def test_one_complete_trial_is_drawn(tmp_path: Path) -> None:
+    asked, search = searched(tmp_path, 1, by_clip)
+    assert page_of(asked, search.records(), search).history is not None
 
 
 def test_with_few_trials_no_importance_is_claimed(tmp_path: Path) -> None:
