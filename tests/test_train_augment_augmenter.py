@@ -93,6 +93,11 @@ def test_a_student_takes_its_teachers_synonyms_and_new_embeddings_have_none(tmp_
         built(own, synonym=0.1)
 
 
+def test_a_thesaurus_may_have_a_word_in_both_cases(tmp_path: Path) -> None:
+    (path := tmp_path / "words.json").write_text('{"Apple": ["Pear"], "apple": ["plum", "Pear"]}')
+    assert read_thesaurus(str(path)) == {"apple": ("Pear", "plum")}
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
