@@ -26,7 +26,6 @@ from compress.tune.objective import RecipeObjective
 from serve.errors import UserError
 from train.data import Data, load_data
 from train.distill import DistillConfig
-from train.fit import fit
 from train.sources import Items
 from train.sources.joined import join
 from train.unlabelled import Pool
@@ -362,32 +361,6 @@ def test_of_a_fold_no_unlabelled_item_is_learned_from_that_is_held_out(recipe: P
     alone = objective._lesson(DistillConfig(items="unlabelled", alpha=1.0), train, [])
     assert [*alone.content] == [*pool.items.content]
     assert objective._lesson(DistillConfig(items="labelled"), train, []) is train
-
-
-def test_each_trial_learns_from_the_items_that_it_says(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = tomllib.loads(RECIPE)
-    content["data"]["unlabelled"] = {"source": "digits"}
-    content["tune"] = {"model": "small", "search": {"students.small.distill.items": ["all", "unlabelled"]}}
-    parsed = parse_recipe(content, "tiny")
-    assert parsed.tune is not None
-    data = load_data(load_recipe(recipe).data, parsed.seed)
-    total = len(data.splits["train"])
-    data = replace(data, unlabelled=Pool(data.splits["train"].take(np.arange(70)), "these"))
-    objective = RecipeObjective(content, "tiny", parsed.tune, data, tmp_path / "tune")
-    seen: list[int] = []
-
-    def recorded(network: Any, config: Any, train: Any, *others: Any) -> Any:
-        seen.append(len(train))
-        return fit(network, config, train, *others)
-
-    objective.teacher_of(parsed)
-    monkeypatch.setattr("compress.tune.objective.fit", recorded)
-    for items in ("all", "unlabelled"):
-        values = {"students.small.distill.items": items, "students.small.distill.alpha": 1.0}
-        objective(values, lambda step, value: None)
-    assert seen == [total + 70, 70]
 
 
 def test_all_that_teach_a_tuned_student_are_trained_once(recipe: Path, tmp_path: Path) -> None:
