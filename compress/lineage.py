@@ -33,6 +33,14 @@ def with_lineage(recipe: Recipe, data: Data) -> Data:
     return replace(data, notes=(*data.notes, *notes))
 
 
+def seen_before(model: Path, data: Data) -> list[str]:
+    """Why it cannot be known which items the trained model in this folder has seen, if so.
+
+    Raises UserError where it was trained on items of the validation or test split of `data`.
+    """
+    return list(_check(str(model), data, seen=set()))
+
+
 def _named(recipe: Recipe) -> list[str]:
     models: list[Teacher | Student] = [recipe.teacher, *recipe.teachers, *recipe.students]
     return sorted({model.model.removeprefix(_RUN) for model in models if model.model.startswith(_RUN)})

@@ -79,6 +79,20 @@ def test_one_model_alone_and_a_model_that_is_not_there(texts: Path) -> None:
     assert "small" in error.value.hint
 
 
+def test_a_further_teacher_is_shown_too(texts: Path) -> None:
+    content = texts.read_text()
+    content += """[[teachers]]
+name = "second"
+model = "builtin:textcnn"
+fit = { epochs = 1, augment = { swap = 0.5 } }
+"""
+    texts.write_text(content.replace("alpha = 0.5", 'alpha = 0.5, teachers = ["teacher", "second"]'))
+    said, page = preview(texts)
+    assert said.startswith("augmented: teacher, second, small, small-alone\n")
+    assert "<code>swap = 0.5</code>" in page
+    assert re.findall("<h2>(.*)</h2>", preview(texts, "--model", "second")[1]) == ["second"]
+
+
 def test_nothing_augmented_is_said(texts: Path) -> None:
     said, page = preview(texts, "--model", "teacher", "--set", "teacher.fit.augment={}")
     assert said.startswith("Nothing is augmented: teacher has no fit.augment.")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tiny_run import content, run_content
 
-from compress.lineage import with_lineage
+from compress.lineage import seen_before, with_lineage
 from compress.recipe_file import parse_recipe
 from serve.errors import UserError
 from train.data import load_data
@@ -53,6 +53,14 @@ def test_other_splits_of_the_same_data_are_compared_item_by_item(run: Path) -> N
     assert "draw the splits as that run did" in refused.value.hint
     shown = int(str(refused.value).split(" of the ")[0].rsplit(" ", 1)[1].replace(",", ""))
     assert shown > 0
+
+
+def test_a_teacher_that_a_search_is_given_is_looked_at_too(run: Path) -> None:
+    parsed = parse_recipe(content(), "recipe.toml")
+    folder = run / "held_out" / "teacher"
+    assert seen_before(folder, load_data(parsed.data, parsed.seed, parsed.task)) == []
+    with pytest.raises(UserError, match=r"was trained on \d+ of the \d+ (validation|test) items"):
+        seen_before(folder, load_data(parsed.data, parsed.seed + 1, parsed.task))
 
 
 def test_what_taught_it_is_looked_at_too(run: Path, tmp_path: Path) -> None:

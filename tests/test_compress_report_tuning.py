@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 from test_train_tuning_study import search_in
 
 from compress.report.render import render_tuning
+from compress.report.tunecharts import Axis, coordinates
 from compress.report.tuning import IMPORTANCE_TRIALS, importance_of, page_of
 from compress.tune.results import Asked
 from serve.errors import UserError
@@ -51,6 +52,34 @@ def test_the_field_that_decides_is_the_most_important_and_the_page_shows_it(tmp_
     assert sum("thread" in (line.get("class") or "") for line in threads[0].iter("polyline")) == 40
     assert "<i>x</i>" not in page
     assert "<b>one</b>" not in page
+
+
+def test_a_field_of_teacher_and_student_is_shown_twice(tmp_path: Path) -> None:
+    both = {f"{model}.fit.clip": {"low": 0.0, "high": 1.0} for model in ("teacher", "students.small")}
+    search = search_in(tmp_path, search=both, trials=IMPORTANCE_TRIALS)
+    search.run(by_clip, lambda record, records: None)
+    config = TuneConfig(model="small", sampler="random", trials=IMPORTANCE_TRIALS, search=both)
+    asked = Asked("x", "", (), {}, config, IMPORTANCE_TRIALS, 5, "the 10 validation items", "a note")
+    assert set(importance_of(search.records(), search)[0]) == set(both)
+    page = render_tuning(page_of(asked, search.records(), search))
+    coordinates = [one for one in re.findall(r"<svg.*?</svg>", page, re.DOTALL) if "coordinates-860" in one]
+    assert all(field in coordinates[0] for field in both)
+
+
+def test_of_equal_trials_the_earliest_is_drawn_as_the_best() -> None:
+    axis = Axis("a", words=("first", "second", "third"))
+    drawn = [
+        coordinates([axis], [({"a": word}, 0.5) for word in axis.words[:count]], "accuracy", 860) for count in (2, 3)
+    ]
+    for one in drawn:
+        lines = ElementTree.fromstring(str(one)).iter("polyline")
+        best = [line.get("points") or "" for line in lines if line.get("class") == "thread best"]
+        assert [points.split(",")[0] for points in best] == ["24.0"]  # the axis begins there
+
+
+def test_one_complete_trial_is_drawn(tmp_path: Path) -> None:
+    asked, search = searched(tmp_path, 1, by_clip)
+    assert page_of(asked, search.records(), search).history is not None
 
 
 def test_with_few_trials_no_importance_is_claimed(tmp_path: Path) -> None:

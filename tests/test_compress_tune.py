@@ -203,6 +203,7 @@ def test_the_teacher_of_a_run_is_taken_instead_of_a_new_one(recipe: Path, tmp_pa
     said: list[str] = []
     taken, _ = tune(recipe, tmp_path / "taken", changes=changes, teacher_from=run, say=said.append)
     assert not any("training the teacher" in line for line in said)
+    assert "on which items it was trained is not known" in said[0]  # there is no run.json
     assert [trial["value"] for trial in trials_of(taken)] == [trial["value"] for trial in trials_of(made)]
     for folder, change, message in (
         (run, "teacher.model=builtin:cnn-8", "the recipe's is 'builtin:cnn-8'"),

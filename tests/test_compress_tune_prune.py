@@ -1,13 +1,16 @@
-"""`limbeck tune` judges a student as the run would make it: pruned."""
+"""`limbeck tune` judges a student as the run would make it: pruned, and taught by the items that it says."""
 
 from __future__ import annotations
 
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from test_compress_as_it_is import recipe_of
+from test_compress_tune import RECIPE
 from text_models import tiny_folder
 
 from compress.recipe_file import parse_recipe
@@ -16,8 +19,10 @@ from compress.tune.objective import RecipeObjective
 from serve.errors import UserError
 from serve.runner import Runner
 from train.data import load_data
+from train.fit import fit
 from train.sources import Items
 from train.torch_runner import TorchRunner
+from train.unlabelled import Pool
 
 
 def searched(tmp_path: Path, search: dict[str, Any]) -> dict[str, Any]:
@@ -54,3 +59,27 @@ def test_a_search_over_what_is_pruned_of_a_teacher_is_refused(tmp_path: Path) ->
     parse_recipe({key: value for key, value in content.items() if key != "tune"}, "test")
     with pytest.raises(UserError, match=r"nothing that the training of 'small' depends on"):
         check_tune(content, "test")
+
+
+def test_each_trial_learns_from_the_items_that_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = tomllib.loads(RECIPE)
+    content["data"]["unlabelled"] = {"source": "digits"}
+    content["tune"] = {"model": "small", "search": {"students.small.distill.items": ["all", "unlabelled"]}}
+    parsed = parse_recipe(content, "tiny")
+    assert parsed.tune is not None
+    data = load_data(parse_recipe(tomllib.loads(RECIPE), "tiny").data, parsed.seed)
+    total = len(data.splits["train"])
+    data = replace(data, unlabelled=Pool(data.splits["train"].take(np.arange(70)), "these"))
+    objective = RecipeObjective(content, "tiny", parsed.tune, data, tmp_path / "tune")
+    seen: list[int] = []
+
+    def recorded(network: Any, config: Any, train: Any, *others: Any) -> Any:
+        seen.append(len(train))
+        return fit(network, config, train, *others)
+
+    objective.teacher_of(parsed)
+    monkeypatch.setattr("compress.tune.objective.fit", recorded)
+    for items in ("all", "unlabelled"):
+        values = {"students.small.distill.items": items, "students.small.distill.alpha": 1.0}
+        objective(values, lambda step, value: None)
+    assert seen == [total + 70, 70]

@@ -93,6 +93,11 @@ def test_a_student_takes_its_teachers_synonyms_and_new_embeddings_have_none(tmp_
         built(own, synonym=0.1)
 
 
+def test_a_thesaurus_may_have_a_word_in_both_cases(tmp_path: Path) -> None:
+    (path := tmp_path / "words.json").write_text('{"Apple": ["Pear"], "apple": ["plum", "Pear"]}')
+    assert read_thesaurus(str(path)) == {"apple": ("Pear", "plum")}
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -159,6 +164,18 @@ def test_case_that_a_tokenizer_does_not_see_is_told(tmp_path: Path) -> None:
     said = built(text_classifier("builtin:textcnn"), case=0.5)[1]
     assert said == ["fit.augment.case does nothing: the tokenizer of 'builtin:textcnn' makes all letters lower case"]
     assert built(text_classifier("builtin:textcnn", lowercase=False), case=0.5)[1] == []
+    lower = text_classifier("builtin:textcnn")  # a sharp s is SS in capitals, which says nothing of case
+    assert built(lower, texts=["die stra\u00dfe", "der film"], case=0.5)[1] == said
+    why = "fit.augment.case does nothing: the training texts have no letters with capitals"
+    assert built(lower, texts=["\u7535\u5f71\u597d", "42"], case=0.5)[1] == [why]
+
+
+def test_a_view_of_which_nothing_can_be_read_is_the_text_as_it_was_written() -> None:
+    own, texts = text_classifier("builtin:textcnn"), ["good film", "\x1c bad"]  # no mask token: masked is left out
+    maker, _ = built(own, text_classifier("builtin:textcnn"), texts=texts, mask_salient=0.5, span=1.0, delete=0.5)
+    views = [maker.view(text, epoch, at) for epoch in range(100) for at, text in enumerate(texts)]
+    assert maker.tokenize(views, inputs(own, texts)).shape[0] == 200
+    assert {view.count(MASK) for view in views} == {0, 1}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

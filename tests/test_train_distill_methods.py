@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +74,29 @@ def test_dkd_with_sure_answers_stays_a_number() -> None:
     assert student.grad is not None
     assert torch.isfinite(loss)
     assert torch.isfinite(student.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("nothing", "enough"),
+    [
+        ({"method": "dist", "intra_weight": 0}, {"method": "dist", "intra_weight": 0.1}),
+        ({"method": "dkd", "target_weight": 0}, {"method": "dkd", "target_weight": 0.1}),
+    ],
+)
+def test_what_teaches_nothing_where_there_are_two_classes_is_refused(nothing: Any, enough: Any) -> None:
+    teacher, labels = torch.tensor([[2.0, 1.0], [0.0, 3.0], [0.5, 0.4]]), torch.tensor([0, 1, 0])
+    steps = []
+    for options in (nothing, enough):
+        student = torch.tensor([[1.0, 0.0], [0.3, 0.1], [0.0, 1.0]]).requires_grad_()
+        answers_loss(student, teacher, labels, DistillConfig(**options)).backward()
+        assert student.grad is not None
+        steps.append(student.grad.abs().max().item())
+    assert steps[0] < 1e-4 < 1e-2 < steps[1]
+    with pytest.raises(UserError, match="nothing would be learned") as refused:
+        DistillConfig(**nothing).check_classes(2)
+    assert "raise" in refused.value.hint
+    DistillConfig(**nothing).check_classes(3)
+    DistillConfig(**enough).check_classes(2)
 
 
 @pytest.mark.parametrize(("inter", "intra"), [(1.0, 1.0), (2.0, 0.0), (0.0, 0.5)])

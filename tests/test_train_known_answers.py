@@ -11,6 +11,7 @@ import torch
 from helpers import image_classifier, image_inputs
 from text_models import TEXTS, text_classifier, tiny_folder
 
+from train import known_answers as known
 from train.augment import AugmentConfig
 from train.classifier import Classifier
 from train.distill import DistillConfig
@@ -56,6 +57,23 @@ def test_a_teacher_is_asked_once_about_the_same_items(tmp_path: Path) -> None:
     with torch.inference_mode():
         assert np.allclose(mlp().eval()(torch.from_numpy(IMAGES)).numpy(), second, atol=1e-6)
     assert len(list((tmp_path / "answers").iterdir())) == 1
+
+
+def test_two_processes_that_ask_at_once_are_not_in_each_others_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = known.save_file
+    waiting = [True]
+
+    def while_another_saves(*arguments: Any) -> None:
+        save(*arguments)
+        if waiting.pop() if waiting else False:  # the other process asks the same, and is done first
+            asked(tmp_path, mlp(), TRAIN)
+
+    monkeypatch.setattr(known, "save_file", while_another_saves)
+    asked(tmp_path, mlp(), TRAIN)
+    assert asked(tmp_path, mlp(), TRAIN)[0] == 0
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_other_weights_or_items_are_asked_about(tmp_path: Path) -> None:

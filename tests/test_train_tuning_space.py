@@ -58,6 +58,18 @@ def test_a_grid_has_every_combination_once() -> None:
     assert sorted({values["b"] for values in found}) == pytest.approx([0.1, 0.2, 0.3])
 
 
+def test_values_of_a_grid_are_as_they_were_written_and_none_is_above_the_end() -> None:
+    for high, step, expected in ((0.7, 0.2, [0.1, 0.3, 0.5, 0.7]), (1.0, 0.3, [0.1, 0.4, 0.7, 1.0])):
+        assert [
+            found["a"] for found in combinations(space_of({"a": {"low": 0.1, "high": high, "step": step}}))
+        ] == expected
+    assert [found["a"] for found in combinations(space_of({"a": {"low": 1, "high": 2, "step": 0.5}}))] == [
+        1.0,
+        1.5,
+        2.0,
+    ]
+
+
 def test_a_grid_over_a_range_without_steps_is_refused() -> None:
     with pytest.raises(ValueError, match="no end of values"):
         TuneConfig(model="teacher", sampler="grid", search={"a": {"low": 0.1, "high": 0.3}})

@@ -81,6 +81,18 @@ def test_seen_words_are_tokenized_as_before_and_any_text_can_still_be(kind: str,
         assert ours.tokens[-1] == "[SEP]"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_added_tokens_beyond_the_vocabulary_stay(kind: str) -> None:
+    original = trained(kind)
+    original.add_special_tokens(["<mask>"])
+    original.add_tokens(["@user"])
+    trimmed = trim_vocabulary(original.to_str().encode(), SEEN)
+    smaller = Tokenizer.from_buffer(trimmed.tokenizer)
+    assert smaller.get_vocab_size() == len(trimmed.kept) < original.get_vocab_size()
+    for text in [*SEEN, "the @user movie <mask>"]:
+        assert [int(trimmed.kept[id_]) for id_ in smaller.encode(text).ids] == original.encode(text).ids
+
+
 # Latin with accents, Cyrillic, Arabic, Devanagari, Thai, kana, Chinese, Hangul, emoji, signs, control, private use
 BLOCKS = (
     *((0x20, 0x7F), (0xA0, 0x250), (0x400, 0x500), (0x600, 0x700), (0x900, 0x980), (0xE00, 0xE80), (0x3040, 0x3100)),

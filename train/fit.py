@@ -93,6 +93,7 @@ def _check(classifier: Classifier, config: FitConfig, teaching: Teaching | None)
         check_progressive(config, classifier, teacher, features=bool(teaching.config.features))
         check_labels(classifier, teacher)
     teaching.config.check_accumulation(config.accumulation)
+    teaching.config.check_classes(len(classifier.spec.labels))
 
 
 def check_trained(classifier: Classifier) -> None:

@@ -7,6 +7,7 @@ N items, K classes.
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def known_answers(
     answers = ask()
     if world().leads:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
+        partial = file.with_suffix(f".{uuid.uuid4().hex}")  # another search's process may write the same
         save_file({_LOGITS: answers}, partial)
         partial.replace(file)
     return answers

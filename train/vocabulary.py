@@ -76,7 +76,7 @@ def _trim_pieces(model: dict[str, Any], seen: set[int]) -> set[int]:
     kept = {id_ for piece, id_ in model["vocab"].items() if id_ in seen or len(piece.removeprefix(prefix)) == 1}
     kept.add(model["vocab"].get(model["unk_token"], next(iter(kept))))
     model["vocab"] = {piece: id_ for piece, id_ in model["vocab"].items() if id_ in kept}
-    return kept
+    return kept | seen  # an added token may be none of the vocabulary's
 
 
 def _trim_merges(model: dict[str, Any], seen: set[int]) -> set[int]:
@@ -115,7 +115,7 @@ def _trim_scored(model: dict[str, Any], seen: set[int]) -> set[int]:
     kept = {id_ for id_, (piece, _) in enumerate(model["vocab"]) if id_ in seen or len(piece) == 1 or _is_byte(piece)}
     if model.get("unk_id") is not None:
         kept.add(model["unk_id"])
-    return kept
+    return kept | seen
 
 
 def _is_byte(piece: str) -> bool:

@@ -48,10 +48,10 @@ def models(ctx: typer.Context, incomplete: str) -> list[str]:
 
     try:
         content = tomllib.loads(named(Path(_given(ctx, "recipe"))).read_text(encoding="utf-8"))
-        students = [str(student["name"]) for student in content.get("students", [])]
+        others = [str(model["name"]) for key in ("teachers", "students") for model in content.get(key, [])]
     except (OSError, ValueError, KeyError, TypeError):  # the command itself will say what is wrong
         return []
-    return _beginning(incomplete, ["teacher", *students])
+    return _beginning(incomplete, ["teacher", *others])
 
 
 def _given(ctx: typer.Context, argument: str) -> str:

@@ -44,7 +44,7 @@ def check(
 def preview(
     recipe: RecipeFile,
     model: Annotated[
-        str | None, typer.Option(help="teacher, or a student's name. [default: all]", autocompletion=models)
+        str | None, typer.Option(help="teacher, or another model's name. [default: all]", autocompletion=models)
     ] = None,
     rows: Annotated[int, typer.Option(min=1, max=1000, help="How many rows of the training split.")] = 12,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("preview.html"),

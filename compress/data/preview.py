@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from compress.data.textmarks import Span, mark_changes
-from compress.recipe import TEACHER, Recipe, Student, Teacher
+from compress.recipe import TEACHER, NamedTeacher, Recipe, Student, Teacher
 from compress.recipe_file import as_change
 from compress.report.render import render_preview
-from compress.teachers import seed_of
+from compress.teachers import all_teachers, seed_of
 from serve.errors import UserError, did_you_mean
 from serve.images import ImagePreparer
 from train.augment.augmenter import asks_the_teacher, text_augmenter
@@ -80,7 +80,7 @@ def preview(recipe: Recipe, run: Path, model: str | None = None, rows: int = 12)
 
     `run` is where a trained teacher may lie. Raises UserError for a model that the recipe does not have.
     """
-    known: dict[str, Teacher | Student] = {TEACHER: recipe.teacher, **{one.name: one for one in recipe.students}}
+    known: dict[str, Teacher | Student] = {**all_teachers(recipe), **{one.name: one for one in recipe.students}}
     if model is not None and model not in known:
         raise UserError(f"the recipe has no model '{model}'", did_you_mean(model, known))
     asked = {name: one for name, one in known.items() if model in (None, name)}
@@ -102,7 +102,7 @@ def _alike(models: dict[str, Teacher | Student]) -> list[tuple[str, ...]]:
     groups: dict[str, list[str]] = {}
     for name, model in models.items():
         if model.fit.augment.is_active:
-            kind = (name == TEACHER, getattr(model, "seed_offset", 0), model.model, model.options)
+            kind = (isinstance(model, Teacher), getattr(model, "seed_offset", 0), model.model, model.options)
             key = f"{kind} {model.fit.augment.model_dump_json()}"
             groups.setdefault(key, []).append(name)
     return [tuple(names) for names in groups.values()]
@@ -124,8 +124,8 @@ class _Seen:
         if self._data.task == "image":
             return Section(names, settings, (), self.rows(self._images(model)))
         notes: list[str] = []
-        views = self._texts(model, names[0] == TEACHER, notes)
-        if names[0] != TEACHER and asks_the_teacher(config) and not self._is_trained:
+        views = self._texts(model, notes)
+        if isinstance(model, Student) and asks_the_teacher(config) and not self._is_trained:
             notes.append(_NOT_TRAINED)
         return Section(names, settings, tuple(notes), self.rows(views))
 
@@ -140,9 +140,10 @@ class _Seen:
             return [_as_uri(image) for image in self._pixels()]
         return [self._data.splits["train"].content[int(at)].decode() for at in self._picked]
 
-    def _texts(self, model: Teacher | Student, is_teacher: bool, notes: list[str]) -> list[tuple[Look, ...]]:
-        teacher = None if is_teacher else self.teacher()
-        own = self.teacher() if is_teacher else self._new(model, teacher)
+    def _texts(self, model: Teacher | Student, notes: list[str]) -> list[tuple[Look, ...]]:
+        is_main = isinstance(model, Teacher) and not isinstance(model, NamedTeacher)
+        own = self.teacher() if is_main else self._new(model, self.teacher())
+        teacher = self.teacher() if isinstance(model, Student) else None
         inputs = self._prepared(own)
         augmenter = text_augmenter(model.fit.augment, inputs, teacher, own, seed_of(self._recipe, model), notes.append)
         assert augmenter is not None

@@ -104,7 +104,8 @@ def coordinates(
     low, high = min(value for _, value in rows), max(value for _, value in rows)
     result = Axis(wording.capital(metric), low, high if high > low else low + 0.01)
     left, right, pitch, top = 24.0, width - 24, 76.0, 40.0
-    ordered = sorted(rows, key=lambda row: row[1])
+    # the earliest of equals last: it is the best
+    ordered = [rows[at] for at in sorted(range(len(rows)), key=lambda at: (rows[at][1], -at))]
     everything = [*axes, result]
     parts: list[Markup] = []
     for values, value in ordered:

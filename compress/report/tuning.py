@@ -16,9 +16,9 @@ from compress.report.tables import Cell, Column, Table, row, table
 from compress.report.tunecharts import Axis, coordinates, history, importance
 from compress.report.view import Chart
 from compress.rundir import write_text
-from compress.tune.results import PAGE, Asked, judged, short_name, shown_value
+from compress.tune.results import PAGE, Asked, judged, short_names, shown_value
 from train.tuning.records import TrialRecord, best_of
-from train.tuning.space import Choice, Space
+from train.tuning.space import Choice, Range
 from train.tuning.study import Search
 
 IMPORTANCE_TRIALS = 10  # complete ones; with fewer a ranking of the fields would be chance
@@ -54,9 +54,10 @@ def page_of(asked: Asked, records: list[TrialRecord], search: Search) -> Page:
     # What a pruned trial reported is accuracy: beside macro F1 it would be on another scale.
     ended = [r for r in records if r.state == "pruned" and r.steps and (metric == "accuracy" or asked.config.folds)]
     pruned = [(record.number, list(record.steps.values())[-1]) for record in ended]
-    axes = [_axis(field, search.space) for field in search.space]
+    names = short_names(search.space)
+    axes = [_axis(name, search.space[field]) for field, name in names.items()]
     rows = [
-        ({short_name(field): _placed(value) for field, value in record.values.items()}, float(record.value or 0))
+        ({names[field]: _placed(value) for field, value in record.values.items()}, float(record.value or 0))
         for record in complete
     ]
     return Page(
@@ -91,7 +92,8 @@ def importance_of(records: list[TrialRecord], search: Search) -> tuple[dict[str,
         f"How much the best tenth of {len(complete)} complete trials has values of its own (PED-ANOVA), as shares. "
         "From few trials it is a hint, no proof."
     )
-    return {short_name(field): share for field, share in shares.items()}, note
+    names = short_names(search.space)
+    return {names[field]: share for field, share in shares.items()}, note
 
 
 def _headline(asked: Asked, best: TrialRecord | None) -> str:
@@ -143,17 +145,16 @@ def _trials_table(asked: Asked, records: list[TrialRecord], best: TrialRecord | 
         "trial",
         Column("state", numeric=False),
         judged(asked),
-        *map(short_name, fields),
+        *short_names(fields).values(),
         "time",
     ]
     return table("By number", columns, rows, kind="dense trials")
 
 
-def _axis(field: str, space: Space) -> Axis:
-    entry = space[field]
+def _axis(name: str, entry: Range | Choice) -> Axis:
     if isinstance(entry, Choice):
-        return Axis(short_name(field), words=tuple(str(_placed(value)) for value in entry.values))
-    return Axis(short_name(field), entry.low, entry.high, entry.log)
+        return Axis(name, words=tuple(str(_placed(value)) for value in entry.values))
+    return Axis(name, entry.low, entry.high, entry.log)
 
 
 def _placed(value: Any) -> Any:

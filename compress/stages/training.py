@@ -54,6 +54,8 @@ def train_teachers(run: RunContext) -> dict[str, FitResult]:
     models: list[Teacher | Student] = [*teachers.values(), *run.recipe.students]
     for model in models:  # not after hours of training the teacher
         class_weights(model.fit.class_weights, run.data.classes, run.data.splits["train"].labels)
+        if isinstance(model, Student) and model.distill is not None:
+            model.distill.check_classes(len(run.data.classes))
         _check_switches(run, model)
     seed = run.recipe.seed
     check_models(run.recipe, lambda config, teacher: new_classifier(config, wanted_by(run, seed, teacher)))

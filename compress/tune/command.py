@@ -10,13 +10,13 @@ from typing import Any
 import optuna
 
 from compress.fingerprint import fingerprint
-from compress.lineage import with_lineage
+from compress.lineage import seen_before, with_lineage
 from compress.recipe import TEACHER, Recipe
 from compress.recipe_file import read_content
 from compress.report.tuning import write_page
 from compress.tune.check import check_teacher, check_tune
 from compress.tune.objective import PARTIAL, RecipeObjective, model_of
-from compress.tune.results import Asked, check_folder, judged, short_name, shown_value, write_results
+from compress.tune.results import Asked, check_folder, judged, short_names, shown_value, write_results
 from serve.errors import UserError
 from train.data import Data, load_data
 from train.models import needs_teacher
@@ -47,6 +47,8 @@ def tune(
     folder = out or Path("runs") / f"{recipe.name}-tune"
     data = with_lineage(recipe, load_data(recipe.data, recipe.seed, recipe.task))
     teacher = None if teacher_from is None else check_teacher(teacher_from, recipe, data.classes)
+    for note in () if teacher is None else seen_before(teacher, data):
+        say(note)
     mark = _mark(content, config, data, teacher_from)
     own = fingerprint({"search": mark, "storage": storage})
     check_folder(folder, own)
@@ -83,7 +85,8 @@ def trial_line(asked: Asked, record: TrialRecord, records: list[TrialRecord]) ->
     ended = {"pruned": "pruned", "failed": f"failed: {record.error}"}.get(record.state, "")
     result = ended or f"{judged(asked)} {record.value:.4f}"
     best = best_of(records)
-    values = ", ".join(f"{short_name(field)}={shown_value(value)}" for field, value in record.values.items())
+    names = short_names(asked.config.search)
+    values = ", ".join(f"{names[field]}={shown_value(value)}" for field, value in record.values.items())
     told = "" if best is None else f"  best {best.value:.4f} (trial {best.number})"
     return f"trial {record.number}/{asked.total}  {result}{told}  {values}  {record.seconds or 0:.1f} s"
 

@@ -201,9 +201,10 @@ class RecipeObjective:
         teaching = None
         if teacher is not None and isinstance(model, Student) and model.distill is not None:
             lesson = self._lesson(model.distill, train, unseen)
-            seen = prepared.get("lesson", lesson, classifier.preparer())
+            what = f"lesson of {model.distill.items} items"  # which a search may vary
+            seen = prepared.get(what, lesson, classifier.preparer())
             asked = self._teachers_of(recipe, model)
-            (first, taught), *more = [(one, prepared.get("lesson", lesson, one.preparer())) for one in asked]
+            (first, taught), *more = [(one, prepared.get(what, lesson, one.preparer())) for one in asked]
             teaching = Teaching(first, model.distill, taught, tuple(more), self._folder / PARTIAL / ANSWERS)
         seed, guide = seed_of(recipe, model), teacher if isinstance(model, Student) else None
 

@@ -7,6 +7,8 @@ import csv
 import io
 import json
 import tomllib
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +47,14 @@ def judged(asked: Asked) -> str:
     return "macro F1" if asked.config.metric == "macro_f1" else "accuracy"
 
 
-def short_name(field: str) -> str:
-    """A field without the model's part: fit.learning_rate."""
+def short_names(fields: Iterable[str]) -> dict[str, str]:
+    """Each field without the model's part, fit.learning_rate; whole where a student and its teacher have it both."""
+    short = {field: _short(field) for field in fields}
+    often = Counter(short.values())
+    return {field: name if often[name] == 1 else field for field, name in short.items()}
+
+
+def _short(field: str) -> str:
     parts = field.split(".")
     return ".".join(parts[2:] if parts[0] == "students" else parts[1:])
 

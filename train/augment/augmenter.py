@@ -37,8 +37,8 @@ def text_augmenter(
     """
     if not isinstance(train, TextInputs) or not config.is_active:
         return None
-    if config.case and _ignores_case(train):
-        say(f"fit.augment.case does nothing: the tokenizer of '{own.spec.model}' makes all letters lower case")
+    if config.case and (why := _why_case_does_nothing(train, own)):
+        say(f"fit.augment.case does nothing: {why}")
     lexicon: Lexicon | None = None
     if any(getattr(config, name) for name in _DRAW_FROM_TEXTS):
         lexicon = read_lexicon(text for texts in _chunks(train) for text in texts)
@@ -119,8 +119,13 @@ def _chunks(train: TextInputs) -> Iterator[list[str]]:
         yield train.texts(np.arange(at, min(at + _CHUNK, len(train))))
 
 
-def _ignores_case(train: TextInputs) -> bool:
-    """Whether a text in capitals is the same to the tokenizer, tried on some."""
-    texts = train.texts(np.arange(min(len(train), 100)))
+def _why_case_does_nothing(train: TextInputs, own: Classifier) -> str:
+    """Whether a text in capitals is the same to the tokenizer, tried on some: why, or nothing."""
+    texts = [text for text in train.texts(np.arange(min(len(train), 100))) if text.upper() != text.lower()]
+    if not texts:
+        return "the training texts have no letters with capitals"
+    # other letters in capitals, such as SS for the German sharp s, say nothing of case
+    texts = [text for text in texts if text.upper().lower() == text.lower()]
     upper, lower = (train.tokenize([change(text) for text in texts]) for change in (str.upper, str.lower))
-    return np.array_equal(upper, lower)
+    alike = bool(texts) and np.array_equal(upper, lower)
+    return f"the tokenizer of '{own.spec.model}' makes all letters lower case" if alike else ""

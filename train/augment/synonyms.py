@@ -154,13 +154,14 @@ def _of_json(content: str) -> dict[str, list[str]]:
 
 
 def _tidied(entries: Mapping[str, Iterable[str]]) -> Table:
-    """In lower case, sorted by word, without empty entries and a word as its own synonym."""
+    """In lower case, sorted by word, "Good" and "good" as one, without empty entries and a word as its own synonym."""
     table: dict[str, tuple[str, ...]] = {}
     for word in sorted(entries):
-        others = tuple(dict.fromkeys(other.strip() for other in entries[word]))
-        kept = tuple(other for other in others if other and other.lower() != word.lower())
+        lower = word.lower()
+        others = [*table.get(lower, ()), *(other.strip() for other in entries[word])]
+        kept = tuple(other for other in dict.fromkeys(others) if other and other.lower() != lower)
         if word and kept:
-            table[word.lower()] = kept
+            table[lower] = kept
     return table
 
 

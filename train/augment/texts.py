@@ -14,7 +14,7 @@ from train.augment import characters, words
 from train.augment.draws import generator
 from train.augment.lexicon import Lexicon
 from train.augment.replacements import Table, replace
-from train.augment.units import Unit, join, split
+from train.augment.units import Unit, is_masked, join, split
 
 if TYPE_CHECKING:
     from train.augment.masks import MaskingPreparer
@@ -101,6 +101,8 @@ class TextAugmenter:
         draw = generator(self._seed, epoch, index)
         changed = self._moved(self._changed(units, index, draw), draw)
         whole, changed = changed, self._cut(changed, draw)
+        if not any(unit.word.strip() and not is_masked(unit) for unit in changed):
+            return text, True  # nothing to read is left: masked words alone, or control characters
         return (text if changed == units else join(changed)), changed == whole
 
     def tokenize(self, texts: list[str], inputs: TextInputs) -> np.ndarray:

@@ -83,6 +83,21 @@ class DistillConfig(BaseModel):
                 "set fit.accumulation = 1 with a larger batch_size, or intra_weight = 0",
             )
 
+    def check_classes(self, classes: int) -> None:
+        """Raise UserError where nothing would be learned from the answers of a teacher that knows so many classes."""
+        if classes == 2 and self.method == "dist" and self.intra_weight == 0:
+            raise UserError(
+                "distill.method = 'dist' with intra_weight = 0 asks which classes of an item rise and fall together, "
+                "and two classes never do: nothing would be learned from the teacher",
+                "raise intra_weight, or take method = 'soft-targets'",
+            )
+        if classes == 2 and self.method == "dkd" and self.target_weight == 0:
+            raise UserError(
+                "distill.method = 'dkd' with target_weight = 0 asks how the teacher spreads what it leaves to other "
+                "classes than the label, and of two classes there is one other: nothing would be learned from it",
+                "raise target_weight, or take method = 'soft-targets'",
+            )
+
     @model_validator(mode="after")
     def _options_are_those_of_the_method(self) -> DistillConfig:
         for option in _foreign(self.method):

@@ -16,7 +16,8 @@ def correlated(
 ) -> torch.Tensor:
     """T^2 * (inter_weight * sum over the items + intra_weight * N * mean over the classes) of 1 - Pearson's r.
 
-    Inter-class, r is taken over the K probabilities of each item, as softmax at temperature T gives them. Intra-class,
+    Inter-class, r is taken over the K probabilities of each item, as softmax at temperature T gives them; with two
+    classes it is 1 or -1, and has no gradient (`DistillConfig.check_classes`). Intra-class,
     it is taken over the batch for each class: it compares items, so N times it is a sum over the items only for a
     batch that is the whole update (`DistillConfig.check_accumulation`). A last batch that is smaller compares fewer;
     one of a single item has nothing to compare, and the intra-class part is a constant without a gradient.

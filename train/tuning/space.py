@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from optuna.distributions import (
@@ -53,7 +54,10 @@ class Range:
             return None
         step = self.step or 1
         count = math.floor((self.high - self.low) / step + _SLACK) + 1
-        return [self.low + at * step for at in range(count)]
+        if self.whole:
+            return [int(self.low + at * step) for at in range(count)]
+        # in decimals, as they were written: 0.1 + 3 * 0.2 is 0.7000000000000001 in floats, and above high = 0.7
+        return [float(Decimal(str(self.low)) + at * Decimal(str(step))) for at in range(count)]
 
     @property
     def probes(self) -> list[Any]:
