@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import count
 
+import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -60,7 +61,7 @@ def _constant(node: NodeProto, constants: dict[str, TensorProto], model: onnx.Mo
     result = helper.make_tensor_value_info(node.output[0], TensorProto.UNDEFINED, None)
     alone = helper.make_graph([node], "constant", [], [result], given)
     (value,) = ReferenceEvaluator(helper.make_model(alone, opset_imports=model.opset_import)).run(None, {})
-    return numpy_helper.from_array(value, node.output[0])
+    return numpy_helper.from_array(np.asarray(value), node.output[0])
 
 
 def _name(graph: onnx.GraphProto) -> None:
