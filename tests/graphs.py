@@ -107,6 +107,43 @@ def transformer(outlier: float = 1.0, seed: int = 0) -> onnx.ModelProto:
     return model
 
 
+def plain(opset: int = 20) -> onnx.ModelProto:
+    """The same signature without attention: a product right after the table, the mean, a head.
+
+    Below opset 18 the mean has its axes as an attribute, above as an input.
+    """
+    tensors = _tensors(1.0, 0)
+    constants = [
+        numpy_helper.from_array(tensors[name].astype(np.float32), name) for name in ("table", "up", "down", "head")
+    ]
+    constants.append(numpy_helper.from_array(np.array([1]), "axis"))
+    old = opset < 18
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["embedded"], name="lookup"),
+        helper.make_node("MatMul", ["embedded", "up"], ["inner"], name="up"),
+        helper.make_node("MatMul", ["inner", "down"], ["outer"], name="down"),
+        helper.make_node(
+            "ReduceMean",
+            ["outer"] if old else ["outer", "axis"],
+            ["pooled"],
+            name="mean",
+            keepdims=0,
+            **({"axes": [1]} if old else {}),
+        ),
+        helper.make_node("MatMul", ["pooled", "head"], [OUTPUT], name="head"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "plain",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", "l"])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", CLASSES])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
 def logits(model: onnx.ModelProto | bytes, items: Ids, batch: int = 32) -> np.ndarray:
     """float32 [N, 3], `batch` items at a time."""
     content = model if isinstance(model, bytes) else model.SerializeToString()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import colored, tiny_package
 
-from compress.evidence.abstain import AbstainConfig
+from compress.evidence.abstain import AbstainConfig, answered_on
 from compress.evidence.calibrate import CalibrateConfig, Meaning, at_one, fit_temperature, learn_meaning, write_meaning
 from serve.bodies import Query
 from serve.engine import Engine
@@ -114,3 +114,26 @@ def test_a_served_prediction_below_the_threshold_is_marked(tmp_path: Path) -> No
         assert served == set(document(model)["components"]["schemas"]["Model"]["properties"])
         engine.close()
     assert engines[0].describe()["abstain_below"] == 0.9
+
+
+def test_a_promise_after_a_temperature_of_the_same_items_is_kept_as_often_as_was_said() -> None:
+    """Ten labels, whose items change their order with the temperature; the true one is 2."""
+    random = np.random.default_rng(1)
+
+    def drawn(n: int) -> tuple[np.ndarray, np.ndarray]:
+        logits = random.normal(size=(n, 10)) * random.gamma(2, 1.5, (n, 1))
+        chances = softmax(logits.astype(np.float32), 1.0)
+        labels = (chances.cumsum(axis=1) > random.random((n, 1))).argmax(axis=1)
+        return (2 * logits).astype(np.float32), labels
+
+    many, truth = drawn(10_000)
+    config, kept = AbstainConfig(precision=0.8, confidence=0.9), []
+    for _ in range(60):
+        meaning = learn_meaning(*drawn(300), ON, config)
+        assert meaning.abstention is not None
+        below = meaning.abstention.below
+        if below is not None:
+            found = answered_on(softmax(many, meaning.temperature), truth, below)
+            kept.append(1 - found.wrong / found.answered >= 0.8)
+    assert len(kept) > 30
+    assert np.mean(kept) >= 0.9

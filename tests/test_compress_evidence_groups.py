@@ -11,6 +11,7 @@ from tiny_run import content
 
 from compress.evidence.drops import smallest_margin_points
 from compress.evidence.groups import LEAST, group_changes, group_problems
+from compress.evidence.noninferiority import LEVEL, paired_p
 from compress.recipe_file import parse_recipe
 from serve.errors import UserError
 from train.data import DataConfig, load_data
@@ -95,3 +96,17 @@ def test_groups_need_columns_and_a_margin_needs_groups() -> None:
     recipe["data"]["group"] = "region"
     assert parse_recipe(recipe, "recipe").accept.max_group_drop_points == 5.0
     assert "max_group_drop_points" not in parse_recipe(content(), "recipe").accept.model_dump()
+
+
+def test_a_groups_limit_must_pass_the_exact_test_too() -> None:
+    """Margins just above the limit, which it would pass alone."""
+    theirs, refused = np.zeros(100, np.int64), []
+    for lost in range(6, 14):
+        ours = (np.arange(100) < lost).astype(np.int64)
+        limit = group_changes(ours, theirs, theirs, ["a"] * 100, None)[0].drop_points_ci95[1]
+        margin = limit + 1e-6
+        problems = group_problems(group_changes(ours, theirs, theirs, ["a"] * 100, margin), margin)
+        assert (problems == []) == (paired_p(lost, 0, 100, margin / 100) <= LEVEL)
+        refused += problems
+    assert refused
+    assert all("exact test does not follow" in problem for problem in refused)

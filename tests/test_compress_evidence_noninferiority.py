@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, norm
 
-from compress.evidence.drops import Drop, exact_problems, margin_p
+from compress.evidence.drops import Drop, exact_problems, judged_drop, margin_p
 from compress.evidence.noninferiority import LEVEL, paired_p
-from compress.evidence.statistics import _tango_z, drop_interval, score_z
+from compress.evidence.statistics import _tango_z, accuracy_interval, drop_interval, score_z
 from compress.recipe import Accept
 
 Z = norm.ppf(1 - LEVEL)
@@ -105,8 +105,27 @@ def test_a_verdict_tells_when_only_the_exact_test_refuses() -> None:
     ((lost, p),) = refused
     assert p is not None
     assert p > binomtest(lost, n, margin / 100, "less").pvalue > LEVEL
-    shortfall = Drop(1.0, 0.5, 1.5, n, right=19, target=96.0)
-    assert margin_p(accept, shortfall) is None
+
+
+@pytest.mark.parametrize(("n", "worst"), [(100, 88), (200, 172), (500, 419)])
+def test_against_a_target_a_drop_of_the_margin_passes_in_at_most_one_of_forty_splits(n: int, worst: int) -> None:
+    """Counted exactly, where Wilson's limit alone lets most pass."""
+    least = 100 * accuracy_interval(worst, n)[0] - 1e-9
+    accept = Accept(max_drop_points=2.0, target_percent=least + 2)
+    labels = np.zeros(n, np.int64)
+    by_limit = by_both = 0.0
+    for right in range(n + 1):
+        scores = np.eye(2)[(np.arange(n) >= right).astype(int)]
+        drop = judged_drop(accept, scores, scores, labels, ("a", "b"), seed=0)
+        if drop.high <= accept.max_drop_points:
+            chance = float(binom.pmf(right, n, least / 100))
+            by_limit += chance
+            by_both += 0.0 if exact_problems(accept, drop, margin_p(accept, drop)) else chance
+    assert 0.005 < by_both <= LEVEL < 0.026 < by_limit
+
+
+def test_macro_f1_has_no_exact_test() -> None:
+    assert margin_p(Accept(max_drop_points=1.0, metric="macro_f1"), Drop(1.0, 0.5, 1.5, 50)) is None
 
 
 def test_margins_that_leave_no_room_for_gains_are_judged_too() -> None:

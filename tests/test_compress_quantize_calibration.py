@@ -6,12 +6,14 @@ import tracemalloc
 
 import graphs
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from compress.quantize import calibration
 from compress.quantize.calibration import calibrate, watch
 from compress.quantize.config import Calibration, Quantize
-from serve.errors import LimbeckError
+from serve.errors import LimbeckError, UserError
 
 MODEL = graphs.transformer(outlier=20)
 TENSORS = ("normed", "inner", "active")
@@ -86,6 +88,34 @@ def test_items_that_were_not_read_are_told(monkeypatch: pytest.MonkeyPatch) -> N
 def test_no_items_are_no_calibration() -> None:
     with pytest.raises(LimbeckError, match="read 0 of 0 calibration items"):
         calibrate(MODEL, TENSORS, graphs.ids(0), config("min-max"))
+
+
+def with_constant(value: float) -> onnx.ModelProto:
+    """The model, whose `masked` is `inner` but for `value` in the place of what is below 0."""
+    model = onnx.ModelProto.FromString(MODEL.SerializeToString())
+    for name, number in (("at_zero", 0), ("put", value)):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(number, np.float32), name))
+    model.graph.node.append(helper.make_node("Less", ["inner", "at_zero"], ["below"], name="below"))
+    model.graph.node.append(helper.make_node("Where", ["below", "put", "inner"], ["masked"], name="masked"))
+    return model
+
+
+@pytest.mark.parametrize("method", ["min-max", "percentile", "entropy"])
+@pytest.mark.parametrize("value", [-np.inf, np.finfo(np.float32).min])
+def test_what_a_mask_puts_into_a_tensor_takes_no_levels(method: Calibration, value: float) -> None:
+    items = graphs.ids(256)
+    low, high = calibrate(with_constant(value), ["masked"], items, config(method))["masked"]
+    seen = values("inner", items)
+    assert -0.01 <= low <= 0.01  # all below is masked
+    assert 0 < high <= seen.max() * (1 + 1e-6)
+    assert calibrate(MODEL, [], items, config(method)) == {}
+
+
+@pytest.mark.parametrize("method", ["min-max", "percentile", "entropy"])
+def test_what_is_no_number_is_told_with_the_tensors_name(method: Calibration) -> None:
+    with pytest.raises(UserError, match="no number on the calibration items, in its tensor 'masked'") as caught:
+        calibrate(with_constant(np.nan), ["inner", "masked"], graphs.ids(), config(method))
+    assert "damaged" in caught.value.hint
 
 
 def test_the_first_items_can_be_enough_to_look_at() -> None:

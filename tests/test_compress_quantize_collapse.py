@@ -30,8 +30,8 @@ def static(items: graphs.Ids, **settings: object) -> bytes:
     return Static(FP32, items, config, False).without(())
 
 
-def changed(name: str, values: np.ndarray) -> onnx.ModelProto:
-    model = graphs.transformer()
+def changed(name: str, values: np.ndarray, model: onnx.ModelProto | None = None) -> onnx.ModelProto:
+    model = onnx.ModelProto.FromString((model or FP32).SerializeToString())
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
     tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), name))
     return model
@@ -64,6 +64,20 @@ def test_ranges_that_are_far_too_wide_are_named() -> None:
 
 def test_a_damaged_weight_is_found_at_its_node() -> None:
     why = told(changed("value", weight("value").T * -3))
+    assert "node 'make_value_product' is the first to compute something else" in why
+
+
+def test_units_that_are_always_zero_are_not_blamed_on_the_calibration() -> None:
+    """GELU of -1,000: in the range of a tensor that is nothing but 0 there is nothing to be cut off."""
+    dead = changed("up_bias", np.full(graphs.INNER, -1000, dtype=np.float32))
+    damaged = changed("value", weight("value").T * -3, dead)
+    config = Quantize(precisions=("fp32", "int8-static"), smoothing=0, form="qdq")
+    why = told(Static(damaged, ITEMS, config, False).without(()), dead)
+    assert "node 'make_value_product' is the first to compute something else" in why
+
+
+def test_a_node_that_makes_what_is_no_number_is_found() -> None:
+    why = told(changed("value", np.full_like(weight("value"), np.nan)))
     assert "node 'make_value_product' is the first to compute something else" in why
 
 

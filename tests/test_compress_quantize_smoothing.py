@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.quantize.calibration import watch
 from compress.quantize.config import Quantize
 from compress.quantize.mixed import divergence
+from compress.quantize.precisions import convert
 from compress.quantize.smoothing import _groups, smooth
 from compress.quantize.static import Static
 
@@ -77,3 +78,12 @@ def test_static_int8_is_closer_to_fp32_with_it() -> None:
         quantized = Static(MODEL, ITEMS, config, False).without(())
         found[alpha] = divergence(graphs.scores(MODEL, ITEMS), graphs.scores(quantized, ITEMS))
     assert found[0.85] < found[0.0] / 3
+
+
+def test_smoothing_that_finds_nothing_is_told() -> None:
+    bare = graphs.plain()
+    assert smooth(bare, ITEMS, 0.5) is bare
+    settings = Quantize(precisions=("fp32", "int8-static"), smoothing=0.5)
+    made = convert(bare.SerializeToString(), "int8-static", ITEMS, settings)
+    assert any("smoothing = 0.5 changed nothing" in note for note in made.notes)
+    assert not convert(MODEL.SerializeToString(), "int8-static", ITEMS, settings).notes

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.quantize.config import Quantize
 from compress.quantize.precisions import quantize
+from serve.manifest import Precision
 from serve.predictor import OUTPUT
 
 ITEMS = graphs.ids()
@@ -66,3 +67,30 @@ def test_tables_are_as_the_recipe_says(form: str) -> None:
     assert by_row["table_scale"] == ("FLOAT", (graphs.TOKENS, 1))
     assert by_column["table_scale"] == ("FLOAT", (graphs.HIDDEN,))
     assert tables(form=form)["table_quantized"] == ("UINT8", whole)  # the tool's, one scale for all
+
+
+QUANTIZED: tuple[tuple[Precision, str], ...] = (
+    ("int8-static", "row"),
+    ("int8-static", "column"),
+    ("int8-dynamic", "row"),
+    ("int8-dynamic", "column"),
+    ("int8-weights", "auto"),
+    ("int4-weights", "auto"),
+    ("int4-weights", "column"),
+)
+
+
+@pytest.mark.parametrize(("precision", "embeddings"), QUANTIZED)
+@pytest.mark.parametrize("excluded", [False, True])
+@pytest.mark.parametrize("model", [graphs.plain(), graphs.transformer()])
+def test_a_lookup_that_is_excluded_stays_in_floating_point(
+    precision: Precision, embeddings: str, excluded: bool, model: onnx.ModelProto
+) -> None:
+    """Also where rows go right into a product, whose scale a quantizer names after them."""
+    lookup = next(node for node in model.graph.node if node.op_type == "Gather")
+    settings = {"embeddings": embeddings, "exclude": [lookup.name] if excluded else []}
+    config = Quantize.model_validate({"precisions": ["fp32", precision], **settings})
+    made = quantize(model.SerializeToString(), precision, ITEMS, config)
+    assert np.abs(graphs.logits(made, ITEMS) - graphs.logits(model, ITEMS)).mean() < 2
+    names = [tensor.name for tensor in onnx.load_from_string(made).graph.initializer]
+    assert ("table" in names) == excluded

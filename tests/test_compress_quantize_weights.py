@@ -96,3 +96,13 @@ def test_convolutions_get_eight_bits(bits: int) -> None:
     scale = next(tensor for tensor in onnx.load_from_string(quantized).graph.initializer if "scale" in tensor.name)
     assert list(scale.dims) == [8, 1, 1, 1]
     assert open_session(quantized, 1, "test").run([OUTPUT], images)[0] == pytest.approx(expected, abs=0.2)
+
+
+def test_a_graph_of_an_older_opset_gets_4_bits_too() -> None:
+    """Opset 18 made inputs of attributes, which 21 does not know as attributes any longer."""
+    for opset in (13, 17):
+        old = graphs.plain(opset)
+        config = Quantize(precisions=("fp32", "int4-weights"))
+        model = quantize(old.SerializeToString(), "int4-weights", ITEMS, config)
+        check_changed(model, "int4-weights")
+        assert np.abs(graphs.logits(model, ITEMS) - graphs.logits(old, ITEMS)).mean() < 1

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import binom
 
 from compress.evidence.noninferiority import LEVEL, paired_p
 from compress.evidence.statistics import accuracy_interval, bootstrap_drop, drop_interval
@@ -95,10 +96,14 @@ def measure_shortfall(
 
 
 def margin_p(accept: Accept, drop: Drop) -> float | None:
-    """Exact one-sided p-value of "the true drop is the margin or more".
+    """Exact one-sided p-value of "the true drop is the margin or more"; None for macro F1, which is no share of items.
 
-    None where nothing is paired: for macro F1, and against a target, where Wilson's limit is judged alone.
+    Against a target it is the binomial test's: Wilson's limit alone lets a metric that is the margin below its target
+    pass in up to 2.8 % of all test splits of 100 items, and 2.6 % of 872.
     """
+    if drop.right is not None and drop.target is not None:
+        least = max(0.0, drop.target - accept.max_drop_points) / 100
+        return float(binom.sf(drop.right - 1, drop.n, least))
     if drop.lost is None or drop.gained is None:
         return None
     return paired_p(drop.lost, drop.gained, drop.n, accept.max_drop_points / 100)

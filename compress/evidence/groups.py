@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from compress.evidence.drops import share_drop, smallest_margin_points
+from compress.evidence.noninferiority import LEVEL, paired_p
 from compress.report import schema
 
 LEAST = 30  # items of a group, below which no interval of a drop is of any use
@@ -48,13 +49,26 @@ def group_changes(
 
 
 def group_problems(changes: Sequence[schema.GroupChange], margin: float | None) -> list[str]:
-    """Which judged groups could have lost more than the margin, the worst of them named."""
+    """Which judged groups could have lost more than the margin, the worst of them named.
+
+    As in a verdict, a limit within the margin must pass the exact test besides: groups are small, and the limit alone
+    lets a drop of the margin pass in up to 2.75 % of all splits of 100 items.
+    """
     if margin is None:
         return []
-    over = [change for change in changes if change.judged and change.drop_points_ci95[1] > margin]
+    judged = [change for change in changes if change.judged]
+    over = [change for change in judged if change.drop_points_ci95[1] > margin]
     if not over:
-        return []
+        return [problem for change in judged for problem in _exact_problem(change, margin)]
     worst = max(over, key=lambda change: change.drop_points_ci95[1])
     more = f" and {len(over) - 1} more" if len(over) > 1 else ""
     limit = f"{worst.drop_points_ci95[1]:.2f} points (97.5 % limit, {worst.n:,} items)"
     return [f"the drop in group '{worst.group}' could be up to {limit}, over {margin:g}{more}"]
+
+
+def _exact_problem(change: schema.GroupChange, margin: float) -> list[str]:
+    p = paired_p(change.lost, change.gained, change.n, margin / 100)
+    if p <= LEVEL:
+        return []
+    within = f"the limit of the drop in group '{change.group}' ({change.n:,} items) is within {margin:g}"
+    return [f"{within}, but so close that the exact test does not follow: p = {p:.4f}, over {LEVEL:g}"]

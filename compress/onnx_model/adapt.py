@@ -15,6 +15,7 @@ from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 from compress.onnx_model.description import OnnxDescription
 from compress.onnx_model.file import opset_of
 from compress.onnx_model.front import BATCH, FLOATS, INNER, dims, image_front, text_front
+from compress.onnx_model.tidy import tidy
 from serve.errors import UserError, said
 from serve.manifest import ImagePreprocessing
 from serve.predictor import OUTPUT
@@ -39,6 +40,7 @@ def adapt(model: onnx.ModelProto, described: OnnxDescription, order: Sequence[in
     inputs = inputs_of(model)
     free_batch(model, inputs, origin)
     inner = compose.add_prefix(model, INNER)
+    tidy(inner)
     if isinstance(described.preprocessing, ImagePreprocessing):
         front = image_front(inputs, described, inner.graph, origin)
     else:

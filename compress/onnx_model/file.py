@@ -109,7 +109,7 @@ def check_operators(model: onnx.ModelProto, origin: str) -> None:
     newest = onnx.defs.onnx_opset_version()
     if not MIN_OPSET <= opset <= newest:
         raise UserError(f"{origin} is of opset {opset}; expected {MIN_OPSET} to {newest}", _EXPORT_AGAIN + ", opset 18")
-    nodes = list(_nodes(model.graph))
+    nodes = list(all_nodes(model.graph))
     custom = sorted({f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in _DOMAINS})
     if custom:
         raise UserError(
@@ -130,9 +130,10 @@ def opset_of(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and, after each, those of its branches."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _nodes(inner)
+                yield from all_nodes(inner)

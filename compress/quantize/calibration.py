@@ -13,8 +13,8 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from compress.quantize.config import Quantize
-from compress.quantize.histogram import Histogram
-from serve.errors import LimbeckError
+from compress.quantize.histogram import LARGEST, Histogram
+from serve.errors import LimbeckError, UserError
 from train.inputs import Inputs
 
 BATCH = 32
@@ -24,24 +24,47 @@ Ranges = dict[str, tuple[np.ndarray, np.ndarray]]  # tensor -> lowest and highes
 
 
 def calibrate(model: onnx.ModelProto, tensors: Collection[str], inputs: Inputs, config: Quantize) -> Ranges:
-    """The range of each of `tensors` of the float graph `model`, by config.calibration.
+    """The range of each of `tensors` of the float graph `model`, by config.calibration; of none where there are none.
 
-    Raises LimbeckError where not all items were read (Olive#2609: 30 of 128 samples, and nobody was told).
+    What a mask puts into a tensor is not in its range: infinities, and what is larger than any activation.
+    Raises LimbeckError where not all items were read (Olive#2609: 30 of 128 samples, and nobody was told), and
+    UserError where a value is no number.
     """
+    if not tensors:
+        return {}
     if config.calibration == "min-max":
-        return _extremes(model, tensors, inputs)
+        ranges = _extremes(model, tensors, inputs)
+        masked = [name for name, ends in ranges.items() if max(np.abs(ends)) > LARGEST]
+        seen = _histograms(model, masked, inputs)
+        return ranges | _rounded({name: histogram.range for name, histogram in seen.items()})
+    seen = _histograms(model, tensors, inputs)
+    if config.calibration == "percentile":
+        return _rounded({name: histogram.percentile_range(config.percentile) for name, histogram in seen.items()})
+    return _rounded({name: histogram.entropy_range() for name, histogram in seen.items()})
+
+
+def _rounded(ranges: dict[str, tuple[float, float]]) -> Ranges:
+    return {name: (np.array(low, np.float32), np.array(high, np.float32)) for name, (low, high) in ranges.items()}
+
+
+def _histograms(model: onnx.ModelProto, tensors: Collection[str], inputs: Inputs) -> dict[str, Histogram]:
     histograms = {name: Histogram() for name in tensors}
 
     def add(values: dict[str, np.ndarray]) -> None:
         for name, value in values.items():
+            if np.isnan(value).any():
+                raise _no_number(name)
             histograms[name].add(value)
 
     watch(model, tensors, inputs, add)
-    if config.calibration == "percentile":
-        found = {name: seen.percentile_range(config.percentile) for name, seen in histograms.items()}
-    else:
-        found = {name: seen.entropy_range() for name, seen in histograms.items()}
-    return {name: (np.array(low, np.float32), np.array(high, np.float32)) for name, (low, high) in found.items()}
+    return histograms
+
+
+def _no_number(tensor: str) -> UserError:
+    return UserError(
+        f"the model computes something that is no number on the calibration items, in its tensor '{tensor}'",
+        "its weights are damaged, or an item is beyond what it was made for: look at its fp32 answers on these items",
+    )
 
 
 def watch(
@@ -53,8 +76,10 @@ def watch(
 ) -> None:
     """Give the values of `tensors` to `take`, batch after batch; of the first `items` only, where that is said.
 
-    One item shows how much memory an item takes, and so how many may come together.
+    One item shows how much memory an item takes, and so how many may come together. Nothing is run for no tensors.
     """
+    if not tensors:
+        return
     session = _session(_with_outputs(model, tensors))
     names, count = list(tensors), len(inputs) if items is None else min(items, len(inputs))
     name = model.graph.input[0].name
@@ -77,6 +102,8 @@ def _extremes(model: onnx.ModelProto, tensors: Collection[str], inputs: Inputs) 
         found = np.array(session.run(outputs, {model.graph.input[0].name: inputs.gather(rows)})).reshape(-1, 2)
         lows, highs, read = np.minimum(lows, found[:, 0]), np.maximum(highs, found[:, 1]), read + len(rows)
     _check_read(read, len(inputs))
+    if np.isnan(lows).any():
+        raise _no_number(names[int(np.flatnonzero(np.isnan(lows))[0])])
     pairs = zip(lows.astype(np.float32), highs.astype(np.float32), strict=True)
     return {name: (np.array(low), np.array(high)) for name, (low, high) in zip(names, pairs, strict=True)}
 

@@ -114,6 +114,8 @@ def _misfit(model: bytes, items: Inputs) -> str:
     if ranges:
         watch(graph, list(ranges), items, take, _ITEMS)
     for name, span in ranges.items():
+        if low[name] == high[name] == 0:  # any range holds it, and dead units are no sign of other items
+            continue
         cut, used = outside[name] / count[name], (high[name] - low[name]) / (span.high - span.low)
         if cut <= _CUT and used >= _LEVELS:
             continue
@@ -199,7 +201,8 @@ def _values(model: onnx.ModelProto, names: list[str], items: Inputs) -> dict[str
 
 
 def _relative(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The size of the difference over that of `theirs`; masks of -3e38 are left out."""
+    """The size of the difference over that of `theirs`, infinite for what is no number; masks of -3e38 are left out."""
     usual = np.abs(theirs) < 1e30
     size = float(np.linalg.norm(theirs[usual]))
-    return float(np.linalg.norm((ours - theirs)[usual])) / size if size > 0 else 0.0
+    error = float(np.linalg.norm((ours - theirs)[usual]))
+    return np.inf if np.isnan(error) else error / size if size > 0 else 0.0

@@ -24,7 +24,7 @@ def quantize_dynamically(model: onnx.ModelProto, config: Quantize, reduce_range:
     has_convolution = any(node.op_type == "Conv" for node in model.graph.node)
     own_tables = config.embeddings != "auto"
     if config.embeddings in ("row", "column"):
-        model = quantize_embeddings(model, config.embeddings)
+        model = quantize_embeddings(model, config.embeddings, config.exclude)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "model.onnx"
         quantize_dynamic(

@@ -5,7 +5,7 @@ N texts, L tokens, H hidden, V tokens known.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import onnx
@@ -16,14 +16,18 @@ from compress.quantize.config import Embeddings
 _LEVELS = 127
 
 
-def quantize_embeddings(model: onnx.ModelProto, scales: Embeddings = "auto") -> onnx.ModelProto:
+def quantize_embeddings(
+    model: onnx.ModelProto, scales: Embeddings = "auto", exclude: Collection[str] = ()
+) -> onnx.ModelProto:
     """Tables float32 [V, H] that are only looked up, as int8 with a scale for each column, or for each row.
+
+    What a node named in `exclude` looks up stays as it is.
 
     Rows are dequantized after they were taken. In the tools' own form, before it, each call would convert the table.
     Columns ("auto"): some are many times larger than the others, and one scale for all would leave these few levels.
     """
     nodes: list[NodeProto] = []
-    tables = looked_up(model, is_table)
+    tables = looked_up(model, is_table, exclude)
     for node in model.graph.node:
         nodes.append(node)
         if node.input and node.input[0] in tables:
@@ -46,23 +50,32 @@ def _by_column(node: NodeProto) -> list[NodeProto]:
 
 
 def _by_row(node: NodeProto) -> list[NodeProto]:
-    """The same, where each row has its own scale, [V, 1], which is looked up beside it."""
+    """The same, where each row has its own scale, [V, 1], which is looked up beside it.
+
+    `NAME_scale` is what quantizers call the scale of an activation, and the rows are one.
+    """
     table, rows = node.input[0], node.output[0]
     node.input[0], node.output[0] = f"{table}_int8", f"{rows}_int8"
+    levels, scales = f"{rows}_levels", f"{rows}_row_scales"
     return [
-        helper.make_node("Cast", [f"{rows}_int8"], [f"{rows}_levels"], name=f"{rows}_cast", to=TensorProto.FLOAT),
-        helper.make_node("Gather", [f"{table}_scale", node.input[1]], [f"{rows}_scale"], name=f"{rows}_scales", axis=0),
-        helper.make_node("Mul", [f"{rows}_levels", f"{rows}_scale"], [rows], name=f"{rows}_float"),
+        helper.make_node("Cast", [f"{rows}_int8"], [levels], name=f"{rows}_cast", to=TensorProto.FLOAT),
+        helper.make_node("Gather", [f"{table}_scale", node.input[1]], [scales], name=scales, axis=0),
+        helper.make_node("Mul", [levels, scales], [rows], name=f"{rows}_float"),
     ]
 
 
-def looked_up(model: onnx.ModelProto, wanted: Callable[[TensorProto], bool]) -> dict[str, TensorProto]:
-    """Weights that are `wanted` and that nothing reads but `Gather`, as the table of which it takes rows."""
+def looked_up(
+    model: onnx.ModelProto, wanted: Callable[[TensorProto], bool], exclude: Collection[str] = ()
+) -> dict[str, TensorProto]:
+    """Weights that are `wanted` and that nothing reads but `Gather`, as the table of which it takes rows.
+
+    Nodes named in `exclude` count as other readers.
+    """
     found = {tensor.name: tensor for tensor in model.graph.initializer if wanted(tensor)}
     tables: set[str] = set()
     for node in model.graph.node:
         for at, name in enumerate(node.input):
-            if node.op_type == "Gather" and at == 0 and _axis(node) == 0:
+            if node.op_type == "Gather" and at == 0 and _axis(node) == 0 and node.name not in exclude:
                 tables.add(name)
             else:
                 found.pop(name, None)

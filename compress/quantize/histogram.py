@@ -11,6 +11,7 @@ import numpy as np
 BINS = 8192  # even, over [-T, T]
 _LEVELS = 128  # of int8 on one side of zero
 _CANDIDATES = 64
+LARGEST = 1e30  # no activation is larger: masks put -inf or -3.4e38 where nothing shall be
 
 
 class Histogram:
@@ -22,12 +23,13 @@ class Histogram:
         self.low, self.high = np.inf, -np.inf
 
     def add(self, values: np.ndarray) -> None:
-        """Count `values`, float [any shape]. Raises ValueError where one is no finite number."""
+        """Count `values`, float [any shape], but those of masks. Raises ValueError where one is no number."""
+        if np.isnan(values).any():
+            raise ValueError("a value is no number")
+        values = values[np.abs(values) <= LARGEST]
         if not values.size:
             return
         low, high = float(values.min()), float(values.max())
-        if not np.isfinite(low) or not np.isfinite(high):
-            raise ValueError("a value is no finite number")
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._reach(max(-low, high))
         span = self.limit or 1.0
@@ -52,9 +54,16 @@ class Histogram:
         span = self.limit or 1.0
         return np.linspace(-span, span, BINS + 1)
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest value; 0 where there was none."""
+        return (self.low, self.high) if self.low <= self.high else (0.0, 0.0)
+
     def percentile_range(self, percent: float) -> tuple[float, float]:
         """What holds `percent` of the values, half of the others left out at either end; within what was seen."""
-        share = np.cumsum(self.counts) / max(self.counts.sum(), 1)
+        if not self.counts.any():
+            return self.range
+        share = np.cumsum(self.counts) / self.counts.sum()
         outside = (1 - percent / 100) / 2
         at_low = int(np.searchsorted(share, outside, side="right"))
         at_high = int(np.searchsorted(share, 1 - outside, side="left"))
@@ -74,7 +83,7 @@ class Histogram:
         sizes[0] = min(sizes[0], sizes[1])
         used = int(np.flatnonzero(sizes).max(initial=0)) + 1
         if used <= _LEVELS:
-            return self.low, self.high
+            return self.range
         candidates = np.unique(np.linspace(_LEVELS, used, _CANDIDATES).astype(int))
         best = min(candidates, key=lambda bins: _divergence(sizes, int(bins)))
         threshold = self.limit * int(best) / half

@@ -21,6 +21,7 @@ from serve.manifest import Precision
 from train.inputs import Inputs
 
 Say = Callable[[str], None]
+_NOTHING_TO_SMOOTH = "no MatMul with a weight comes after a norm or an activation function"
 
 
 @dataclass(frozen=True)
@@ -54,24 +55,26 @@ def convert(
         notes.append(f"weights of {7 if reduce_range else 8} bits: {why}")
         say(notes[0])
     with quiet():
-        if precision == "int8-mixed":
-            mixed = mix(fp32, Static(model, calibration, config, reduce_range), calibration, config, say)
-            return Quantized(mixed.model, [*notes, *mixed.notes], mixed.trace)
-        return Quantized(_plain(model, precision, calibration, config, reduce_range), notes)
+        if precision not in ("int8-static", "int8-mixed"):
+            return Quantized(_plain(model, precision, config, reduce_range), notes)
+        static = Static(model, calibration, config, reduce_range)
+        if config.smoothing != "auto" and config.smoothing > 0 and not static.smoothed:
+            notes.append(f"smoothing = {config.smoothing:g} changed nothing: {_NOTHING_TO_SMOOTH}")
+            say(notes[-1])
+        if precision == "int8-static":
+            return Quantized(static.without(()), notes)
+        mixed = mix(fp32, static, calibration, config, say)
+        return Quantized(mixed.model, [*notes, *mixed.notes], mixed.trace)
 
 
-def _plain(
-    model: onnx.ModelProto, precision: Precision, calibration: Inputs, config: Quantize, reduce_range: bool
-) -> bytes:
-    """The precisions that need no search."""
+def _plain(model: onnx.ModelProto, precision: Precision, config: Quantize, reduce_range: bool) -> bytes:
+    """The precisions that need no calibration items."""
     if precision == "fp16":
         converted: bytes = convert_float_to_float16(model, keep_io_types=True).SerializeToString()
         return converted
     if precision == "int8-dynamic":
         return quantize_dynamically(model, config, reduce_range)
-    if precision in ("int8-weights", "int4-weights"):
-        return quantize_weights(model, config, 8 if precision == "int8-weights" else 4)
-    return Static(model, calibration, config, reduce_range).without(())
+    return quantize_weights(model, config, 8 if precision == "int8-weights" else 4)
 
 
 def _check_names(model: onnx.ModelProto, config: Quantize) -> None:

@@ -24,10 +24,15 @@ _UNEVEN = ("LayerNormalization", "Gelu", "Relu", "Tanh", "Sigmoid", "Erf")
 
 
 def smooth(model: onnx.ModelProto, calibration: Inputs, alpha: float) -> onnx.ModelProto:
-    """A graph that computes the same, with activations that are easier to quantize. `alpha` is from 0 to 1."""
+    """A graph that computes the same, with activations that are easier to quantize; `alpha` is from 0 to 1.
+
+    `model` itself where no product with a weight comes after a norm or an activation function.
+    """
     smoothed = onnx.ModelProto()
     smoothed.CopyFrom(model)
     groups = _groups(smoothed)
+    if not groups:
+        return model
     largest: dict[str, np.ndarray] = {}
 
     def take(values: dict[str, np.ndarray]) -> None:

@@ -50,8 +50,10 @@ class Static:
         alpha = config.smoothing
         if alpha == "auto":
             alpha = SMOOTHING if products_of_activations(model) else 0.0
+        given = model
         if alpha > 0:
             model = smooth(model, calibration, alpha)
+        self.smoothed = model is not given
         self.model = onnx.shape_inference.infer_shapes(model)
         add_infer_metadata(self.model)
         self.products = products_of_activations(self.model)
@@ -93,7 +95,7 @@ class Static:
             return content
         quantized = onnx.load_from_string(content)
         if config.embeddings != "none":
-            quantized = quantize_embeddings(quantized, config.embeddings)
+            quantized = quantize_embeddings(quantized, config.embeddings, config.exclude)
         if attention and config.operators:
             quantized = leave_out_zeros(to_operators(quantized))
         result: bytes = quantized.SerializeToString()

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper, version_converter
 
 from compress.quantize.config import Quantize
 from compress.quantize.embeddings import is_table, looked_up, quantize_embeddings
-from serve.errors import UserError
+from serve.errors import UserError, said
 
 _OPSET_WITH_INT4 = 21
+_OPSET_OF_EXPORTS = 18
 _INT8, _INT4 = 127, 7
 _SMALLEST = 64  # elements: a smaller weight is not worth a node
 _TABLE_BLOCK = 32
@@ -26,12 +27,14 @@ _TABLE_BLOCK = 32
 
 def quantize_weights(model: onnx.ModelProto, config: Quantize, bits: int) -> bytes:
     """The graph with its weights at `bits` (8 or 4) on disk. Weights of convolutions get 8 in either case."""
+    if bits == 4:
+        model = _with_inputs_as_of_18(model)
     graph = model.graph
-    tables = _tables(model) if config.embeddings != "none" else {}
+    tables = looked_up(model, is_table, config.exclude) if config.embeddings != "none" else {}
     if tables and (bits == 8 or config.embeddings != "auto"):
-        model = quantize_embeddings(model, "row" if config.embeddings == "auto" else config.embeddings)
+        model = quantize_embeddings(model, "row" if config.embeddings == "auto" else config.embeddings, config.exclude)
     elif tables:
-        _tables_in_int4(model, tables)
+        _tables_in_int4(model, tables, config.exclude)
     kept = {name for node in graph.node if node.name in config.exclude for name in node.input}
     before: list[NodeProto] = []
     for tensor in list(graph.initializer):
@@ -122,11 +125,7 @@ def _packed(levels: np.ndarray, name: str) -> TensorProto:
     return tensor
 
 
-def _tables(model: onnx.ModelProto) -> dict[str, TensorProto]:
-    return looked_up(model, is_table)
-
-
-def _tables_in_int4(model: onnx.ModelProto, tables: dict[str, TensorProto]) -> None:
+def _tables_in_int4(model: onnx.ModelProto, tables: dict[str, TensorProto], exclude: tuple[str, ...]) -> None:
     """Lookups that dequantize the rows they take: com.microsoft.GatherBlockQuantized. Odd widths get int8."""
     for name, tensor in tables.items():
         if tensor.dims[1] % _TABLE_BLOCK:
@@ -151,11 +150,26 @@ def _tables_in_int4(model: onnx.ModelProto, tables: dict[str, TensorProto]) -> N
                         quantize_axis=1,
                     )
                 )
-    quantize_embeddings(model, "row")
+    quantize_embeddings(model, "row", exclude)
+
+
+def _with_inputs_as_of_18(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` at opset 18 at least, in which what were attributes (the axes of a ReduceMean) are inputs."""
+    version = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if version >= _OPSET_OF_EXPORTS:
+        return model
+    try:
+        return version_converter.convert_version(model, _OPSET_OF_EXPORTS)
+    except Exception as error:  # the converter raises RuntimeError and others, by operator
+        raise UserError(
+            f"int4-weights needs opset {_OPSET_WITH_INT4}; the graph is of opset {version} and cannot be converted: "
+            f"{said(error)}",
+            f"export it with opset {_OPSET_OF_EXPORTS}, or take int8-weights for this model",
+        ) from None
 
 
 def _raise_opset(model: onnx.ModelProto) -> None:
-    """int4 came with opset 21, which changed types that operators take, and the meaning of one alone."""
+    """int4 came with opset 21, which since 18 changed types that operators take, and the meaning of one alone."""
     entry = next(entry for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if entry.version < _OPSET_WITH_INT4 and any(node.op_type == "GroupNormalization" for node in model.graph.node):
         raise UserError(
