@@ -108,3 +108,11 @@ def test_each_node_has_a_name_of_its_own(tmp_path: Path) -> None:
     assert len(set(names)) == len(names)
     assert names[1:3] == ["model/Gather_0", "model/Gather_1"]
     assert all(names)
+
+
+@pytest.mark.parametrize("precision", ["int8-static", "int8-dynamic", "int8-weights", "int4-weights"])
+def test_what_was_quantized_elsewhere_is_known_by_its_operators(tmp_path: Path, precision: Precision) -> None:
+    found = imported(tmp_path, network("initializers", named=True))
+    assert found.precision == "fp32"
+    quantized = quantize(found.model, precision, inputs(found))
+    assert imported(tmp_path, onnx.load_model_from_string(quantized)).precision == precision

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from onnx import TensorProto
 
 from compress.onnx_model.adapt import adapt
 from compress.onnx_model.description import read_description
@@ -23,6 +24,9 @@ from serve.manifest import Manifest, Precision, Preprocessing, ServingConfig
 from serve.package import MODEL, write_package
 from serve.predictor import Predictor
 from serve.preparer import TOKENIZER, Preparer, new_preparer
+
+_FOUR_BITS = frozenset([TensorProto.INT4, TensorProto.UINT4])
+_EIGHT_BITS = frozenset([TensorProto.INT8, TensorProto.UINT8])
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,18 @@ def _precision(model: onnx.ModelProto) -> Precision:
     operators = {node.op_type for node in model.graph.node}
     if "DynamicQuantizeLinear" in operators:
         return "int8-dynamic"
-    if any("QuantizeLinear" in name or name.startswith("QLinear") for name in operators):
+    if operators & {"QuantizeLinear", "MatMulInteger", "ConvInteger"} or any(
+        op.startswith("QLinear") for op in operators
+    ):
         return "int8-static"
-    weights = [tensor for tensor in model.graph.initializer if len(tensor.dims) > 1]
-    half = sum(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in weights)
-    return "fp16" if half > len(weights) / 2 else "fp32"
+    weights = [tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) > 1]
+    if _FOUR_BITS & set(weights) or any(_bits(node) == 4 for node in model.graph.node):
+        return "int4-weights"
+    if _EIGHT_BITS & set(weights):
+        return "int8-weights"
+    return "fp16" if weights.count(TensorProto.FLOAT16) > len(weights) / 2 else "fp32"
+
+
+def _bits(node: onnx.NodeProto) -> int | None:
+    """Of the weights of a MatMulNBits, which lie packed in bytes."""
+    return next((attribute.i for attribute in node.attribute if attribute.name == "bits"), None)

@@ -28,6 +28,7 @@ from compress.quantize.embeddings import quantize_embeddings
 from compress.quantize.operators import to_operators
 from compress.quantize.smoothing import smooth
 from compress.quantize.zero_points import leave_out_zeros
+from serve.errors import UserError, said
 from train.inputs import Inputs
 
 # SmoothQuant's alpha where there is attention. Divergence from fp32 x 1000 on SST-2 (validation, n = 872), of three
@@ -111,7 +112,13 @@ class Static:
             quantizer = ONNXQuantizer(*head, mode, True, common["weight"], common["activation"], ranges, *tail)
         else:
             quantizer = QDQQuantizer(*head, common["weight"], common["activation"], ranges, *tail)
-        quantizer.quantize_model()
+        try:
+            quantizer.quantize_model()
+        except RuntimeError as error:  # its operator form does not know every reader of what it quantizes
+            raise UserError(
+                f"the graph cannot be quantized with quantize.form = '{self._config.form}': {said(error)}",
+                "leave quantize.form out" if form is QuantFormat.QOperator else "take int8-dynamic",
+            ) from None
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "model.onnx"
             quantizer.model.save_model_to_file(target, False)
