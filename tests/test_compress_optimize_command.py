@@ -321,7 +321,7 @@ def test_what_cannot_be_asked_for_is_refused(asked: dict[str, Any], message: str
         ({"accept": {"max_drop_points": 0.1}}, "contradicts a test split"),
         ({"quantize": {"provider": "tensorrt"}}, "has no TensorrtExecutionProvider"),
         ({"optimize": {"students": [{**ODD, "distill": {"teachers": ["nobody"]}}]}}, "names 'nobody', which is no mod"),
-        ({"optimize": {"students": [{**ODD, "options": {"hidden": 0}}]}}, "hidden"),
+        ({"optimize": {"students": [{**ODD, "options": {"hidden": -1}}]}}, "hidden"),
     ],
 )
 def test_a_recipe_that_cannot_be_searched_is_refused(

@@ -45,7 +45,7 @@ def test_a_list_is_a_choice_and_a_list_of_lists_is_one_of_lists() -> None:
 
 
 def test_a_design_that_cannot_be_is_refused_before_anything_is_trained() -> None:
-    wrong = CNN.model_copy(update={"options": {"hidden": [16, 0]}})
+    wrong = CNN.model_copy(update={"options": {"hidden": [16, -1]}})
     with pytest.raises(UserError, match="hidden"):
         check_space([wrong], "image")
     check_space([CNN], "image")
