@@ -30,7 +30,7 @@ def scores(runner: Runner, items: Sequence[bytes]) -> np.ndarray:
 
 def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
     """Rows of `logits` [N, K] to probabilities at `temperature`, in float32."""
-    # In place, and without the methods around numpy's reductions: for one row they take as long as the arithmetic.
+    # Few calls, in place and past the Python around numpy's reductions: of one row the arithmetic is next to nothing.
     scaled = logits if temperature == 1 else np.divide(logits, np.float32(temperature), dtype=np.float32)
     scores = np.subtract(scaled, np.maximum.reduce(scaled, axis=1, keepdims=True), dtype=np.float32)
     np.exp(scores, out=scores)
