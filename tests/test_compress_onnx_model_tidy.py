@@ -116,3 +116,10 @@ def test_what_was_quantized_elsewhere_is_known_by_its_operators(tmp_path: Path, 
     assert found.precision == "fp32"
     quantized = quantize(found.model, precision, inputs(found))
     assert imported(tmp_path, onnx.load_model_from_string(quantized)).precision == precision
+
+
+def test_a_mask_of_bytes_makes_no_int8_model(tmp_path: Path) -> None:
+    model = network("initializers", named=True)
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((8, 8), np.uint8), "mask"))
+    model.graph.node.append(helper.make_node("Cast", ["mask"], ["unread"], name="Cast99", to=TensorProto.FLOAT))
+    assert imported(tmp_path, model).precision == "fp32"

@@ -6,6 +6,8 @@ can be scored, quantized and served as any other. Nothing of the file is trusted
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,12 +122,21 @@ def _precision(model: onnx.ModelProto) -> Precision:
         op.startswith("QLinear") for op in operators
     ):
         return "int8-static"
-    weights = [tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) > 1]
-    if _FOUR_BITS & set(weights) or any(_bits(node) == 4 for node in model.graph.node):
+    most = _type_of_most_weights(model)
+    if most in _FOUR_BITS or (most in _EIGHT_BITS and any(_bits(node) == 4 for node in model.graph.node)):
         return "int4-weights"
-    if _EIGHT_BITS & set(weights):
+    if most in _EIGHT_BITS:
         return "int8-weights"
-    return "fp16" if weights.count(TensorProto.FLOAT16) > len(weights) / 2 else "fp32"
+    return "fp16" if most == TensorProto.FLOAT16 else "fp32"
+
+
+def _type_of_most_weights(model: onnx.ModelProto) -> int:
+    """By elements: a mask that lies in a graph as bytes makes no int8 model of it."""
+    elements: Counter[int] = Counter()
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) > 1:
+            elements[tensor.data_type] += math.prod(tensor.dims)
+    return elements.most_common(1)[0][0] if elements else TensorProto.FLOAT
 
 
 def _bits(node: onnx.NodeProto) -> int | None:
