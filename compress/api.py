@@ -22,6 +22,7 @@ from compress.recipes import named
 from serve.errors import UserError
 
 if TYPE_CHECKING:
+    from compress.folds import Folds
     from compress.init.plan import Plan
     from compress.optimize.command import Outcome
     from compress.report.schema import Report
@@ -121,6 +122,17 @@ def repeat(
     checked = read_seeds(",".join(map(str, seeds)))
     place = None if out is None else Path(out)
     return repeat_recipe(named(Path(recipe)), checked, place, _changes(changes), "compress.api.repeat", Console(quiet))
+
+
+def crossvalidate(
+    recipe: PathLike, folds: int = 5, out: PathLike | None = None, changes: Changes = (), *, quiet: bool = False
+) -> tuple[Path, Folds]:
+    """`limbeck crossvalidate`: one run for each fold; their folder, and what they say together. Raises UserError."""
+    from compress.console import Console
+    from compress.crossvalidate import crossvalidate as run_folds
+
+    place, console = None if out is None else Path(out), Console(quiet)
+    return run_folds(named(Path(recipe)), folds, place, _changes(changes), "compress.api.crossvalidate", console)
 
 
 def tune(

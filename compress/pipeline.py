@@ -55,7 +55,7 @@ def run(
     data = with_lineage(recipe, load_data(recipe.data, recipe.seed, recipe.task))
     for note in [*data.notes, *filter(None, [check_provider(recipe.quantize)])]:
         console.say(note)
-    check_margin(recipe.accept, int(metric_rows(recipe.accept.metric, data.splits["test"].labels, data.classes).sum()))
+    check_margin(recipe.accept, int(metric_rows(recipe.accept.metric, data.judged, data.classes).sum()))
     about = describe(recipe, data, command)
     check_promise(recipe.abstain, len(data.splits["validation"]))
     with leading(recipe, shard) as announce, open_run(folder, about, console.stage, announce) as rundir:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from serve.errors import SettingError, UserError
 from serve.manifest import Task
 from train.checks import check_classes, find_duplicates, undecodable
+from train.folds import POOL, read_fold, refold
 from train.repairs import Watch, parts_of, without, without_classes, without_undecodable
 from train.scan import scan
 from train.sources import Items, Reading, Source, load_source
@@ -59,12 +60,16 @@ class DataConfig(Reading):
     validation: int | float | None = Field(default=None, gt=0)  # None: the source's own; 0.1 where it has none
     test: int | float | None = Field(default=None, gt=0)  # None: the source's own; 0.2 where it has none
     seed: int | None = Field(default=None, ge=0, lt=2**32)  # of what is drawn; None: the recipe's
+    # "2/5": cross-validation. Of five parts of all that is not test, the second takes its place, and test is left out.
+    fold: str | None = None
     group: str | None = None  # a column that a report looks for worst groups by; no model ever sees it
     repair: Repair = Repair()
     unlabelled: UnlabelledConfig | None = None  # for distilled students
 
     @model_validator(mode="after")
     def _every_setting_says_something(self) -> DataConfig:
+        if self.fold is not None:
+            read_fold(self.fold)
         classes = self.classes or ()
         twice = next((name for name in classes if classes.count(name) > 1), None)
         if twice is not None:
@@ -91,6 +96,12 @@ class Data:
     notes: tuple[str, ...] = ()
     unlabelled: Pool | None = None  # for distilled students alone; not in `fingerprint`
     test_groups: tuple[str, ...] = ()  # of each test item, where the recipe names a column of groups
+    fold: str | None = None
+
+    @property
+    def judged(self) -> np.ndarray:
+        """Labels int64 [N] of all items that the verdict is over: those of test, or of all folds together."""
+        return self.part("+".join((*POOL, "test")) if self.fold else "test").labels
 
     @property
     def fingerprint(self) -> str:
@@ -196,6 +207,8 @@ def examine(
         notes = tuple(f"left out: {describe(problem)}" for verdict, problem in judged if verdict == "repaired")
         if config.unlabelled is not None and data.unlabelled is not None:
             notes = (*notes, f"{len(data.unlabelled.items):,} unlabelled items: {config.unlabelled.source}")
+        if config.fold is not None:
+            notes = (*notes, f"judged on fold {config.fold} of train, calibration and validation; test is left out")
         data = replace(data, notes=notes)
     splits = data.splits if data is not None else parts_of(source)
     return Examined(source.task, source.classes, judged, splits, data, obstacle)
@@ -255,7 +268,7 @@ def _split_and_name(source: Source, config: DataConfig, seed: int, problems: Pro
                 scanned[name] = scan(splits[name])
                 _check_rest(name, splits[name], source.classes)
     fingerprints = {name: mark for name, (mark, _) in scanned.items()}
-    return Data(config.source, source.task, source.classes, splits, fingerprints)
+    return Data(config.source, source.task, source.classes, splits, fingerprints, fold=config.fold)
 
 
 def _check_rest(name: str, left: Items, classes: tuple[str, ...]) -> None:
@@ -285,6 +298,8 @@ def _split(source: Source, config: DataConfig, seed: int) -> dict[str, Items]:
     splits.update(draw_splits(source.items, counts, classes, seed))
     if config.train is not None:
         splits["train"] = draw_sample(splits["train"], _number(config.train, total), classes, seed, "train")
+    if config.fold is not None:
+        splits = refold(splits, config.fold, classes, seed)
     return {name: splits[name] for name in SPLITS}
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from compress.cli import beginning, cleaning, data, kernels, kernels_gpu, reporting, serving, shipping
+from compress.cli import beginning, cleaning, data, kernels, kernels_gpu, repeating, reporting, serving, shipping
 from compress.cli.complete import recipes, runs
 from compress.cli.running import (
     follow_along,
@@ -44,6 +44,7 @@ app = typer.Typer(
 config = typer.Typer(help="About recipes.", no_args_is_help=True)
 app.add_typer(beginning.app)
 app.add_typer(reporting.app)
+app.add_typer(repeating.app)
 app.add_typer(config, name="config")
 app.add_typer(data.app, name="data")
 kernels.app.add_typer(kernels_gpu.app)
@@ -104,39 +105,6 @@ def run(
         lead(resolved, folder, tensorboard, shard)
     else:
         follow_along(resolved, folder, shard)
-
-
-@app.command(
-    epilog=examples(
-        "limbeck repeat digits --seeds 0,1,2,3,4",
-        "limbeck repeat recipe.toml --set teacher.fit.epochs=5",
-    )
-)
-def repeat(
-    recipe: RecipeFile,
-    seeds: Annotated[str, typer.Option(help="Which seeds, with commas between them.")] = "0,1,2",
-    out: Annotated[Path | None, typer.Option(help="The folder of the runs. [default: runs/NAME-seeds]")] = None,
-    changes: Changes = None,
-    debug: Debug = False,
-) -> None:
-    """Run a recipe with several seeds, and say how much they differ.
-
-    Each model's figures are averaged over the seeds, with their spread. Each seed is a run of its own, in seed-N of the
-    folder; the same command goes on where it was stopped.
-    """
-    refuse_launcher("repeat", "start it without torchrun or accelerate launch")
-    from compress.console import Console
-    from compress.repeat import SEEDS_JSON, read_seeds, table
-    from compress.repeat import repeat as repeat_recipe
-
-    wanted = read_seeds(seeds)
-    try:
-        command = shlex.join(["limbeck", *sys.argv[1:]])
-        folder, together = repeat_recipe(recipe, wanted, out, changes or (), command, Console())
-    except KeyboardInterrupt:
-        raise stopped() from None
-    print(table(together))
-    print(f"\n{folder / SEEDS_JSON}")
 
 
 @app.command(

@@ -13,7 +13,7 @@ import typer
 
 from compress.recipes import named, names
 
-_RUN_FILES = ("run.json", "optimize.json", "trials.json", "seeds.json")
+_RUN_FILES = ("run.json", "optimize.json", "trials.json", "seeds.json", "folds.json")
 
 
 def recipes(incomplete: str) -> list[str]:

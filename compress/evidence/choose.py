@@ -94,8 +94,12 @@ def _judge(accept: Accept, candidate: Measured, drop: Drop, upper: float) -> Can
 
 def problems_of(accept: Accept, upper: float, latency: Latency, size_bytes: int) -> list[str]:
     """What breaks the margin or another limit; `upper` is the upper 97.5 % limit of the judged drop, in points."""
-    over = [_over_the_margin(accept, upper)] if upper > accept.max_drop_points else []
-    return over + limit_problems(accept, latency, size_bytes)
+    return margin_problems(accept, upper) + limit_problems(accept, latency, size_bytes)
+
+
+def margin_problems(accept: Accept, upper: float) -> list[str]:
+    """What breaks the margin; empty when nothing does."""
+    return [_over_the_margin(accept, upper)] if upper > accept.max_drop_points else []
 
 
 def limit_problems(accept: Accept, latency: Latency, size_bytes: int) -> list[str]:

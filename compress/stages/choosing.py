@@ -32,7 +32,7 @@ def choose_variant(
     `before` are the packages from before a refit, which validation was scored with; size and latency are of those that
     ship.
     """
-    accept, test_size = run.recipe.accept, len(run.data.splits["test"])
+    accept, test_size = run.recipe.accept, len(run.data.judged)
     inputs = {
         "accept": accept,
         "predictions": {variant.id: run.rundir.digest(f"validation/{variant.id}") for variant in run.variants},

@@ -1,0 +1,90 @@
+"""`limbeck crossvalidate`: one recipe over the folds of its data, each a run of its own, and what they say together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from compress.console import Console
+from compress.folds import FoldRow, Folds, gather_folds
+from compress.pipeline import run
+from compress.recipe_file import load_recipe
+from compress.rundir import write_text
+from serve.errors import UserError
+
+FOLDS_JSON = "folds.json"
+_COLUMNS = ("variant", "errors", "accuracy, 95 % interval", "of one fold, sd", "macro F1", "drop", "the choice in")
+
+_NOTE = "Intervals are over the items; that the folds' models learned from much the same items is not in them."
+
+
+def crossvalidate(
+    recipe: Path, folds: int, out: Path | None, changes: Sequence[str], command: str, console: Console
+) -> tuple[Path, Folds]:
+    """Run the recipe once for each fold, into a folder of its own, and write folds.json beside them.
+
+    A fold is judged by models that were trained, distilled, quantized and chosen without it. A run that is there goes
+    on, or is only read where it is whole. Raises UserError.
+    """
+    own = load_recipe(recipe, list(changes))
+    if own.data.fold is not None:
+        raise UserError(
+            f"{recipe} is one fold already: data.fold = '{own.data.fold}'", "leave it out, and all are run in turn"
+        )
+    resolved = [load_recipe(recipe, [*changes, f'data.fold="{which}/{folds}"']) for which in range(1, folds + 1)]
+    folder = out or Path("runs") / f"{own.name}-folds"
+    if (folder / "run.json").exists():
+        raise UserError(f"{folder} is a run directory", "give the folds a folder of their own with --out")
+    runs = [folder / f"fold-{which}" for which in range(1, folds + 1)]
+    for one, place in zip(resolved, runs, strict=True):
+        console.say(f"fold {one.data.fold}: {place}")
+        run(one, place, console, command)
+    together = gather_folds(runs, own.accept)
+    write_text(folder / FOLDS_JSON, together.model_dump_json(indent=2) + "\n")
+    return folder, together
+
+
+def table(folds: Folds) -> str:
+    """What the folds say together, as a Markdown table and a verdict."""
+    lines = [
+        f"{folds.recipe}: {folds.folds} folds, {sum(folds.items):,} items, each judged once; {folds.cpu}",
+        "",
+        f"| {' | '.join(_COLUMNS)} |",
+        "|---" * len(_COLUMNS) + "|",
+        *(_line(row, folds.folds) for row in folds.rows),
+        "",
+        f"Drops in points of {_from(folds)}. {_NOTE}",
+        verdict(folds),
+    ]
+    return "\n".join(lines)
+
+
+def verdict(folds: Folds) -> str:
+    """Whether what the recipe chooses is shown to keep its margin."""
+    problems, each = folds.choice.problems, "what each fold chose, judged on what it never saw"
+    if problems:
+        return f"Not shown to keep the margin: {each}: {'; '.join(problems)}."
+    return f"Within the margin of {folds.margin_points:g} points: {each}."
+
+
+def _from(folds: Folds) -> str:
+    return folds.metric + (
+        " from the teacher's" if folds.target_percent is None else f" from {folds.target_percent:g} %"
+    )
+
+
+def _line(row: FoldRow, folds: int) -> str:
+    low, high = row.accuracy_ci95
+    drop = ""
+    if row.drop_points is not None and row.drop_points_ci95 is not None:
+        drop = f"{row.drop_points:+.2f} ({row.drop_points_ci95[0]:+.2f} to {row.drop_points_ci95[1]:+.2f})"
+    cells = [
+        row.id,
+        f"{sum(row.errors)}",
+        f"{row.accuracy:.2f} ({low:.2f} to {high:.2f})",
+        f"{row.deviation:.2f}",
+        f"{row.macro_f1:.4f}",
+        drop,
+        f"{row.chosen} of {folds}" if row.chosen else "",
+    ]
+    return f"| {' | '.join(cells)} |"
