@@ -236,6 +236,7 @@ def test_trials_are_judged_on_validation_and_so_never_refitted(recipe: Path, tmp
 def test_a_text_classifier_is_tuned_over_folds(tmp_path: Path) -> None:
     rows = [f"{'good' if at % 2 else 'bad'} film number {at},{'yes' if at % 2 else 'no'}" for at in range(120)]
     (tmp_path / "reviews.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    (tmp_path / "words.tsv").write_text("film\tmovie\n")
     path = tmp_path / "texts.toml"
     path.write_text(
         f"""
@@ -245,7 +246,11 @@ task = "text"
 source = "csv:{tmp_path / "reviews.csv"}"
 [teacher]
 model = "builtin:textcnn"
-fit = {{ epochs = 3, batch_size = 16, learning_rate = 1e-2 }}
+[teacher.fit]
+epochs = 3
+batch_size = 16
+learning_rate = 1e-2
+augment = {{ synonym = 0.1, synonyms = "{tmp_path / "words.tsv"}" }}
 [accept]
 max_drop_points = 60.0
 [tune]
@@ -259,6 +264,10 @@ sampler = "grid"
     folder, _ = tune(path, tmp_path / "out", say=quiet)
     slow, quick = (trial["value"] for trial in trials_of(folder))
     assert quick > 0.9 > slow
+
+    (tmp_path / "words.tsv").write_text("film\tmovie,picture\n")  # from which further trials would learn
+    with pytest.raises(UserError, match="another search"):
+        tune(path, folder, say=quiet)
 
 
 def test_a_trial_that_fails_is_recorded_and_when_all_do_the_first_error_is_shown(recipe: Path, tmp_path: Path) -> None:

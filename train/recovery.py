@@ -40,7 +40,9 @@ def recovered(
     steps, epochs = pruning_steps(config.model, config.options)
     if steps == 1 or fit.epochs == 0:
         return classifier, ()
-    between = fit.model_copy(update={"epochs": epochs, "keep": "last", "patience": None, "grow_images": ()})
+    # nor is it thawed layer by layer: that takes all epochs, and these would train its top alone, step for step
+    alone = {"patience": None, "grow_images": (), "unfreeze": None}
+    between = fit.model_copy(update={"epochs": epochs, "keep": "last", **alone})
     results: list[FitResult] = []
     untrained = classifier.untrained
     assert wanted.teacher is not None

@@ -14,10 +14,12 @@ from compress.lineage import seen_before, with_lineage
 from compress.recipe import TEACHER, Recipe
 from compress.recipe_file import read_content
 from compress.report.tuning import write_page
+from compress.teachers import all_teachers
 from compress.tune.check import check_teacher, check_tune
 from compress.tune.objective import PARTIAL, RecipeObjective, model_of
 from compress.tune.results import Asked, check_folder, judged, short_names, shown_value, write_results
 from serve.errors import UserError
+from train.augment.augmenter import origin as origin_of_views
 from train.data import Data, load_data
 from train.models import needs_teacher
 from train.tuning.config import LEAVE_ONE_OUT, TuneConfig
@@ -49,7 +51,7 @@ def tune(
     teacher = None if teacher_from is None else check_teacher(teacher_from, recipe, data.classes)
     for note in () if teacher is None else seen_before(teacher, data):
         say(note)
-    mark = _mark(content, config, data, teacher_from)
+    mark = _mark(content, recipe, config, data, teacher_from)
     own = fingerprint({"search": mark, "storage": storage})
     check_folder(folder, own)
     objective = RecipeObjective(content, str(path), config, data, folder, teacher, config.trials, say)
@@ -110,7 +112,7 @@ def _finish(asked: Asked, search: Search, folder: Path, say: Say) -> list[TrialR
     return records
 
 
-def _mark(content: dict[str, Any], config: TuneConfig, data: Data, teacher_from: Path | None) -> str:
+def _mark(content: dict[str, Any], recipe: Recipe, config: TuneConfig, data: Data, teacher_from: Path | None) -> str:
     """Names what all trials of a study must have in common: how many there are and who draws them may change.
 
     But for a grid, whose trials are its own.
@@ -119,7 +121,11 @@ def _mark(content: dict[str, Any], config: TuneConfig, data: Data, teacher_from:
     rest = {key: value for key, value in content.items() if key not in ("tune", "accept", "evaluate", "quantize")}
     own["grid"] = config.sampler == "grid"
     pool = {} if data.unlabelled is None else {"unlabelled": data.unlabelled.fingerprint}
-    return fingerprint({"tune": own, "recipe": rest, "data": data.fingerprint, "teacher": str(teacher_from), **pool})
+    fits = [model.fit for model in all_teachers(recipe).values()] + [model.fit for model in recipe.students]
+    files = [origin_of_views(fit.augment) for fit in fits]
+    views = {"views": files} if any(files) else {}
+    about = {"tune": own, "recipe": rest, "data": data.fingerprint, "teacher": str(teacher_from)}
+    return fingerprint({**about, **pool, **views})
 
 
 def _judged_on(config: TuneConfig, data: Data) -> str:
