@@ -7,9 +7,9 @@ from pathlib import Path
 
 from compress.console import Console
 from compress.folds import FoldRow, Folds, gather_folds
-from compress.pipeline import run
 from compress.recipe_file import load_recipe
 from compress.rundir import write_text
+from compress.series import run_series
 from serve.errors import UserError
 
 FOLDS_JSON = "folds.json"
@@ -31,15 +31,12 @@ def crossvalidate(
         raise UserError(
             f"{recipe} is one fold already: data.fold = '{own.data.fold}'", "leave it out, and all are run in turn"
         )
-    resolved = [load_recipe(recipe, [*changes, f'data.fold="{which}/{folds}"']) for which in range(1, folds + 1)]
     folder = out or Path("runs") / f"{own.name}-folds"
-    if (folder / "run.json").exists():
-        raise UserError(f"{folder} is a run directory", "give the folds a folder of their own with --out")
-    runs = [folder / f"fold-{which}" for which in range(1, folds + 1)]
-    for one, place in zip(resolved, runs, strict=True):
-        console.say(f"fold {one.data.fold}: {place}")
-        run(one, place, console, command)
-    together = gather_folds(runs, own.accept)
+    resolved = {
+        f"fold-{which}": load_recipe(recipe, [*changes, f'data.fold="{which}/{folds}"'])
+        for which in range(1, folds + 1)
+    }
+    together = gather_folds(run_series(resolved, folder, command, console), own.accept)
     write_text(folder / FOLDS_JSON, together.model_dump_json(indent=2) + "\n")
     return folder, together
 

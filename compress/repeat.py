@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress.console import Console
-from compress.pipeline import run
 from compress.recipe_file import load_recipe
 from compress.rundir import write_text
 from compress.seeds import Difference, Row, Seeds, gather
+from compress.series import run_series
 from serve.errors import UserError
 
 SEEDS_JSON = "seeds.json"
@@ -43,14 +43,8 @@ def repeat(
     own = load_recipe(recipe, list(changes))
     drawn_by = own.seed if own.data.seed is None else own.data.seed
     resolved = [load_recipe(recipe, [*changes, f"data.seed={drawn_by}", f"seed={seed}"]) for seed in seeds]
-    folder = out or Path("runs") / f"{resolved[0].name}-seeds"
-    if (folder / "run.json").exists():
-        raise UserError(f"{folder} is a run directory", "give the repetition a folder of its own with --out")
-    runs = [folder / f"seed-{seed}" for seed in seeds]
-    for one, place in zip(resolved, runs, strict=True):
-        console.say(f"seed {one.seed}: {place}")
-        run(one, place, console, command)
-    together = gather(runs)
+    folder = out or Path("runs") / f"{own.name}-seeds"
+    together = gather(run_series({f"seed-{one.seed}": one for one in resolved}, folder, command, console))
     write_text(folder / SEEDS_JSON, together.model_dump_json(indent=2) + "\n")
     return folder, together
 
