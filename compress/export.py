@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import warnings
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from contextlib import contextmanager
 import onnx
 import onnxslim
 import torch
-from onnxscript.values import TracedOnnxFunction
 from transformers import PreTrainedModel
 
 from compress.first_token import take_first_token_early
@@ -27,7 +25,7 @@ def export_onnx(classifier: Classifier) -> bytes:
     free = {0: torch.export.Dim("batch")}
     if classifier.spec.preprocessing.kind == "text":
         free[1] = torch.export.Dim("length", max=classifier.spec.preprocessing.max_length)
-    with quiet(), _operators_parsed_once(), _plain_attention(classifier):
+    with quiet(), _plain_attention(classifier):
         program = torch.onnx.export(
             classifier.eval(),
             (classifier.example(2),),
@@ -45,20 +43,6 @@ def export_onnx(classifier: Classifier) -> bytes:
         model = trim_positions(take_first_token_early(model), classifier.spec.preprocessing.max_length)
     content: bytes = model.SerializeToString()
     return content
-
-
-_parsed = functools.cache(TracedOnnxFunction.function_ir.fget)
-
-
-@contextmanager
-def _operators_parsed_once() -> Iterator[None]:
-    """For each graph the exporter has all operators that it knows parse their own source; once is enough."""
-    before = TracedOnnxFunction.function_ir
-    TracedOnnxFunction.function_ir = property(_parsed)
-    try:
-        yield
-    finally:
-        TracedOnnxFunction.function_ir = before
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import onnx
 import pytest
 from helpers import encoded, image_classifier, image_inputs
 from onnx import numpy_helper
-from onnxscript._internal import ast_utils
 from PIL import Image
 
 from compress import packaging
@@ -51,13 +50,6 @@ def fp32(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("fp32") / "package"
     made(classifier, folder, "fp32")
     return folder
-
-
-def test_the_exporter_parses_its_operators_for_the_first_graph_alone(
-    classifier: Classifier, fp32: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ast_utils, "get_src_and_ast", lambda function: pytest.fail(f"{function} is parsed again"))
-    assert export_onnx(classifier) == load_package(fp32).files["model.onnx"]
 
 
 def test_an_fp32_package_is_what_torch_computes(classifier: Classifier, tmp_path: Path) -> None:
