@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
-from compress.fingerprint import fingerprint
 from serve.errors import UserError
 from serve.package import CARD, SERVING
 
@@ -77,6 +76,8 @@ class RunDir:
         `work` gets a path under .partial/ to write its output to (a file or a folder), which then moves to `output`.
         The path is the same for the same inputs, so work that leaves checkpoints there finds them again.
         """
+        from compress.fingerprint import fingerprint  # torch stays out of the process that only looks into a run
+
         key = fingerprint({"stage": name, "inputs": inputs})
         known = self._stages.get(name)
         if known and known["inputs"] == key and known["digest"] == self._digest(output):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -18,6 +19,16 @@ from serve.package import Package
 from serve.predictor import Predictor
 
 WORKER = "PYTEST_XDIST_WORKER"  # set where pytest runs in several processes
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays to the end: no collection of garbage, and a run makes some, need look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

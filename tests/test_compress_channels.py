@@ -21,6 +21,7 @@ FIT = {"epochs": 1, "batch_size": 128, "learning_rate": 5e-3}
 def recipe(teacher: str = "builtin:resnet14", share: str = "0.5", **student: Any) -> dict[str, Any]:
     narrow = {"name": "narrow", "model": f"teacher-channels:{share}", "fit": FIT, "distill": {"alpha": 0.8}}
     changed = content() | {"teacher": {"model": teacher, "fit": FIT}, "students": [narrow | student]}
+    changed["data"]["train"] = 256
     return changed | {"quantize": {"precisions": ["fp32", "int8-static"]}}
 
 

@@ -317,16 +317,18 @@ def test_control_c_says_how_to_go_on(limbeck: Limbeck, recipe: Path, monkeypatch
     assert (ended.code, ended.err.strip()) == (130, "stopped; the same command goes on from here")
 
 
-def test_help_answers_without_the_heavy_libraries() -> None:
+def test_help_and_report_answer_without_the_heavy_libraries() -> None:
     check = (
         "import sys; from compress.cli import main; sys.argv[1:] = ['run', '--help']\n"
         "try: main()\n"
         "except SystemExit as end: code = end.code\n"
-        "print(code, sorted({'torch', 'transformers', 'bentoml', 'onnxruntime', 'sklearn'} & set(sys.modules)))"
+        "print(code, sorted({'torch', 'transformers', 'bentoml', 'onnxruntime', 'sklearn'} & set(sys.modules)))\n"
+        "import compress.report.write\n"
+        "print(sorted({'torch', 'transformers', 'sklearn'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "--dry-run" in done.stdout
-    assert done.stdout.splitlines()[-1] == "0 []"
+    assert done.stdout.splitlines()[-2:] == ["0 []", "[]"]
 
 
 def test_the_module_is_the_command(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -13,19 +12,14 @@ from unittest import mock
 
 import pytest
 import tomli_w
-import torch
+from forks import FORKS, SECONDS, be_one_of_two, free_port, limbeck
 from tiny_run import RECIPE
-from two_trainings import SECONDS, free_port
 
-from compress import cli
 from compress.cli.running import tell_launcher
 from compress.launch import COMMAND, check_count, launch, loses_exit_codes
 from serve.errors import UserError
 from train.trainer import ClassifierTrainer
 
-# Processes take longer to import all this than to train: they are forked from one that has.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["compress.cli", "compress.pipeline", "train.trainer", "compress.quantize.precisions"])
 UPDATES = 3  # of an epoch
 
 
@@ -66,9 +60,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def one_of_two(rank: int, port: str, lost: int, update: int, said: Path, arguments: list[str]) -> None:
     """`limbeck run` in a process that was forked; `lost` is killed before this update."""
-    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
-    sizes = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
-    os.environ.update({**sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "COLUMNS": "200"})
+    be_one_of_two(rank, port)
     step = ClassifierTrainer.training_step
 
     def until_killed(self: ClassifierTrainer, *given: Any, **named: Any) -> Any:
@@ -76,10 +68,8 @@ def one_of_two(rank: int, port: str, lost: int, update: int, said: Path, argumen
             os.kill(os.getpid(), signal.SIGKILL)
         return step(self, *given, **named)
 
-    torch.set_num_threads(1)
     with mock.patch.object(ClassifierTrainer, "training_step", until_killed):
-        sys.argv = ["limbeck", *arguments]
-        cli.main()
+        limbeck(arguments, said)
 
 
 def lose(rank: int, update: int, recipe: Path) -> list[str]:

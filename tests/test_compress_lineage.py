@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_run import content, run_content
+from tiny_run import content, train_content
 
 from compress.lineage import seen_before, with_lineage
 from compress.recipe_file import parse_recipe
@@ -23,8 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = content()
     recipe["teacher"]["fit"] |= {"epochs": 1, "final_refit": True}
     recipe["students"] = [{**recipe["students"][0], "fit": {"epochs": 1}, "control": False}]
-    recipe["quantize"] = {"precisions": ["fp32"]}
-    run_content(recipe, folder, memory=False)
+    train_content(recipe, folder)
     return folder
 
 

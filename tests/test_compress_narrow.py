@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from test_compress_as_it_is import recipe_of
 from text_models import tiny_folder
-from tiny_run import run_content
+from tiny_run import run_content, train_content
 
 from compress.recipe_file import parse_recipe
 from compress.stages import training
@@ -22,7 +22,10 @@ NARROW = {"heads": 1, "ffn_width": 24, "importance_items": 30}
 
 def recipe(tmp_path: Path, **options: Any) -> dict[str, Any]:
     teacher = tiny_folder(tmp_path / "model", labels=("pos", "neg"))
-    content = recipe_of(tmp_path, f"hf:{teacher}") | {"quantize": {"precisions": ["fp32"]}}
+    content = recipe_of(tmp_path, f"hf:{teacher}") | {
+        "quantize": {"precisions": ["fp32"]},
+        "graph": {"rewrites": "none"},
+    }
     student = {"name": "narrow", "model": "teacher-layers:2", "options": options, "fit": {"epochs": 1}}
     content["students"] = [{**student, "prune": {"vocabulary": "seen"}}]
     return content
@@ -70,7 +73,7 @@ def test_steps_that_cut_nothing_are_told_before_the_teacher_is_trained(tmp_path:
 
 
 def trained_in(content: dict[str, Any], folder: Path, stop_before: str = "") -> list[tuple[str, int]]:
-    """What a run trains, and in how many epochs, until it is done or the model to stop before would be trained."""
+    """What a run trains, and in how many epochs, until all is or the model to stop before would be."""
     trained: list[tuple[str, int]] = []
 
     def watched(run: Any, job: Any, classifier: Any, config: Any, *others: Any, **named: Any) -> FitResult:
@@ -83,17 +86,17 @@ def trained_in(content: dict[str, Any], folder: Path, stop_before: str = "") -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "train", watched)
         with pytest.raises(KeyboardInterrupt) if stop_before else nullcontext():
-            run_content(content, folder, memory=False)
+            train_content(content, folder)
     return trained
 
 
 def test_in_steps_with_the_teacher_and_stopped_in_between_it_ends_at_the_same_weights(tmp_path: Path) -> None:
     content = recipe(tmp_path, **NARROW, steps=2, recovery_epochs=2)
     content["students"][0] |= {"distill": {"alpha": 0.8}, "control": False}
-    ran = run_content(content, tmp_path / "run", memory=False)
+    _, results = train_content(content, tmp_path / "run")
     student = tmp_path / "run" / "students" / "narrow"
     assert json.loads((student / "spec.json").read_text())["network"]["widths"] == {"heads": 1, "ffn": 24}
-    (note,) = [note for note in ran.report.training_notes["narrow"] if note.startswith("pruned in 2 steps to ")]
+    (note,) = [note for note in results["narrow"].notes if note.startswith("pruned in 2 steps to ")]
     assert "with 2 epochs of training after each but the last (validation " in note
     assert not list(student.glob("step-*"))
 

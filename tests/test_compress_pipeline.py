@@ -200,6 +200,7 @@ def test_a_changed_student_is_redone_alone(tiny: Ran, copy: Path) -> None:
 def test_more_epochs_of_a_student_leave_the_teacher_alone(copy: Path) -> None:
     recipe = content()
     recipe["students"][0]["fit"]["epochs"] = 1
+    recipe["quantize"]["precisions"] = ["fp32"]
     again = run_content(recipe, copy)
     assert {"students/small", "students/small-alone"} <= again.console.redone
     assert not [stage for stage in again.console.redone if "teacher" in stage]

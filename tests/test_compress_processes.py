@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
+import time
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,47 +16,43 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
+from forks import free_port, in_two_processes, limbeck
 from safetensors.numpy import load_file
 from tiny_run import RECIPE
-from two_trainings import free_port, in_two_processes
 
-from compress.processes import check_together
-from compress.recipe_file import parse_recipe
-from compress.stages.context import held_out
-from serve.errors import UserError
-
-# As `limbeck run`, but without what a test of processes can do without: packages and what is measured of them. Several
-# recipes one after the other, each on a port of its own: processes take longer to start than to train.
-TRAIN_ONLY = """
-import os
-import shutil
-import sys
-from pathlib import Path
 from compress.console import Console
 from compress.pipeline import describe
-from compress.processes import follow, leading
-from compress.recipe_file import load_recipe
+from compress.processes import check_together, follow, leading
+from compress.recipe_file import load_recipe, parse_recipe
 from compress.rundir import open_run
-from compress.stages.context import RunContext
+from compress.stages.context import RunContext, held_out
 from compress.stages.training import train_models
+from serve.errors import UserError
 from train.data import load_data
 from train.processes import world
 
-folder = Path(sys.argv[1])
-for path, port in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
-    os.environ["MASTER_PORT"] = port
-    recipe = load_recipe(Path(path))
-    if world().leads:
-        data = load_data(recipe.data, recipe.seed, recipe.task)
-        about, console = describe(recipe, data, None), Console()
-        with leading(recipe) as announce, open_run(folder, about, console.stage, announce) as run:
-            train_models(RunContext(recipe, data, run, console))
-        shutil.copytree(folder, Path(path).with_suffix(".run"))
-    else:
-        follow(recipe, folder)
-    print(NEXT, file=sys.stderr)
-"""
 NEXT = "what comes next:"
+PACKAGING = 2.0  # seconds: what a run does after training, while the second process hears that this is done
+
+
+def train_only(folder: Path, recipes: Sequence[tuple[Path, str]]) -> None:
+    """As `limbeck run`, but without what a test of processes can do without: packages and what is measured of them.
+
+    Several recipes one after the other, each on a port of its own, and a copy of what each left.
+    """
+    for path, port in recipes:
+        os.environ["MASTER_PORT"] = port
+        recipe = load_recipe(path)
+        if world().leads:
+            data = load_data(recipe.data, recipe.seed, recipe.task)
+            about, console = describe(recipe, data, None), Console()
+            with leading(recipe) as announce, open_run(folder, about, console.stage, announce) as run:
+                train_models(RunContext(recipe, data, run, console))
+                time.sleep(PACKAGING)
+            shutil.copytree(folder, path.with_suffix(".run"))
+        else:
+            follow(recipe, folder)
+        print(NEXT, file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Ran]:
     recipes[0].write_text(tomli_w.dumps(content))
     content["students"].append({"name": "other", "model": "builtin:mlp-5", "fit": {"epochs": 1}})
     recipes[1].write_text(tomli_w.dumps(content))
-    arguments = [str(argument) for recipe in recipes for argument in (recipe, free_port())]
-    script = f"NEXT = {NEXT!r}\n{TRAIN_ONLY}"
-    ended = in_two_processes([sys.executable, "-c", script, str(place / "run"), *arguments])
-    assert [process.returncode for process in ended] == [0, 0], "".join(process.stderr[-3000:] for process in ended)
-    said = [process.stderr.split(NEXT) for process in ended]
+    ended = in_two_processes(place, train_only, place / "run", [(recipe, free_port()) for recipe in recipes])
+    assert [process.code for process in ended] == [0, 0], "".join(process.said[-3000:] for process in ended)
+    said = [process.said.split(NEXT) for process in ended]
     one, more = (Ran(recipe.with_suffix(".run"), said[0][at], said[1][at]) for at, recipe in enumerate(recipes))
     return one, more
 
@@ -133,12 +131,11 @@ def test_what_two_processes_cannot_share_is_told_once(tmp_path: Path) -> None:
     content["teacher"]["fit"]["batch_size"] = 33
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(tomli_w.dumps(content))
-    command = [sys.executable, "-m", "compress", "run", str(recipe), "--out", str(tmp_path / "run")]
-    first, second = in_two_processes(command)
-    assert first.returncode == 2
-    assert second.returncode not in (0, 1)
-    assert "'teacher': fit.batch_size = 33 is what all processes see together" in first.stderr
-    assert second.stderr == ""
+    first, second = in_two_processes(tmp_path, limbeck, ["run", str(recipe), "--out", str(tmp_path / "run")])
+    assert first.code == 2
+    assert second.code not in (0, 1)
+    assert "'teacher': fit.batch_size = 33 is what all processes see together" in first.said
+    assert second.said == ""
 
 
 def test_a_model_cannot_be_split_over_one_process_nor_every_training_over_two(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from serve.errors import UserError
 
 def test_a_pruned_student_is_smaller_in_every_figure_and_the_report_says_what_it_cost(tmp_path: Path) -> None:
     teacher = tiny_folder(tmp_path / "model", labels=("pos", "neg"))
-    recipe = recipe_of(tmp_path, f"hf:{teacher}") | {"quantize": {"precisions": ["fp32"]}}
+    recipe = recipe_of(tmp_path, f"hf:{teacher}")
+    recipe |= {"quantize": {"precisions": ["fp32"]}, "graph": {"rewrites": "none"}}
     student = {"model": "teacher-layers:1", "fit": {"epochs": 1}, "control": False}
     recipe["students"] = [
         {"name": "whole", **student},

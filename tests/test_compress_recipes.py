@@ -3,10 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_run import Recorder
+from tiny_run import Recorder, made_up_memory
 
 from compress.pipeline import run
 from compress.recipe_file import load_recipe
+from compress.stages import measuring
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -27,6 +28,7 @@ SMALL = (
 @pytest.mark.skipif(not (SHARED / "cifar10").is_dir(), reason="no CIFAR-10 in ../shared/data")
 def test_the_cifar10_recipe_on_a_small_part_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIMBECK_DATA", str(SHARED))
+    monkeypatch.setattr(measuring, "measure_memory", made_up_memory)
     recipe = load_recipe(ROOT / "compress/recipes/cifar10.toml", list(SMALL))
     report = run(recipe, tmp_path / "run", Recorder())
     assert report.data.labels[:3] == ["airplane", "automobile", "bird"]

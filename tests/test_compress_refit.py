@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_compress_as_it_is import recipe_of
 from text_models import tiny_folder
-from tiny_run import Ran, Recorder, content, package_ids, run_content, scores, weights
+from tiny_run import Ran, Recorder, content, package_ids, run_content, scores, train_content, weights
 from tokenizers import Tokenizer
 
 from compress.pipeline import run
@@ -26,7 +26,6 @@ from serve.predictor import Predictor
 from serve.runner import scores as score
 from train.classifier import load_classifier
 from train.data import Data, load_data
-from train.fit_result import FitResult
 from train.torch_runner import TorchRunner
 
 PRECISIONS = ["fp32", "int8-static"]
@@ -46,13 +45,6 @@ def refitted(*models: str) -> dict[str, Any]:
 def data_of(recipe: dict[str, Any]) -> Data:
     parsed = parse_recipe(recipe, "tiny")
     return load_data(parsed.data, parsed.seed, parsed.task)
-
-
-def trained(recipe: dict[str, Any], folder: Path) -> dict[str, FitResult]:
-    """The stages that train, without the rest of a run."""
-    console = Recorder()
-    with open_run(folder, {}, console.stage) as rundir:
-        return train_models(RunContext(parse_recipe(recipe, "tiny"), data_of(recipe), rundir, console))
 
 
 @pytest.fixture(scope="module")
@@ -171,13 +163,11 @@ class Stopping(Recorder):
 
 
 def test_a_stop_in_the_refit_costs_neither_the_first_training_nor_another_weight(both: Ran, tmp_path: Path) -> None:
-    recipe = parse_recipe(refitted("teacher", "small"), "tiny")
+    asked = refitted("teacher", "small")
     for at in ("teacher: refit, epoch 2/", "students/small: refit, epoch 1/"):
         with pytest.raises(KeyboardInterrupt):
-            run(recipe, tmp_path / "run", Stopping(at=at))
-    console = Recorder()
-    with open_run(tmp_path / "run", {}, console.stage) as rundir:
-        train_models(RunContext(recipe, data_of(content()), rundir, console))
+            run(parse_recipe(asked, "tiny"), tmp_path / "run", Stopping(at=at))
+    console, _ = train_content(asked, tmp_path / "run")
     assert {name for name, state in console.states.items() if state == "unchanged"} == {
         "held_out/teacher",
         "teacher",
@@ -219,7 +209,7 @@ def test_texts_start_from_the_same_tokenizer_and_keep_the_tokens_of_all_items(tm
     layer = {"name": "layer", "model": "teacher-layers:1", "prune": {"vocabulary": "seen"}}
     cnn = {"name": "cnn", "model": "builtin:textcnn", "options": {"embedding": 4}}
     recipe["students"] = [{**student, "fit": fit, "distill": {}, "control": False} for student in (layer, cnn)]
-    results = trained(recipe, tmp_path / "run")
+    _, results = train_content(recipe, tmp_path / "run")
     places = [tmp_path / "run" / before / "students" for before in ("held_out", ".")]
     first, second = ((place / "cnn" / "tokenizer.json").read_bytes() for place in places)
     assert first == second

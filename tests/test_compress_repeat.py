@@ -34,7 +34,7 @@ def repeated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Seed
     place = tmp_path_factory.mktemp("repeat")
     recipe = place / "tiny.toml"
     content = RECIPE.replace('["fp32", "fp16", "int8-dynamic", "int8-static"]', '["fp32", "int8-static"]')
-    recipe.write_text(content.replace("[quantize]", f"{TWIN}\n[quantize]"))
+    recipe.write_text(content.replace("[quantize]", f'{TWIN}\n[graph]\nrewrites = "none"\n\n[quantize]'))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measuring, "measure_memory", made_up_memory)
         folder, seeds = repeat(recipe, (3, 4), place / "out", (), "limbeck repeat", Recorder())

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import re
 import signal
-import subprocess
-import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
+from forks import FORKS, limbeck
 from helpers import image_classifier
-from tiny_run import RECIPE, Ran, package_ids, scores, weights
+from tiny_run import RECIPE, Ran, made_up_memory, package_ids, scores, weights
 
-from compress import cli
 from compress.report.schema import Report
 from compress.report.write import read_report
+from compress.stages import measuring
 from serve.images import ImagePreparer
 from serve.manifest import ImagePreprocessing
 from train import training as fitting
@@ -32,7 +30,6 @@ from train.fit_config import FitConfig
 from train.following import Following
 from train.inputs import ImageInputs
 
-ROOT = Path(__file__).resolve().parent.parent
 # In the order in which a run says them: amid epochs, as a model, a package, both measurements, the choice and a
 # prediction begin.
 KILL_AT = (
@@ -47,46 +44,29 @@ KILL_AT = (
 LABELS = tuple("0123456789")
 
 
-# What a run imports takes longer than this run itself: processes that are forked from one that has it imported.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["compress.cli", "compress.pipeline", "train.trainer", "compress.quantize.precisions"])
-
-
-def run_to_the_end(recipe: Path, folder: Path) -> str:
-    """The command itself; what it said."""
-    command = [sys.executable, "-m", "compress", "run", str(recipe), "--out", str(folder)]
-    # As many threads as the undisturbed run in this process has: sums in another order would differ in the last bits.
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "COLUMNS": "200"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stderr
-
-
-def limbeck(arguments: list[str], threads: int, stderr: Connection) -> None:
-    """The command in a process that was forked."""
-    os.dup2(stderr.fileno(), 2)
-    os.environ["COLUMNS"] = "200"
+def run_in(folder: Path, recipe: Path, threads: int, stderr: Connection) -> None:
+    """The command, in a process of its own, but what a process for each variant would weigh is made up."""
     torch.set_num_threads(threads)
-    sys.argv = ["limbeck", *arguments]
-    cli.main()
+    with mock.patch.object(measuring, "measure_memory", made_up_memory):
+        limbeck(["run", str(recipe), "--out", str(folder)], stderr)
 
 
-def killed_at(line_start: str, recipe: Path, folder: Path) -> str:
-    """Kill a run (no handler runs) as soon as it says a line; what it had said until then."""
+def said_by_a_run(recipe: Path, folder: Path, kill_at: str | None = None) -> str:
+    """Run to the end, or kill the run (no handler runs) as soon as it says a line; what it had said until then."""
     theirs, ours = FORKS.Pipe(duplex=False)[::-1]
-    arguments = ["run", str(recipe), "--out", str(folder)]
-    child = FORKS.Process(target=limbeck, args=(arguments, torch.get_num_threads(), theirs))
+    # As many threads as the undisturbed run in this process has: sums in another order would differ in the last bits.
+    child = FORKS.Process(target=run_in, args=(folder, recipe, torch.get_num_threads(), theirs))
     child.start()
     theirs.close()
     said = ""
     with ours, open(ours.fileno(), encoding="utf-8", closefd=False) as lines:
         for line in lines:
             said += line
-            if line.startswith(line_start):
+            if kill_at is not None and line.startswith(kill_at):
                 child.kill()
                 break
     child.join()
-    assert child.exitcode == -signal.SIGKILL, f"the run ended before it said '{line_start}':\n{said}"
+    assert child.exitcode == (0 if kill_at is None else -signal.SIGKILL), f"it ended, and had said:\n{said}"
     return said
 
 
@@ -118,11 +98,11 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tiny: Ran, tmp_
     recipe.write_text(RECIPE)
     done: set[str] = set()
     for line in KILL_AT:
-        said = killed_at(line, recipe, folder)
+        said = said_by_a_run(recipe, folder, kill_at=line)
         assert stages_of(said, "unchanged") >= done  # the kill before lost at most the stage in flight
         done = stages_of(said, "unchanged", "done")
         assert not (folder / "report.json").exists()
-    said = run_to_the_end(recipe, folder)
+    said = said_by_a_run(recipe, folder)
     assert stages_of(said, "unchanged") >= done >= {"teacher", "latency", "memory", "choice", "test/teacher-torch"}
     assert "test/small-fp32" in stages_of(said, "done")  # it was in flight when the run was killed, and not recorded
     assert weights(folder) == weights(tiny.folder)

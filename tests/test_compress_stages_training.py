@@ -10,16 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_run import Recorder, content, weights
+from tiny_run import content, train_content, weights
 
-from compress.pipeline import describe
 from compress.recipe_file import parse_recipe
-from compress.rundir import open_run
-from compress.stages.context import RunContext
-from compress.stages.training import train_models
 from serve.errors import UserError
-from train.data import load_data
-from train.fit_result import FitResult
 
 FIT = {"epochs": 1, "batch_size": 256, "learning_rate": 5e-3}
 
@@ -30,14 +24,6 @@ def tiny(*students: dict[str, Any], **changes: Any) -> dict[str, Any]:
     recipe["teacher"] = {"model": "builtin:mlp-32", "fit": FIT}
     recipe["students"] = [{"model": "builtin:mlp-16", "fit": FIT, **student} for student in students]
     return {**recipe, **changes}
-
-
-def train(recipe: dict[str, Any], folder: Path) -> tuple[Recorder, dict[str, FitResult]]:
-    parsed = parse_recipe(recipe, "tiny")
-    console = Recorder()
-    data = load_data(parsed.data, parsed.seed)
-    with open_run(folder, describe(parsed, data, None), console.stage) as rundir:
-        return console, train_models(RunContext(parsed, data, rundir, console))
 
 
 def images(folder: Path, count: int = 40) -> str:
@@ -55,25 +41,25 @@ def test_unlabelled_items_train_distilled_students_again_and_nobody_else(tmp_pat
     recipe = tiny(
         {"name": "small", "distill": {}}, {"name": "plain", "distill": {"items": "labelled"}, "control": False}
     )
-    train(recipe, tmp_path / "run")
+    train_content(recipe, tmp_path / "run")
     before = weights(tmp_path / "run")
     source = images(tmp_path / "pool")
     recipe["data"]["unlabelled"] = {"source": source}
-    console, fits = train(recipe, tmp_path / "run")
+    console, fits = train_content(recipe, tmp_path / "run")
     assert console.redone == {"students/small"}
     after = weights(tmp_path / "run")
     assert {path for path in before if before[path] != after[path]} == {"students/small/model.safetensors"}
     assert "labelled and 40 unlabelled items in each epoch" in fits["small"].notes[-1]
     assert not any("unlabelled" in note for note in fits["plain"].notes)
-    assert train(recipe, tmp_path / "run")[0].redone == set()
+    assert train_content(recipe, tmp_path / "run")[0].redone == set()
     recipe["data"]["unlabelled"]["items"] = 30
-    assert train(recipe, tmp_path / "run")[0].redone == {"students/small"}
+    assert train_content(recipe, tmp_path / "run")[0].redone == {"students/small"}
 
 
 def test_a_student_of_unlabelled_items_alone_needs_no_label_of_train(tmp_path: Path) -> None:
     recipe = tiny({"name": "small", "distill": {"items": "unlabelled", "alpha": 1.0}, "control": False})
     recipe["data"]["unlabelled"] = {"source": images(tmp_path / "pool")}
-    _, fits = train(recipe, tmp_path / "run")
+    _, fits = train_content(recipe, tmp_path / "run")
     assert "0 labelled and 40 unlabelled" in fits["small"].notes[-1]
     assert fits["small"].epochs
 

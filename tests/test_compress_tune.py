@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import subprocess
+import signal
 import sys
+import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +17,7 @@ from typing import Any, overload
 import numpy as np
 import pytest
 import torch
+from forks import FORKS, limbeck
 
 from compress import cli
 from compress.recipe_file import as_change, load_recipe, parse_recipe
@@ -30,7 +31,6 @@ from train.sources import Items
 from train.sources.joined import join
 from train.unlabelled import Pool
 
-ROOT = Path(__file__).resolve().parent.parent
 RECIPE = """# my digits
 name = "tiny"
 seed = 3
@@ -327,27 +327,19 @@ def test_a_run_directory_is_not_written_into(recipe: Path, tmp_path: Path) -> No
         tune(recipe, tmp_path, say=quiet)
 
 
-def start(recipe: Path, folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "compress", "tune", str(recipe), "--out", str(folder), "--trials", "8"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-
-
 def test_two_at_once_share_the_trials_and_a_killed_one_is_made_good(recipe: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    first, second = start(recipe, folder), start(recipe, folder)
-    assert first.stderr is not None
-    assert second.stderr is not None
-    with first.stderr, second.stderr:
-        for line in first.stderr:
-            if line.startswith("trial "):
-                break
-        first.kill()
-        assert first.wait() < 0
-        said = second.stderr.read()
-        assert second.wait() == 0, said
+    folder, files = tmp_path / "out", [tmp_path / "first", tmp_path / "second"]
+    command = ["tune", str(recipe), "--out", str(folder), "--trials", "8"]
+    first, second = (FORKS.Process(target=limbeck, args=(command, file)) for file in files)
+    first.start()
+    second.start()
+    while first.is_alive() and "\ntrial " not in (files[0].read_text() if files[0].exists() else ""):
+        time.sleep(0.05)
+    first.kill()
+    first.join()
+    second.join()
+    said = files[1].read_text()
+    assert (first.exitcode, second.exitcode) == (-signal.SIGKILL, 0), said
     assert "Traceback" not in said
     trials = trials_of(folder)
     assert [trial["number"] for trial in trials] == list(range(1, 9))

@@ -107,13 +107,13 @@ def test_every_field_of_a_table_is_named_where_recipes_are_described(table: type
 
 @pytest.mark.parametrize("block", blocks("python"))
 def test_python_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder of its own, with a tiny recipe in the stead of `digits` and one of its items as a picture."""
+    """In a folder of its own, with a tiny teacher alone in the stead of `digits` and one of its items as a picture."""
     from train.data import load_data
 
     items = load_data(DataConfig(source="digits"), 0, "image").splits["test"]
     row = [str(label) for label in items.labels].index("7")
     (tmp_path / "digit.png").write_bytes(items.content[row])
-    tiny = {**content(), "name": "digits"}
+    tiny = {**content(), "name": "digits", "students": [], "quantize": {"precisions": ["fp32"]}}
     monkeypatch.chdir(tmp_path)
     original = compress.api.run
     monkeypatch.setattr(compress.api, "run", lambda recipe, **rest: original(tiny, quiet=True, **rest))

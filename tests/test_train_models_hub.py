@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from unreachable_hub import what_is_said
 
 from serve.errors import UserError
 from train.models.hub import load_config, plain_config, resolve
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def folder_of(path: Path, *files: str, config: str = '{"model_type": "bert"}') -> Path:
@@ -49,24 +46,17 @@ def test_a_path_that_leads_nowhere_is_not_looked_up_on_the_hub(name: str) -> Non
         resolve("hf", name)
 
 
+@pytest.fixture(scope="module")
+def said_without_a_hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    imports, call = "from train.models.hub import resolve", "resolve('hf', 'nobody/nothing')"
+    return what_is_said(imports, call, tmp_path_factory.mktemp("cache"))
+
+
 @pytest.mark.parametrize("network", ["refused", "silent"])
-def test_a_hub_out_of_reach_is_told_within_seconds_with_what_to_do(tmp_path: Path, network: str) -> None:
-    """In a process of its own, since the hub's client reads its address once. A firewall's silence must not hang it."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        if network == "silent":
-            server.listen()
-        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
-        code = (
-            "import time; from train.models.hub import resolve; import huggingface_hub.hf_api; started = time.time()\n"
-            "try: resolve('hf', 'nobody/nothing')\n"
-            "except Exception as error: print(type(error).__name__, error, error.hint, time.time() - started, sep='|')"
-        )
-        environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "PATH": "", "PYTHONPATH": str(ROOT)}
-        process = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300
-        )
-    kind, message, hint, seconds = process.stdout.strip().split("|")
+def test_a_hub_out_of_reach_is_told_within_seconds_with_what_to_do(
+    said_without_a_hub: dict[str, list[str]], network: str
+) -> None:
+    kind, message, hint, seconds = said_without_a_hub[network]
     assert kind == "UserError"
     assert "'hf:nobody/nothing' is no folder here, the Hugging Face hub cannot be reached" in message
     assert "hf download nobody/nothing --local-dir DIR" in hint

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from text_models import FAMILIES, TEXTS, text_classifier, tiny_folder
-from tiny_run import content, run_content
+from tiny_run import content, run_content, train_content
 
 from compress.recipe_file import parse_recipe
 from serve.errors import UserError
@@ -105,5 +105,5 @@ def test_a_package_holds_the_teachers_tokenizer_and_another_teacher_makes_anothe
     assert tokenizers[0] == tokenizers[1]
     first = table(load_classifier(tmp_path / "run" / "students" / "small"))
     recipe["teacher"]["fit"] = {**fit, "epochs": 2}
-    run_content(recipe, tmp_path / "run", memory=False)
+    train_content(recipe, tmp_path / "run")
     assert not np.array_equal(first, table(load_classifier(tmp_path / "run" / "students" / "small")))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forks import in_two_processes
 from helpers import image_classifier, image_inputs
 from safetensors.torch import load_file
-from two_trainings import HERE, IMAGES, LABELS, SHARDED, TARGETS, TRAININGS, in_two_processes, results, train
+from two_trainings import IMAGES, LABELS, SHARDED, TARGETS, TRAININGS, results, train, train_together
 
 from serve.errors import UserError
 from train.augment import AugmentConfig
@@ -29,8 +29,8 @@ from train.views import EpochSampler, View, items_of_epoch
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The folders of all trainings, by one process and by two."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    ended = in_two_processes([sys.executable, str(HERE / "two_trainings.py"), str(two), *TRAININGS])
-    assert [process.returncode for process in ended] == [0, 0], "".join(process.stderr[-3000:] for process in ended)
+    ended = in_two_processes(two, train_together, two)
+    assert [process.code for process in ended] == [0, 0], "".join(process.said[-3000:] for process in ended)
     train(one, list(TRAININGS))
     return one, two
 

@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from unreachable_hub import what_is_said
 
 from serve.errors import UserError
 from train.sources import guess_source, load_source
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_a_local_folder_is_read_as_what_it_holds(tmp_path: Path) -> None:
@@ -43,24 +39,17 @@ def test_a_path_is_guessed_by_its_names(tmp_path: Path) -> None:
         guess_source(tmp_path / "e.docx")
 
 
+@pytest.fixture(scope="module")
+def said_without_a_hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    imports, call = "from train.sources import load_source", "load_source('hf:someone/reviews')"
+    return what_is_said(imports, call, tmp_path_factory.mktemp("cache"))
+
+
 @pytest.mark.parametrize("network", ["refused", "silent"])
-def test_an_id_out_of_reach_fails_within_seconds_and_says_what_to_do(tmp_path: Path, network: str) -> None:
-    """In a process of its own, since the hub's client reads its address once. A firewall's silence must not hang it."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        if network == "silent":
-            server.listen()
-        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
-        code = (
-            "import time; from train.sources import load_source; import huggingface_hub.hf_api; started = time.time()\n"
-            "try: load_source('hf:someone/reviews')\n"
-            "except Exception as error: print(type(error).__name__, error, error.hint, time.time() - started, sep='|')"
-        )
-        environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "PATH": "", "PYTHONPATH": str(ROOT)}
-        process = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=90
-        )
-    kind, message, hint, seconds = process.stdout.strip().split("|")
+def test_an_id_out_of_reach_fails_within_seconds_and_says_what_to_do(
+    said_without_a_hub: dict[str, list[str]], network: str
+) -> None:
+    kind, message, hint, seconds = said_without_a_hub[network]
     assert kind == "UserError"
     assert "'hf:someone/reviews' is no folder here, the Hugging Face hub cannot be reached" in message
     assert "hf download --repo-type dataset someone/reviews --local-dir DIR" in hint

@@ -17,11 +17,16 @@ from filelock import FileLock
 
 from compress.console import Console
 from compress.measure.memory import MemoryResult
-from compress.pipeline import run
+from compress.pipeline import describe, run
 from compress.recipe_file import parse_recipe
 from compress.report.schema import Report
 from compress.report.write import read_report
+from compress.rundir import open_run
 from compress.stages import measuring
+from compress.stages.context import RunContext
+from compress.stages.training import train_models
+from train.data import load_data
+from train.fit_result import FitResult
 
 # Models and training are too small to be any good: the margin is wide, so that there is a selection all the same.
 RECIPE = """
@@ -99,6 +104,14 @@ def run_content(recipe: dict[str, Any], folder: Path, memory: bool = True) -> Ra
         if not memory:
             patch.setattr(measuring, "measure_memory", made_up_memory)
         return Ran(folder, run(parse_recipe(recipe, "tiny"), folder, console), console)
+
+
+def train_content(recipe: dict[str, Any], folder: Path) -> tuple[Recorder, dict[str, FitResult]]:
+    """Train what a recipe's content says in `folder`, without the rest of a run."""
+    parsed, console = parse_recipe(recipe, "tiny"), Recorder()
+    data = load_data(parsed.data, parsed.seed, parsed.task)
+    with open_run(folder, describe(parsed, data, None), console.stage) as rundir:
+        return console, train_models(RunContext(parsed, data, rundir, console))
 
 
 def run_once(recipe: dict[str, Any], common: Path, folder: Path) -> Ran:

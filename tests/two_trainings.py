@@ -1,22 +1,11 @@
-"""Trainings that two processes must do as one does, and how tests start two.
-
-`python tests/two_trainings.py FOLDER NAME...` does some of them in the process that it is started in; the environment
-says whether there is another. What each came to lies in FOLDER afterwards.
-"""
+"""Trainings that two processes must do as one does; what each came to lies in a folder afterwards."""
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -41,8 +30,6 @@ from train.shard import sharded_copy
 from train.sources import Items
 from train.teaching import Teaching
 
-HERE = Path(__file__).parent
-SECONDS = 400  # on a machine that is busy with other things; ten by itself
 GENERATOR = np.random.default_rng(0)
 LABELS = tuple("abcd")
 # 73 items in batches of 24: the last has a single one, for which the second process has none
@@ -173,6 +160,14 @@ TRAININGS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+def train_together(folder: Path) -> None:
+    """Do all trainings in one of two processes."""
+    models(folder)
+    join()
+    train(folder, list(TRAININGS))
+    dist.destroy_process_group()
+
+
 def train(folder: Path, names: Sequence[str]) -> None:
     """Do the trainings called so, and write down their results."""
     for name in names:
@@ -189,55 +184,6 @@ def train(folder: Path, names: Sequence[str]) -> None:
         (folder / f"{name}-{world().rank}.json").write_text(result.model_dump_json())
 
 
-def free_port() -> str:
-    """A port of this machine on which nobody listens now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
-def in_two_processes(command: Sequence[str], grace: float = 0.0) -> list[subprocess.CompletedProcess[str]]:
-    """Run `command` twice, and like a launcher end the other `grace` seconds after one fails; both where time is over.
-
-    What each returns is its own exit code, or that of the signal which ended it.
-    """
-    path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    with ExitStack() as open_files:
-        files = [[open_files.enter_context(TemporaryFile("w+")) for _ in ("out", "err")] for _ in range(2)]
-        started: list[subprocess.Popen[str]] = []
-        try:
-            for rank, (out, err) in enumerate(files):
-                ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-                environment = {**os.environ, **common, **ranks, "PYTHONPATH": path}
-                started.append(subprocess.Popen(command, env=environment, stdout=out, stderr=err, text=True))
-            codes = _codes(started, time.monotonic() + SECONDS, grace)
-        finally:
-            for process in started:
-                process.kill()
-                process.wait()
-        return [
-            subprocess.CompletedProcess(command, code, *(_content(file) for file in both))
-            for code, both in zip(codes, files, strict=True)
-        ]
-
-
-def _codes(started: Sequence[subprocess.Popen[str]], until: float, grace: float) -> list[int]:
-    """The exit codes of all; once one has failed the others have `grace` seconds to end by themselves."""
-    while any(process.poll() is None for process in started) and time.monotonic() < until:
-        if any(process.returncode for process in started):
-            until = min(until, time.monotonic() + grace)
-        time.sleep(0.05)
-    for process in started:
-        process.terminate()  # nothing happens where it has ended
-    return [process.wait(timeout=30) for process in started]
-
-
-def _content(file: IO[str]) -> str:
-    file.seek(0)
-    return file.read()
-
-
 def results(folder: Path, name: str) -> list[dict[str, Any]]:
     """What each process said of a training, without what depends on a clock."""
     found = [json.loads(file.read_text()) for file in sorted(folder.glob(f"{name}-?.json"))]
@@ -245,12 +191,3 @@ def results(folder: Path, name: str) -> list[dict[str, Any]]:
         for epoch in result["epochs"]:
             del epoch["seconds"]
     return found
-
-
-if __name__ == "__main__":
-    models(Path(sys.argv[1]))
-    if world().size > 1:
-        join()
-    train(Path(sys.argv[1]), sys.argv[2:])
-    if dist.is_initialized():
-        dist.destroy_process_group()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +12,9 @@ from pydantic import BaseModel, ConfigDict
 
 from serve.errors import InputError, UserError
 from serve.runner import Runner, scores
-from train.inputs import unreadable
-from train.sources import Items
+
+if TYPE_CHECKING:
+    from train.sources import Items
 
 _BATCH = 64
 
@@ -51,6 +53,8 @@ def _scores(runner: Runner, items: Items, start: int) -> np.ndarray:
     try:
         return scores(runner, batch)
     except InputError as error:
+        from train.inputs import unreadable  # torch stays out of the process that only reads scores
+
         for row, item in enumerate(batch, start=start):
             try:
                 scores(runner, [item])

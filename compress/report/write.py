@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +16,9 @@ from compress.report.render import render_html, render_markdown, render_model_ca
 from compress.report.schema import Report
 from compress.rundir import write_text
 from serve.errors import UserError
-from train.data import Data
+
+if TYPE_CHECKING:
+    from train.data import Data  # with scikit-learn, which the pages of a run that ended do not need
 
 REPORT_JSON = "report.json"
 PAYLOADS = Path("loadtest") / "payloads.json"
