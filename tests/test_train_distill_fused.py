@@ -37,9 +37,9 @@ from train.teaching import Teaching
 pytestmark = interpreter
 LABELS = tuple("abc")
 GENERATOR = np.random.default_rng(0)
-IMAGES, TARGETS = GENERATOR.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8), GENERATOR.integers(0, 3, 20)
+IMAGES, TARGETS = GENERATOR.integers(0, 256, (14, 8, 8, 3), dtype=np.uint8), GENERATOR.integers(0, 3, 14)
 SGD = {"epochs": 2, "optimizer": "sgd", "learning_rate": 0.05, "precision": "fp32"}
-SPLITS = {"whole": {"batch_size": 8}, "split": {"batch_size": 2, "accumulation": 4}}
+SPLITS = {"whole": {"batch_size": 8}, "split": {"batch_size": 4, "accumulation": 2}}  # the last update of 6, unevenly
 
 
 @pytest.fixture
