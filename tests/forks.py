@@ -6,10 +6,13 @@ import multiprocessing
 import os
 import socket
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,32 @@ def say_into(stderr: Connection | Path) -> None:
     os.dup2(file, 2)
 
 
+@contextmanager
+def running(children: Sequence[BaseProcess], seconds: float = SECONDS) -> Iterator[None]:
+    """Start them; none is left when the block ends, however it does, and none waits or works for longer than this.
+
+    At the end of pytest its process waits for each that still runs, without an end.
+    """
+
+    def end() -> None:
+        for child in started:
+            child.kill()  # nothing happens where it has ended
+
+    started: list[BaseProcess] = []
+    watch = threading.Timer(seconds, end)
+    try:
+        for child in children:
+            child.start()
+            started.append(child)
+        watch.start()
+        yield
+    finally:
+        watch.cancel()
+        end()
+        for child in started:
+            child.join()
+
+
 def free_port() -> str:
     """A port of this machine on which nobody listens now."""
     with socket.socket() as free:
@@ -63,16 +92,12 @@ def in_two_processes(place: Path, target: Callable[..., None], *arguments: Any) 
     """Two processes that do the same together; like a launcher, end the other where one fails or time is over."""
     port, said = free_port(), [place / f"said-{rank}" for rank in (0, 1)]
     children = [FORKS.Process(target=_one_of_two, args=(rank, port, said[rank], target, arguments)) for rank in (0, 1)]
-    for child in children:
-        child.start()
-    until = time.monotonic() + SECONDS
-    while {child.exitcode for child in children} in ({None}, {None, 0}) and time.monotonic() < until:
-        time.sleep(0.05)
-    for child in children:
-        child.terminate()  # nothing happens where it has ended
-        child.join(30)
-        child.kill()
-        child.join()
+    with running(children):
+        while {child.exitcode for child in children} in ({None}, {None, 0}):
+            time.sleep(0.05)
+        for child in children:
+            child.terminate()
+            child.join(30)
     return [Ended(child.exitcode or 0, file.read_text()) for child, file in zip(children, said, strict=True)]
 
 

@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 import tomli_w
-from forks import FORKS, SECONDS, be_one_of_two, free_port, limbeck
+from forks import FORKS, be_one_of_two, free_port, limbeck, running
 from tiny_run import RECIPE
 
 from compress.cli.running import tell_launcher
@@ -79,16 +79,11 @@ def lose(rank: int, update: int, recipe: Path) -> list[str]:
     children = [
         FORKS.Process(target=one_of_two, args=(each, port, rank, update, said[each], arguments)) for each in (0, 1)
     ]
-    for child in children:
-        child.start()
-    try:
+    with running(children):
         for child in children:
-            child.join(SECONDS)
+            child.join()
         assert children[rank].exitcode == -signal.SIGKILL
         assert children[1 - rank].exitcode == 2
-    finally:
-        for child in children:
-            child.kill()
     return [file.read_text() for file in said]
 
 

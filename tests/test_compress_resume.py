@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 import torch
-from forks import FORKS, limbeck
+from forks import FORKS, limbeck, running
 from helpers import image_classifier
 from tiny_run import RECIPE, Ran, made_up_memory, package_ids, scores, weights
 
@@ -56,16 +56,16 @@ def said_by_a_run(recipe: Path, folder: Path, kill_at: str | None = None) -> str
     theirs, ours = FORKS.Pipe(duplex=False)[::-1]
     # As many threads as the undisturbed run in this process has: sums in another order would differ in the last bits.
     child = FORKS.Process(target=run_in, args=(folder, recipe, torch.get_num_threads(), theirs))
-    child.start()
-    theirs.close()
     said = ""
-    with ours, open(ours.fileno(), encoding="utf-8", closefd=False) as lines:
-        for line in lines:
-            said += line
-            if kill_at is not None and line.startswith(kill_at):
-                child.kill()
-                break
-    child.join()
+    with running([child]):
+        theirs.close()
+        with ours, open(ours.fileno(), encoding="utf-8", closefd=False) as lines:
+            for line in lines:
+                said += line
+                if kill_at is not None and line.startswith(kill_at):
+                    child.kill()
+                    break
+        child.join()
     assert child.exitcode == (0 if kill_at is None else -signal.SIGKILL), f"it ended, and had said:\n{said}"
     return said
 

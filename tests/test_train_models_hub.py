@@ -104,3 +104,8 @@ def test_a_spec_holds_no_path_of_this_machine(tmp_path: Path) -> None:
     config = load_config(folder_of(tmp_path, config='{"model_type": "bert", "_name_or_path": "/home/me/bert"}'))
     assert str(tmp_path) not in str(plain_config(config))
     assert "/home/me" not in str(plain_config(config))
+
+
+def test_what_waits_for_a_hub_forever_fails_here(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="no answer of a hub that is refused within"):
+        what_is_said("", "time.sleep(60)", tmp_path, seconds=0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,10 +21,11 @@ for _ in sys.stdin:
 """
 
 
-def what_is_said(imports: str, call: str, cache: Path) -> dict[str, list[str]]:
+def what_is_said(imports: str, call: str, cache: Path, seconds: float = 300) -> dict[str, list[str]]:
     """Of a hub that is "refused" and of one that is "silent": the error's kind, text and hint, and after how long.
 
     In a process of its own, since the hub's client reads its address once, and in one, since imports take longer.
+    Raises AssertionError where that does not answer in so many seconds.
     """
     said: dict[str, list[str]] = {}
     with socket.socket() as server:
@@ -36,9 +38,14 @@ def what_is_said(imports: str, call: str, cache: Path) -> dict[str, list[str]]:
         ) as process:
             assert process.stdin is not None
             assert process.stdout is not None
+            watch = threading.Timer(seconds, process.kill)
+            watch.start()
             for network in ("refused", "silent"):
                 if network == "silent":
                     server.listen()
                 print(network, file=process.stdin, flush=True)
-                said[network] = process.stdout.readline().strip().split("|")
+                line = process.stdout.readline()
+                assert line, f"{call}: no answer of a hub that is {network} within {seconds} s"
+                said[network] = line.strip().split("|")
+            watch.cancel()
     return said
