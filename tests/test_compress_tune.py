@@ -17,7 +17,7 @@ from typing import Any, overload
 import numpy as np
 import pytest
 import torch
-from forks import FORKS, limbeck
+from forks import FORKS, limbeck, running
 
 from compress import cli
 from compress.recipe_file import as_change, load_recipe, parse_recipe
@@ -270,6 +270,37 @@ sampler = "grid"
         tune(path, folder, say=quiet)
 
 
+def test_a_search_knows_the_thesauri_that_it_searches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that only some trials learn from; no trial is trained here."""
+    monkeypatch.setattr(RecipeObjective, "__call__", lambda *_: 0.5)
+    (tmp_path / "reviews.csv").write_text("text,label\n" + "".join(f"film {at},{'yn'[at % 2]}\n" for at in range(60)))
+    words = tmp_path / "words.tsv"
+    words.write_text("film\tmovie\n")
+    path = tmp_path / "texts.toml"
+    path.write_text(
+        f"""
+name = "texts"
+task = "text"
+[data]
+source = "csv:{tmp_path / "reviews.csv"}"
+[teacher]
+model = "builtin:textcnn"
+[accept]
+max_drop_points = 60.0
+[tune]
+model = "teacher"
+trials = 2
+[tune.search]
+"teacher.fit.augment" = [{{}}, {{ synonym = 0.1, synonyms = "{words}" }}]
+"""
+    )
+    folder, _ = tune(path, tmp_path / "out", say=quiet)
+    tune(path, folder, say=quiet)
+    words.write_text("film\tmovie,picture\n")
+    with pytest.raises(UserError, match="another search"):
+        tune(path, folder, say=quiet)
+
+
 def test_a_trial_that_fails_is_recorded_and_when_all_do_the_first_error_is_shown(recipe: Path, tmp_path: Path) -> None:
     changes = ("tune.trials=2", 'tune.search={"teacher.fit.learning_rate"=[1e30, 2e30]}')
     with pytest.raises(UserError, match=r"all 2 trials failed; the first: .*loss"):
@@ -331,13 +362,12 @@ def test_two_at_once_share_the_trials_and_a_killed_one_is_made_good(recipe: Path
     folder, files = tmp_path / "out", [tmp_path / "first", tmp_path / "second"]
     command = ["tune", str(recipe), "--out", str(folder), "--trials", "8"]
     first, second = (FORKS.Process(target=limbeck, args=(command, file)) for file in files)
-    first.start()
-    second.start()
-    while first.is_alive() and "\ntrial " not in (files[0].read_text() if files[0].exists() else ""):
-        time.sleep(0.05)
-    first.kill()
-    first.join()
-    second.join()
+    with running([first, second]):
+        while first.is_alive() and "\ntrial " not in (files[0].read_text() if files[0].exists() else ""):
+            time.sleep(0.05)
+        first.kill()
+        first.join()
+        second.join()
     said = files[1].read_text()
     assert (first.exitcode, second.exitcode) == (-signal.SIGKILL, 0), said
     assert "Traceback" not in said

@@ -33,7 +33,7 @@ def check_tune(content: dict[str, Any], origin: str, teacher_given: bool = False
     for field, entry in space_of(config.search).items():
         _check_reach(field, config.model, _students(content), teacher_given)
         for value in entry.probes:
-            _check_value(content, origin, field, value)
+            with_value(content, origin, field, value)
     return recipe, config
 
 
@@ -88,10 +88,11 @@ def _check_reach(field: str, model: str, students: list[str], teacher_given: boo
     )
 
 
-def _check_value(content: dict[str, Any], origin: str, field: str, value: Any) -> None:
+def with_value(content: dict[str, Any], origin: str, field: str, value: Any) -> Recipe:
+    """The recipe with a value of the search in it. Raises UserError where it is none for this field."""
     changed = copy.deepcopy(content)
     try:
         apply_change(changed, as_change(field, value))
-        parse_recipe(changed, origin)
+        return parse_recipe(changed, origin)
     except UserError as error:
         raise UserError(f'tune.search."{field}" = {value!r}: {error.message}', error.hint) from None

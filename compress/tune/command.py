@@ -15,7 +15,7 @@ from compress.recipe import TEACHER, Recipe
 from compress.recipe_file import read_content
 from compress.report.tuning import write_page
 from compress.teachers import all_teachers
-from compress.tune.check import check_teacher, check_tune
+from compress.tune.check import check_teacher, check_tune, with_value
 from compress.tune.objective import PARTIAL, RecipeObjective, model_of
 from compress.tune.results import Asked, check_folder, judged, short_names, shown_value, write_results
 from serve.errors import UserError
@@ -24,6 +24,7 @@ from train.data import Data, load_data
 from train.models import needs_teacher
 from train.tuning.config import LEAVE_ONE_OUT, TuneConfig
 from train.tuning.records import TrialRecord, best_of
+from train.tuning.space import space_of
 from train.tuning.storage import open_storage, shown
 from train.tuning.study import Place, Search
 
@@ -121,11 +122,22 @@ def _mark(content: dict[str, Any], recipe: Recipe, config: TuneConfig, data: Dat
     rest = {key: value for key, value in content.items() if key not in ("tune", "accept", "evaluate", "quantize")}
     own["grid"] = config.sampler == "grid"
     pool = {} if data.unlabelled is None else {"unlabelled": data.unlabelled.fingerprint}
-    fits = [model.fit for model in all_teachers(recipe).values()] + [model.fit for model in recipe.students]
-    files = [origin_of_views(fit.augment) for fit in fits]
-    views = {"views": files} if any(files) else {}
     about = {"tune": own, "recipe": rest, "data": data.fingerprint, "teacher": str(teacher_from)}
-    return fingerprint({**about, **pool, **views})
+    return fingerprint({**about, **pool, **_views(content, recipe, config)})
+
+
+def _views(content: dict[str, Any], recipe: Recipe, config: TuneConfig) -> dict[str, Any]:
+    """The content of all thesauri that the recipe names, or a value of the search; empty where there are none."""
+    fields = [(field, value) for field, entry in space_of(config.search).items() for value in entry.probes]
+    tried = [with_value(content, recipe.name, field, value) for field, value in fields]
+    own, *others = [_thesauri(one) for one in (recipe, *tried)]
+    searched = [files for files in others if files != own]
+    return {**({"views": own} if any(own) else {}), **({"searched_views": searched} if searched else {})}
+
+
+def _thesauri(recipe: Recipe) -> list[dict[str, str]]:
+    fits = [model.fit for model in all_teachers(recipe).values()] + [model.fit for model in recipe.students]
+    return [origin_of_views(fit.augment) for fit in fits]
 
 
 def _judged_on(config: TuneConfig, data: Data) -> str:
