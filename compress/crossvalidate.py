@@ -7,10 +7,12 @@ from pathlib import Path
 
 from compress.console import Console
 from compress.folds import FoldRow, Folds, gather_folds
+from compress.lineage import with_lineage
 from compress.recipe_file import load_recipe
 from compress.rundir import write_text
 from compress.series import run_series
 from serve.errors import UserError
+from train.data import load_data
 
 FOLDS_JSON = "folds.json"
 _COLUMNS = ("variant", "errors", "accuracy, 95 % interval", "of one fold, sd", "macro F1", "drop", "the choice in")
@@ -24,8 +26,11 @@ def crossvalidate(
     """Run the recipe once for each fold, into a folder of its own, and write folds.json beside them.
 
     A fold is judged by models that were trained, distilled, quantized and chosen without it. A run that is there goes
-    on, or is only read where it is whole. Raises UserError.
+    on, or is only read where it is whole. Raises UserError, and for what is wrong with the data of any fold before the
+    first is run.
     """
+    if folds < 2:
+        raise UserError(f"{folds} folds leave nothing to judge on", "expected 2 or more")
     own = load_recipe(recipe, list(changes))
     if own.data.fold is not None:
         raise UserError(
@@ -36,6 +41,10 @@ def crossvalidate(
         f"fold-{which}": load_recipe(recipe, [*changes, f'data.fold="{which}/{folds}"'])
         for which in range(1, folds + 1)
     }
+    # Equal items, which a run may have in train alone, stand in two splits of some folds: it may be the last.
+    for name, one in resolved.items():
+        console.say(f"{name}: looking at its data")
+        with_lineage(one, load_data(one.data, one.seed, one.task))
     together = gather_folds(run_series(resolved, folder, command, console), own.accept)
     write_text(folder / FOLDS_JSON, together.model_dump_json(indent=2) + "\n")
     return folder, together
@@ -57,10 +66,10 @@ def table(folds: Folds) -> str:
 
 
 def verdict(folds: Folds) -> str:
-    """Whether what the recipe chooses is shown to keep its margin."""
+    """Whether what the recipe chooses is shown to keep its margin, and kept the limits on latency and size."""
     problems, each = folds.choice.problems, "what each fold chose, judged on what it never saw"
     if problems:
-        return f"Not shown to keep the margin: {each}: {'; '.join(problems)}."
+        return f"Not shown to keep the constraints: {each}: {'; '.join(problems)}."
     return f"Within the margin of {folds.margin_points:g} points: {each}."
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from compress.evidence.choose import margin_problems
+from compress.evidence.choose import limit_problems, margin_problems
 from compress.evidence.drops import Drop, exact_problems, judged_drop, margin_p
 from compress.evidence.statistics import accuracy_interval
+from compress.measure.latency import reference_point
 from compress.measure.predictions import read_labels, read_scores
 from compress.recipe import Accept
 from compress.report.schema import Report
@@ -40,7 +41,8 @@ class FoldRow(_Table):
     macro_f1: float
     drop_points: float | None  # from the baseline, item by item, or from the recipe's target; None: it is the baseline
     drop_points_ci95: tuple[float, float] | None
-    problems: tuple[str, ...]  # why the drop is not shown to be within the recipe's margin; none: it is
+    # Why the drop is not shown to be within the recipe's margin, and of the choice, which limit it broke in which fold.
+    problems: tuple[str, ...]
     chosen: int  # in so many folds it was the choice
 
 
@@ -80,6 +82,8 @@ def gather_folds(runs: Sequence[Path], accept: Accept) -> Folds:
     scores = {name: [read_scores(_predictions(run, name)) for run in runs] for name in ids}
     chosen = [report.choice.id for report in reports]
     scores[CHOICE] = [scores[name][fold] for fold, name in enumerate(chosen)]
+    rows = [_row(name, scores, labels, chosen, first, accept) for name in scores]
+    rows[-1] = rows[-1].model_copy(update={"problems": (*rows[-1].problems, *_over_limits(runs, reports, accept))})
     return Folds(
         recipe=first.run.name,
         folds=len(runs),
@@ -89,7 +93,7 @@ def gather_folds(runs: Sequence[Path], accept: Accept) -> Folds:
         target_percent=accept.target_percent,
         commits=tuple(report.run.git_commit for report in reports),
         cpu=str(first.run.hardware.get("cpu")),
-        rows=tuple(_row(name, scores, labels, chosen, first, accept) for name in scores),
+        rows=tuple(rows),
     )
 
 
@@ -130,3 +134,13 @@ def _row(
 
 def _problems(accept: Accept, drop: Drop) -> list[str]:
     return [*margin_problems(accept, drop.high), *exact_problems(accept, drop, margin_p(accept, drop))]
+
+
+def _over_limits(runs: Sequence[Path], reports: Sequence[Report], accept: Accept) -> list[str]:
+    """The limits on latency and size that what a fold chose does not keep, as measured in that fold."""
+    found = []
+    for run, report in zip(runs, reports, strict=True):
+        chosen = report.variant(report.choice.id)
+        latency = reference_point(chosen.latency_ms, report.constraints.threads)
+        found += [f"in {run.name} {problem}" for problem in limit_problems(accept, latency, chosen.size_bytes)]
+    return found

@@ -103,6 +103,6 @@ def _refusal(name: str, place: str, split: str, common: int, data: Data, again: 
         "so it would look better than it is",
         f"take {before}, which is the model from before final_refit"
         if again
-        else "draw the splits as that run did: give [data] the same source, sizes and seed as in its run.json "
+        else "draw the splits as that run did: give [data] the same source, sizes, seed and fold as in its run.json "
         f"(here: {sizes}), or take data of which it has seen none",
     )

@@ -111,6 +111,47 @@ def test_a_recipe_of_one_fold_and_a_folder_of_a_run_are_refused(tmp_path: Path) 
         crossvalidate(recipe, 2, tmp_path / "run", (), "limbeck crossvalidate", Recorder())
 
 
+def test_a_limit_that_a_folds_choice_breaks_is_told(validated: tuple[Path, Path, Folds]) -> None:
+    _, folder, folds = validated
+    accept = Accept(max_drop_points=100, max_size_mb=1e-4)
+    assert folds.choice.problems == ()
+    problems = gather_folds([folder / "fold-1", folder / "fold-2"], accept).choice.problems
+    assert [problem.partition(" is ")[0] for problem in problems] == ["in fold-1 the size", "in fold-2 the size"]
+
+
+def test_what_is_wrong_with_any_fold_is_told_before_the_first_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each text is there twice: of some, the two stand in different splits of a fold."""
+    (tmp_path / "texts.csv").write_text(
+        "text,label\n" + "".join(f"text {at % 40},{'ab'[at % 2]}\n" for at in range(80))
+    )
+    content = f"""
+name = "twice"
+task = "text"
+data = {{ source = "csv:{tmp_path / "texts.csv"}" }}
+teacher = {{ model = "builtin:textcnn" }}
+accept = {{ max_drop_points = 60 }}
+"""
+    (tmp_path / "twice.toml").write_text(content)
+
+    def run(*_: object) -> list[Path]:
+        raise AssertionError("a fold was run")
+
+    monkeypatch.setattr("compress.crossvalidate.run_series", run)
+    with pytest.raises(UserError, match="is also") as refused:
+        crossvalidate(tmp_path / "twice.toml", 2, tmp_path / "out", (), "limbeck crossvalidate", Recorder())
+    assert 'duplicates = "drop"' in refused.value.hint
+
+
+def test_fewer_than_two_folds_are_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(RECIPE)
+    for folds in (-1, 0, 1):
+        with pytest.raises(UserError, match=f"^{folds} folds leave nothing to judge on"):
+            crossvalidate(recipe, folds, tmp_path / "out", (), "limbeck crossvalidate", Recorder())
+
+
 def folds_with(*problems: str) -> Folds:
     """Made-up folds, whose choice has these problems."""
     row = FoldRow(

@@ -66,7 +66,7 @@ def crossvalidate(
     For data so few that one test split shows little. Test is left out, for a last word. Each fold is a run of its own,
     in fold-N of the folder; the same command goes on where it was stopped.
 
-    Exit code 3: what the folds chose is not shown to keep the margin.
+    Exit code 3: what the folds chose is not shown to keep the margin, or breaks a limit on latency or size.
     """
     refuse_launcher("crossvalidate", "start it without torchrun or accelerate launch")
     from compress.console import Console
