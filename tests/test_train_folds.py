@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,3 +65,20 @@ def test_more_folds_than_the_rarest_class_has_items_are_refused_with_how_many_th
         digits(fold="1/500")
     fewest = int(np.bincount(digits().splits["train"].labels).min())
     assert int(refused.value.hint.split()[2]) >= fewest
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_no_unlabelled_item_is_one_that_judges_the_fold_or_has_the_last_word(split: str, tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_text("text,label\n" + "".join(f"text {at},{'ab'[at % 2]}\n" for at in range(80)))
+    settings = {"source": f"csv:{tmp_path / 'texts.csv'}", "repair": {"duplicates": "drop"}}
+    whole = load_data(DataConfig.model_validate(settings), seed=3).splits[split]
+    known = [item.decode() for item in whole.content]
+    (tmp_path / "more.csv").write_text("\n".join(["text", "quite another", *known]) + "\n")
+    settings["unlabelled"] = {"source": f"csv:{tmp_path / 'more.csv'}"}
+    for which in (1, 2):
+        fold = load_data(DataConfig.model_validate({**settings, "fold": f"{which}/2"}), seed=3)
+        assert fold.unlabelled is not None
+        met = {item.decode() for item in fold.unlabelled.items.content}
+        assert "quite another" in met
+        judged = {item.decode() for name in ("validation", "test") for item in fold.splits[name].content}
+        assert not met & (judged | (set(known) if split == "test" else set()))

@@ -23,7 +23,7 @@ from train.sources.joined import join
 from train.sources.present import check_present
 from train.sources.problems import Problem, Problems
 from train.splits import draw_sample, draw_splits
-from train.unlabelled import Pool, UnlabelledConfig, read_unlabelled
+from train.unlabelled import LEFT_OUT, Pool, UnlabelledConfig, read_unlabelled
 
 UNLABELLED_ITEMS = "unlabelled"  # beside the splits, in `Data.part`
 SPLITS = ("train", "calibration", "validation", "test")
@@ -97,6 +97,7 @@ class Data:
     unlabelled: Pool | None = None  # for distilled students alone; not in `fingerprint`
     test_groups: tuple[str, ...] = ()  # of each test item, where the recipe names a column of groups
     fold: str | None = None
+    left_out: Items | None = None  # the test split of which a fold has taken the place
 
     @property
     def judged(self) -> np.ndarray:
@@ -198,8 +199,9 @@ def examine(
     if data is not None and config.unlabelled is not None:
         repair = config.repair
         drop_unreadable = repair.unreadable == "drop"
+        known = data.splits if data.left_out is None else {**data.splits, LEFT_OUT: data.left_out}
         pool = read_unlabelled(
-            config.unlabelled, data.task, data.splits, drawn_by, problems, drop_unreadable, repair.duplicates, watch
+            config.unlabelled, data.task, known, drawn_by, problems, drop_unreadable, repair.duplicates, watch
         )
         data = replace(data, unlabelled=pool)
     judged = _judged(problems, config)
@@ -257,7 +259,7 @@ def _check_task(source: Source, config: DataConfig, task: Task | None) -> None:
 
 
 def _split_and_name(source: Source, config: DataConfig, seed: int, problems: Problems) -> Data:
-    splits = _split(source, config, seed)
+    splits, left_out = _split(source, config, seed)
     scanned = {name: scan(items) for name, items in splits.items()}
     if config.repair.duplicates != "keep":
         hashes = {name: hashes for name, (_, hashes) in scanned.items()}
@@ -268,7 +270,7 @@ def _split_and_name(source: Source, config: DataConfig, seed: int, problems: Pro
                 scanned[name] = scan(splits[name])
                 _check_rest(name, splits[name], source.classes)
     fingerprints = {name: mark for name, (mark, _) in scanned.items()}
-    return Data(config.source, source.task, source.classes, splits, fingerprints, fold=config.fold)
+    return Data(config.source, source.task, source.classes, splits, fingerprints, fold=config.fold, left_out=left_out)
 
 
 def _check_rest(name: str, left: Items, classes: tuple[str, ...]) -> None:
@@ -282,8 +284,11 @@ def _check_rest(name: str, left: Items, classes: tuple[str, ...]) -> None:
         )
 
 
-def _split(source: Source, config: DataConfig, seed: int) -> dict[str, Items]:
-    """The source's own splits where it has them, the others drawn from its train, stratified by class."""
+def _split(source: Source, config: DataConfig, seed: int) -> tuple[dict[str, Items], Items | None]:
+    """The source's own splits where it has them, the others drawn from its train, stratified by class.
+
+    And the test split that a fold has taken the place of.
+    """
     classes, total = len(source.classes), len(source.items)
     wanted = {"calibration": config.calibration, "validation": config.validation, "test": config.test}
     owned = {"calibration": None, "validation": source.validation, "test": source.test}
@@ -298,9 +303,10 @@ def _split(source: Source, config: DataConfig, seed: int) -> dict[str, Items]:
     splits.update(draw_splits(source.items, counts, classes, seed))
     if config.train is not None:
         splits["train"] = draw_sample(splits["train"], _number(config.train, total), classes, seed, "train")
+    left_out = None
     if config.fold is not None:
-        splits = refold(splits, config.fold, classes, seed)
-    return {name: splits[name] for name in SPLITS}
+        left_out, splits = splits["test"], refold(splits, config.fold, classes, seed)
+    return {name: splits[name] for name in SPLITS}, left_out
 
 
 def _default(name: str, total: int, classes: int) -> int:
