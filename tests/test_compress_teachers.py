@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from helpers import image_classifier
-from test_compress_stages_training import FIT, tiny, train
+from test_compress_stages_training import FIT, tiny
 from text_models import text_classifier, tiny_folder, wanted
-from tiny_run import run_content, weights
+from tiny_run import run_content, train_content, weights
 
 from compress.recipe import Recipe
 from compress.recipe_file import parse_recipe
@@ -122,7 +122,7 @@ def test_generations_of_one_network_begin_alike_or_by_a_seed_of_their_own(tmp_pa
         taught("second-born", "first-born", model="teacher", seed_offset=8),
         taught("first-born", "teacher", model="teacher"),
     )
-    console, fits = train(recipe, tmp_path / "run")
+    console, fits = train_content(recipe, tmp_path / "run")
     assert list(console.states) == ["teacher", "students/first-born", "students/second-born"]
     assert list(fits) == ["teacher", "second-born", "first-born"]
     models = {path: load_classifier(tmp_path / "run" / path) for path in console.states}
@@ -133,19 +133,19 @@ def test_generations_of_one_network_begin_alike_or_by_a_seed_of_their_own(tmp_pa
 def test_what_a_student_learned_from_makes_it_train_again_and_nobody_else(tmp_path: Path) -> None:
     students = (taught("small", "teacher"), taught("both", "teacher", "second"), taught("last", "both"))
     recipe = tiny(*students, teachers=[SECOND])
-    console, _ = train(recipe, tmp_path / "run")
+    console, _ = train_content(recipe, tmp_path / "run")
     assert set(console.states) == {"teacher", "teachers/second", *(f"students/{one['name']}" for one in students)}
-    assert train(recipe, tmp_path / "run")[0].redone == set()
+    assert train_content(recipe, tmp_path / "run")[0].redone == set()
     recipe["teachers"] = [{**SECOND, "seed_offset": 9}]
-    assert train(recipe, tmp_path / "run")[0].redone == {"teachers/second", "students/both", "students/last"}
+    assert train_content(recipe, tmp_path / "run")[0].redone == {"teachers/second", "students/both", "students/last"}
 
 
 def test_a_recipe_that_names_no_teacher_is_that_of_before(tmp_path: Path) -> None:
     plain = tiny({"name": "small", "distill": {}, "control": False})
-    train(plain, tmp_path / "run")
+    train_content(plain, tmp_path / "run")
     named = tiny(taught("small", "teacher"), teachers=[])
     named["students"][0]["seed_offset"] = 0
-    assert train(named, tmp_path / "run")[0].redone == set()
+    assert train_content(named, tmp_path / "run")[0].redone == set()
 
 
 def test_a_second_teacher_is_in_the_report_and_is_never_the_choice(tmp_path: Path) -> None:

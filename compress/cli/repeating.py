@@ -28,7 +28,7 @@ def repeat(
     changes: Changes = None,
     debug: Debug = False,
 ) -> None:
-    """Run a recipe with several seeds, and say how much they differ.
+    """Run a recipe with several seeds, and compare them.
 
     Each model's figures are averaged over the seeds, with their spread. Each seed is a run of its own, in seed-N of the
     folder; the same command goes on where it was stopped.
@@ -61,10 +61,11 @@ def crossvalidate(
     changes: Changes = None,
     debug: Debug = False,
 ) -> None:
-    """Run a recipe over folds of its data: each item is judged once, by models that never saw it.
+    """Run a recipe over folds of its data, judged together.
 
-    For data so few that one test split shows little. Test is left out, for a last word. Each fold is a run of its own,
-    in fold-N of the folder; the same command goes on where it was stopped.
+    Each item is judged once, by models that never saw it: for data so few that one test split shows little. Test is
+    left out, for a last word. Each fold is a run of its own, in fold-N of the folder; the same command goes on where it
+    was stopped.
 
     Exit code 3: what the folds chose is not shown to keep the margin, or breaks a limit on latency or size.
     """
