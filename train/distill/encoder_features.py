@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 
@@ -14,6 +12,7 @@ from train.distill.config import FeatureConfig
 from train.distill.inside import look_inside
 from train.distill.pairs import Pairs, chosen_pairs
 from train.front import Mask
+from train.models.teacher_layers import spread
 
 LOSSES = ("hidden-states", "attention", "relations", "embeddings")
 
@@ -52,7 +51,9 @@ class EncoderFeatures:
 
     def _chosen(self, feature: FeatureConfig) -> Pairs:
         ours, theirs = self._ours.layers, self._theirs.layers
-        return chosen_pairs(feature, list(enumerate(same_depth(ours, theirs))), ours, theirs, "layers")
+        pairs = list(enumerate(spread(ours, theirs)))
+        pairs[-1] = (ours - 1, theirs - 1)  # of a single layer too
+        return chosen_pairs(feature, pairs, ours, theirs, "layers")
 
     def _pair(self, feature: FeatureConfig, ours: int, theirs: int, mask: torch.Tensor) -> torch.Tensor:
         """The loss between a layer of the student and one of the teacher."""
@@ -78,16 +79,6 @@ class EncoderFeatures:
         if isinstance(self._front, Mask):
             return inputs != self._front.pad_id
         return torch.ones(self._ours.hidden(0).shape[:2], dtype=torch.bool, device=inputs.device)
-
-
-def same_depth(ours: int, theirs: int) -> list[int]:
-    """For each of `ours` layers the one of `theirs`, from 0, after which as large a share of the layers is done.
-
-    TinyBERT's g(m) = m * theirs / ours (Jiao et al. 2020, arXiv 1909.10351, section 3), to the nearest, halves down.
-    Two layers answer for the third and the sixth of six. Were the first to be like the first, which it was to begin
-    with, the second alone would have to learn what five do.
-    """
-    return [max(1, math.ceil(at * theirs / ours - 0.5)) - 1 for at in range(1, ours + 1)]
 
 
 def _projection(ours: int, theirs: int) -> nn.Module:
