@@ -46,7 +46,17 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         environment.setenv("LIMBECK_MODELS_DIR", str(folder))
         environment.setenv("LIMBECK_PACKAGES", f"words={words}")
         with start(folder / "main") as server:
+            _wait_for_both(server)
             yield server
+
+
+def _wait_for_both(server: ServerProcess) -> None:
+    """The server is ready with the first of its workers, and the other may still be on its way."""
+    deadline = time.monotonic() + 60
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    while httpx.get(f"{server.url}/admin/models", headers=headers, timeout=30).json()["workers"]["of"] < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.fixture
