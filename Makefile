@@ -68,8 +68,8 @@ bench: setup
 	loadtests/bench.sh runs/digits
 
 bench-training: setup
-	LIMBECK_DATA=$(DATA) $(BIN)/python -m benchmarks.training
-	LIMBECK_DATA=$(DATA) $(BIN)/python -m benchmarks.precision
+	LIMBECK_DATA=$(DATA) $(BIN)/python -m benchmarks.training --out benchmarks/results/training.json
+	LIMBECK_DATA=$(DATA) $(BIN)/python -m benchmarks.precision --out benchmarks/results/training-precision.json
 
 # Needs an NVIDIA GPU. Tuned sizes go into kernels/tuned, all else into benchmarks/results/kernels.
 bench-kernels: setup

@@ -1,6 +1,6 @@
 """What bf16 makes of the time of an update, on this machine: `fit.precision = "bf16"` against "fp32", in turn.
 
-    python -m benchmarks.precision [--rounds 5] [mnist cifar10 sst2]
+    python -m benchmarks.precision [--rounds 5] [--out FILE] [mnist cifar10 sst2]
 
 Both train the recipe's teacher for an epoch on the same real items. Needs ${LIMBECK_DATA}.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from benchmarks.training import in_turn, our_epoch, print_each, workload
+from benchmarks.training import in_turn, measure_each, our_epoch, workload
 
 
 def measure(name: str, rounds: int) -> dict[str, object]:
@@ -39,4 +39,4 @@ def measure(name: str, rounds: int) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print_each(__doc__, measure, rounds=5)
+    measure_each(__doc__, measure, rounds=5)

@@ -1,6 +1,6 @@
 """How fast `train.fit` trains, against a bare PyTorch loop that does the same arithmetic on the same items.
 
-    python -m benchmarks.training [--rounds 7] [mnist cifar10 sst2]
+    python -m benchmarks.training [--rounds 7] [--out FILE] [mnist cifar10 sst2]
 
 Both train the recipe's teacher for an epoch on real items and score it on others, in turn, so that a noisy machine
 troubles both alike. Same model, precision, optimizer, clipping, batches of the same rows; no augmentation. Needs
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from compress.environment import hardware, versions
 from compress.recipe_file import load_recipe
 from serve.errors import UserError
 from serve.images import ImagePreparer
@@ -155,21 +156,32 @@ def measure(name: str, rounds: int) -> dict[str, object]:
 
 def main() -> None:
     """Print one JSON line for each recipe."""
-    print_each(__doc__, measure, rounds=7)
+    measure_each(__doc__, measure, rounds=7)
 
 
-def print_each(about: str | None, measure: Callable[[str, int], dict[str, object]], rounds: int) -> None:
-    """A command that measures the recipes it is given, and prints one JSON line for each."""
+def measure_each(about: str | None, measure: Callable[[str, int], dict[str, object]], rounds: int) -> None:
+    """A command that measures the recipes it is given: a JSON line for each; all of them and the machine in `--out`.
+
+    Exits with 2 if a recipe could not be measured; the others are all the same.
+    """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", default=list(ITEMS))
     parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--out", type=Path, help="where to write all figures")
     wanted = parser.parse_args()
     os.environ.setdefault("LIMBECK_DATA", "../shared/data")
+    measured = []
     for name in wanted.recipes:
         try:
-            print(json.dumps(measure(name, wanted.rounds)), flush=True)
+            measured.append(measure(name, wanted.rounds))
+            print(json.dumps(measured[-1]), flush=True)
         except UserError as error:
             print(f"{name}: {error.message}; {error.hint}", file=sys.stderr)
+    if wanted.out is not None:
+        content = {"recipes": measured, "hardware": hardware(), "versions": versions()}
+        wanted.out.write_text(json.dumps(content, indent=1, default=str) + "\n")
+    if len(measured) < len(wanted.recipes):
+        raise SystemExit(2)
 
 
 if __name__ == "__main__":
