@@ -13,7 +13,7 @@ import pytest
 from serve.errors import UserError
 from train.tuning.config import TuneConfig
 from train.tuning.records import TrialRecord, best_of
-from train.tuning.storage import open_storage, shown
+from train.tuning.storage import JOURNAL, open_storage, shown
 from train.tuning.study import Objective, Place, Report, Search
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -122,6 +122,22 @@ def test_a_database_serves_as_well(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'tune.db'}"
     run(search_in(tmp_path, storage=url, trials=2))
     assert len(run(search_in(tmp_path, storage=url, trials=4))) == 4
+
+
+def test_a_line_that_was_torn_off_costs_no_trial(tmp_path: Path) -> None:
+    before = drawn_by(run(search_in(tmp_path, trials=3)))
+    journal = tmp_path / JOURNAL
+    journal.write_bytes(journal.read_bytes() + b'{"op_code":8,"worker_id":"x","tri')
+    assert drawn_by(run(search_in(tmp_path, trials=4)))[:3] == before
+    assert len(search_in(tmp_path, trials=4).records()) == 4
+
+
+def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("one\ntwo", encoding="utf-8")
+    with pytest.raises(UserError, match="storage"):
+        search_in(tmp_path, storage=str(mine))
+    assert mine.read_text(encoding="utf-8") == "one\ntwo"
 
 
 def other(folder: Path, seconds: float) -> subprocess.Popen[str]:

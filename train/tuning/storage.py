@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from serve.errors import UserError, said
 
@@ -24,9 +24,27 @@ def open_storage(given: str | None, folder: Path) -> BaseStorage:
         if given is not None and "://" in given:
             return RDBStorage(given)
         path = Path(given) if given is not None else folder / JOURNAL
-        return JournalStorage(JournalFileBackend(str(path)))
+        lock = JournalFileSymlinkLock(str(path))
+        backend = JournalFileBackend(str(path), lock)
+        _drop_torn_line(path, lock)
+        return JournalStorage(backend)
     except Exception as error:  # drivers of databases raise what they like
         raise UserError(f"cannot open the storage {shown(given, folder)}: {said(error)}", _HINT) from None
+
+
+def _drop_torn_line(path: Path, lock: JournalFileSymlinkLock) -> None:
+    """Cut off a last line that was never written to its end (a full disk, a power cut).
+
+    optuna reads past it, and writes its next line on the same one: no trial of the journal could be read again.
+    """
+    lock.acquire()
+    try:
+        with path.open("r+b") as file:
+            content = file.read()
+            if content.startswith(_FIRST) and not content.endswith(b"\n"):  # no journal: not ours to change
+                file.truncate(content.rfind(b"\n") + 1)
+    finally:
+        lock.release()
 
 
 def open_study(
@@ -65,4 +83,5 @@ def shown(given: str | None, folder: Path) -> str:
 
 
 _MARK = "limbeck:mark"
+_FIRST = b'{"op_code"'  # how a journal begins
 _HINT = "expected the path of a journal file in a folder that exists, or a URL such as sqlite:///tune.db"
