@@ -92,6 +92,7 @@ def test_a_family_is_for_one_task() -> None:
     ) as refused:
         check("resnet8", {}, "text")
     assert "builtin:textcnn" in refused.value.hint
+    assert 'write task = "image" at the top of the recipe' in refused.value.hint
 
 
 def test_it_learns_chinese_from_a_file_to_served_answers(tmp_path: Path) -> None:

@@ -109,7 +109,8 @@ def _check_task(name: str, its: Task, task: Task, others: Sequence[str]) -> None
     if its != task:
         raise UserError(
             f"'builtin:{name}' classifies {its}s, but the recipe's task is {task}",
-            f"for {task}s there is {', '.join(f'builtin:{other}' for other in others)}",
+            f"for {task}s there is {', '.join(f'builtin:{other}' for other in others)}; "
+            f'for data of {its}s write task = "{its}" at the top of the recipe',
         )
 
 

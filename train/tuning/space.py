@@ -140,6 +140,11 @@ def _entry(where: str, given: Any) -> Range | Choice:
 def _range(where: str, given: dict[str, Any]) -> Range:
     unknown = next((key for key in given if key not in _KEYS), None)
     if unknown is not None:
+        if isinstance(given[unknown], dict | list):
+            raise SettingError(
+                f"{where} holds '{unknown}', as TOML reads a name with dots",
+                f"put the name in quotes: {_quoted(where, given)}",
+            )
         raise SettingError(f"{where}: unknown key '{unknown}'", did_you_mean(unknown, _KEYS))
     missing = next((key for key in ("low", "high") if key not in given), None)
     if missing is not None:
@@ -160,6 +165,15 @@ def _range(where: str, given: dict[str, Any]) -> Range:
     if found.step is not None:
         _check_step(where, found, found.step)
     return found
+
+
+def _quoted(where: str, given: Any) -> str:
+    """The line that was meant by `teacher.fit.learning_rate = [1, 2]`: "teacher.fit.learning_rate" = ..."""
+    name = where.removeprefix('tune.search."').removesuffix('"')
+    while isinstance(given, dict) and not set(given) & set(_KEYS):
+        inner, given = next(iter(given.items()))
+        name += f".{inner}"
+    return f'"{name}" = ...'
 
 
 def _check_step(where: str, found: Range, step: float) -> None:
