@@ -126,6 +126,26 @@ def test_mixed_images_are_shown_mixed(tmp_path: Path) -> None:
     assert all(len(set(row)) == 5 for row in rows)  # the item, and another partner in each epoch
 
 
+def test_settings_are_shown_as_far_as_they_were_asked_for(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE)
+    asked = "teacher.fit.augment={blur=1.0, probability={blur=0.2}}"
+    _, page = preview(recipe, "--rows", "1", "--set", asked)
+    assert "blur = 1.0, probability = {blur = 0.2}" in re.sub(r"<[^>]*>", "", page)
+
+
+def test_the_pages_folder_is_made_and_a_page_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE)
+    written = CliRunner().invoke(app, ["data", "preview", str(recipe), "-o", str(tmp_path / "new" / "page.html")])
+    assert written.exit_code == 0
+    assert (tmp_path / "new" / "page.html").exists()
+    ended = CliRunner().invoke(app, ["data", "preview", str(recipe), "-o", str(tmp_path)])
+    assert isinstance(ended.exception, UserError)
+    assert "cannot write the page" in ended.exception.message
+    assert "--out" in ended.exception.hint
+
+
 def test_changes_are_found_word_by_word() -> None:
     spans = mark_changes("a good film", f"a film indeed {MASK}")
     assert [(span.kind, span.gap + span.text) for span in spans[:4]] == [

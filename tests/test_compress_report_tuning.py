@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from xml.etree import ElementTree
 
 from test_train_tuning_study import search_in
 
+from compress.report import svg
 from compress.report.render import render_tuning
 from compress.report.tunecharts import Axis, coordinates
 from compress.report.tuning import IMPORTANCE_TRIALS, importance_of, page_of
@@ -97,3 +99,17 @@ def test_a_search_without_a_complete_trial_has_a_page_too(tmp_path: Path) -> Non
     page = render_tuning(page_of(asked, search.records(), search))
     assert page.count("no good") == 2
     assert "<svg" not in page
+
+
+def test_the_words_of_an_axis_do_not_stand_on_one_another() -> None:
+    words = ("{shift = 1}", "{shift = 2, flip = true}", "{cutmix = 1.0}", "{mixup = 0.2}", "{rotate = 20}", "{}")
+    drawing = coordinates([Axis("a", words=words)], [({"a": word}, 0.5) for word in words], "accuracy", svg.NARROW)
+    assert drawing is not None
+    spans: dict[float, list[tuple[float, float]]] = {}
+    for text in ElementTree.fromstring(str(drawing)).iter("text"):
+        x, wide = float(text.attrib["x"]), svg.text_width(text.text or "")
+        left = x - {"middle": wide / 2, "end": wide}.get(text.get("text-anchor", "start"), 0.0)
+        spans.setdefault(float(text.attrib["y"]), []).append((left, left + wide))
+    assert sum(map(len, spans.values())) == 2 + len(words) + 2  # both names, the words, the ends of accuracy
+    for line in map(sorted, spans.values()):
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(line))

@@ -16,7 +16,7 @@ from compress.recipe import TEACHER, NamedTeacher, Recipe, Student, Teacher
 from compress.recipe_file import as_change
 from compress.report.render import render_preview
 from compress.teachers import all_teachers, seed_of
-from serve.errors import UserError, did_you_mean
+from serve.errors import UserError, did_you_mean, said
 from serve.images import ImagePreparer
 from train.augment.augmenter import asks_the_teacher, text_augmenter
 from train.classifier import SPEC, Classifier, ModelConfig, load_classifier, new_classifier
@@ -69,9 +69,16 @@ class Page:
 
 
 def write_preview(recipe: Recipe, run: Path, out: Path, model: str | None = None, rows: int = 12) -> Page:
-    """Write the page of `preview` into one HTML file that asks for nothing from the network."""
+    """Write the page of `preview` into one HTML file that asks for nothing from the network.
+
+    Raises UserError where it cannot be written.
+    """
     page = preview(recipe, run, model, rows)
-    out.write_text(render_preview(page), encoding="utf-8")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(render_preview(page), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write the page {out}: {said(error)}", "name another file with --out") from None
     return page
 
 
@@ -119,7 +126,7 @@ class _Seen:
     def section(self, model: Teacher | Student, names: tuple[str, ...]) -> Section:
         """What models see that are all configured as `model` is."""
         config = model.fit.augment
-        asked = config.model_dump(mode="json")
+        asked = config.model_dump(mode="json", exclude_defaults=True)  # a table as far as it was asked for
         settings = tuple(as_change(f"{key} ", asked[key]).replace("=", "= ", 1) for key in config.active())
         if self._data.task == "image":
             return Section(names, settings, (), self.rows(self._images(model)))

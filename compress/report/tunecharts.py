@@ -12,6 +12,7 @@ from compress.report import svg, wording
 from compress.report.svg import Entry, Scale
 
 _NAME_LENGTH = 34
+_LINES, _LINE, _GAP = 3, 13.0, 6.0  # for the words below an axis: lines, their height, the room between two
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,13 @@ def _axis(axis: Axis, left: float, right: float, y: float) -> list[Markup]:
     parts = [svg.line(left, y, right, y, "base")]
     parts.append(svg.text(left - 16, y - 12, wording.short(axis.name, _NAME_LENGTH), class_="name"))
     ticks = axis.ticks
+    ends = [left] * _LINES  # of what stands in each line below the axis
     for at, (value, words) in enumerate(ticks):
-        x = axis.place(value, left, right)
-        anchor = "start" if at == 0 else "end" if at == len(ticks) - 1 else "middle"
-        parts += [svg.line(x, y - 4, x, y + 4, "tick"), svg.text(x, y + 18, words, anchor, "name")]
+        x, wide = axis.place(value, left, right), svg.text_width(words)
+        anchor, before = ("start", 0.0) if at == 0 else ("end", wide) if at == len(ticks) - 1 else ("middle", wide / 2)
+        parts.append(svg.line(x, y - 4, x, y + 4, "tick"))
+        free = next((line for line in range(_LINES) if ends[line] <= x - before), None)
+        if free is not None:  # else too many to be read: the table of trials has them
+            parts.append(svg.text(x, y + 18 + _LINE * free, words, anchor, "name"))
+            ends[free] = x - before + wide + _GAP
     return parts

@@ -118,7 +118,7 @@ def _best_table(best: TrialRecord | None, asked: Asked) -> Table | None:
         row(field, shown_value(value), _searched(asked.config.search[field])) for field, value in best.values.items()
     ]
     columns = ("field", Column(f"trial {best.number}"), Column("searched", numeric=False))
-    return table("What best.toml says, in full digits", columns, rows)
+    return table("Rounded; best.toml has all digits", columns, rows)
 
 
 def _searched(entry: Any) -> str:
