@@ -326,6 +326,24 @@ def test_of_a_fold_no_unlabelled_item_is_learned_from_that_is_held_out(recipe: P
     assert objective._lesson(DistillConfig(items="labelled"), train, []) is train
 
 
+def test_equal_items_are_not_in_two_parts_of_a_fold(recipe: Path, tmp_path: Path) -> None:
+    content = tomllib.loads(RECIPE)
+    content["tune"]["folds"] = 3
+    content["tune"]["search"] = {"teacher.fit.epochs": [1, 2]}
+    parsed = parse_recipe(content, "tiny")
+    assert parsed.tune is not None
+    data = load_data(parsed.data, parsed.seed)
+    twice = join([data.splits["train"], data.splits["train"].take(np.arange(3))])
+    data = replace(data, splits={**data.splits, "train": twice})
+    with pytest.raises(UserError, match="one fold would train on it and be judged by it"):
+        RecipeObjective(content, "tiny", parsed.tune, data, tmp_path)
+    content["data"]["repair"] = {"duplicates": "drop"}
+    objective = RecipeObjective(content, "tiny", parsed.tune, data, tmp_path)
+    for rest, held in objective._folds:
+        train, judged = ({objective._pool.content[int(row)] for row in rows} for rows in (rest, held))
+        assert not train & judged
+
+
 def test_all_that_teach_a_tuned_student_are_trained_once(recipe: Path, tmp_path: Path) -> None:
     content = tomllib.loads(RECIPE)
     content["teachers"] = [{"name": "second", "model": "teacher", "seed_offset": 9, "fit": {"epochs": 1}}]

@@ -11,7 +11,7 @@ from train.sources import Items
 from train.sources.base import Origins
 from train.sources.joined import join
 from train.tuning.config import TuneConfig
-from train.tuning.folds import fold_rows
+from train.tuning.folds import fold_rows, kept_apart
 from train.tuning.space import combinations, drawn, space_of, stored_of
 
 WRONG: dict[str, tuple[Any, str]] = {
@@ -37,6 +37,19 @@ def test_what_is_wrong_with_an_entry_is_said_with_its_name(name: str) -> None:
         space_of({"teacher.fit.clip": given})
     assert 'tune.search."teacher.fit.clip"' in str(raised.value)
     assert raised.value.hint
+
+
+@pytest.mark.parametrize("given", [{"low": 1e-4, "high": 1e-2}, [1e-4, 1e-2]])
+def test_a_name_without_quotes_is_told_to_have_some(given: Any) -> None:
+    with pytest.raises(SettingError, match="holds 'fit', as TOML reads a name with dots") as raised:
+        space_of({"teacher": {"fit": {"learning_rate": given}}})
+    assert raised.value.hint == 'put the name in quotes: "teacher.fit.learning_rate" = ...'
+
+
+@pytest.mark.parametrize("given", ["leave-one", -1, 2.5, True, [3]])
+def test_folds_that_are_none_are_told_what_there_is(given: Any) -> None:
+    with pytest.raises(ValueError, match="expected 0, 2 or more, or 'leave-one-out'"):
+        TuneConfig(model="teacher", folds=given, search={"a": [1, 2]})
 
 
 def test_the_end_that_steps_do_reach_is_named() -> None:
@@ -103,6 +116,25 @@ def test_more_folds_than_the_rarest_class_has_items_are_refused() -> None:
     with pytest.raises(UserError, match="rarest class has only 3") as raised:
         fold_rows(np.repeat([0, 1], [40, 3]), 5, seed=1)
     assert "folds = 3" in raised.value.hint
+
+
+def test_no_fold_trains_on_an_item_that_equals_one_it_holds_out() -> None:
+    items = Items([b"same", *(b"%d" % at for at in range(10)), b"same"], np.arange(12) % 2)
+    folds = fold_rows(items.labels, "leave-one-out", seed=1)
+    apart = kept_apart(folds, items, ("a", "b"), "drop")
+    assert [held.tolist() for _, held in apart] == [held.tolist() for _, held in folds]
+    assert [len(rest) for rest, _ in apart] == [10, *([11] * 10), 10]
+    assert not {0, 11} & {*apart[0][0].tolist(), *apart[11][0].tolist()}
+    assert [len(rest) for rest, _ in kept_apart(folds, items, ("a", "b"), "keep")] == [11] * 12
+    with pytest.raises(UserError, match=r"item:1 is also item:12: .*\(2 such items in all\)") as raised:
+        kept_apart(folds, items, ("a", "b"), "refuse")
+    assert 'duplicates = "drop" under [data.repair]' in raised.value.hint
+
+
+def test_a_fold_whose_class_is_all_copies_is_refused() -> None:
+    items = Items([b"same", b"same", b"1", b"2", b"3", b"4"], np.array([0, 0, 1, 1, 1, 1]))
+    with pytest.raises(UserError, match="no item of class 'a' to learn"):
+        kept_apart(fold_rows(items.labels, 2, seed=1), items, ("a", "b"), "drop")
 
 
 def test_joined_splits_are_read_as_one() -> None:

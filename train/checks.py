@@ -16,6 +16,7 @@ import numpy as np
 from serve.errors import InputError
 from serve.images import prepare_image
 from serve.manifest import ImagePreprocessing
+from train.scan import scan
 from train.sources import Items, Source
 from train.sources.problems import UNREADABLE_IMAGE, Kind, Problems
 
@@ -132,6 +133,11 @@ def find_duplicates(
             example = f"{where[group[0]]} is '{labels[group[0]]}', {where[other]} is '{labels[other]}'"
             problems.add(CONFLICT, example)
     return {name: np.array(sorted(rows), dtype=np.int64) for name, rows in leaking.items()}
+
+
+def equal_items(items: Items) -> list[list[int]]:
+    """The rows of each item that is there more than once."""
+    return [[row for _, row in group] for group in _groups({"": items}, {"": scan(items)[1]})]
 
 
 def _groups(splits: Mapping[str, Items], hashes: Mapping[str, np.ndarray]) -> Iterator[list[tuple[str, int]]]:

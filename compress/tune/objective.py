@@ -44,7 +44,7 @@ from train.splits import draw_splits
 from train.teaching import Teaching
 from train.torch_runner import TorchRunner
 from train.tuning.config import TuneConfig
-from train.tuning.folds import fold_rows
+from train.tuning.folds import Fold, fold_rows, kept_apart
 from train.tuning.study import Pruned, Report
 from train.unlabelled import without_known
 
@@ -69,9 +69,11 @@ class RecipeObjective:
         self._folder, self._given_teacher, self._say = folder, teacher, say
         self._prepared = PreparedSplits()
         self._pool = join([data.splits["train"], data.splits["validation"]])
-        self._folds = (
-            fold_rows(self._pool.labels, config.folds, int(content.get("seed", 0)), fits) if config.folds else []
-        )
+        self._folds: list[Fold] = []
+        if config.folds:
+            folds = fold_rows(self._pool.labels, config.folds, int(content.get("seed", 0)), fits)
+            repair = parse_recipe(content, origin).data.repair
+            self._folds = kept_apart(folds, self._pool, data.classes, repair.duplicates)
 
     def __call__(self, values: dict[str, Any], report: Report) -> float:
         recipe = self.recipe(values)
