@@ -9,6 +9,7 @@ from compress.recipe import TEACHER, NamedTeacher, Recipe, Student, Teacher
 from compress.teachers import all_teachers, teachers_of
 from serve.errors import UserError
 from train.classifier import Classifier, ModelConfig
+from train.distill.encoder_features import check_heads
 from train.distill.lesson import check_features
 from train.fit import check_trained
 from train.fit_config import FitConfig
@@ -21,7 +22,9 @@ from train.models import (
     takes_layers,
     without_widths,
 )
+from train.models.narrow import count_heads
 from train.progressive import check_progressive
+from train.prune import check_prunable
 
 New = Callable[[ModelConfig, Classifier | None], Classifier]
 
@@ -41,15 +44,20 @@ def check_models(recipe: Recipe, new: New) -> None:
         if model.fit.epochs == 0 and name != TEACHER and not needs_teacher(model.model, model.options):
             check_trained(drafts[name])
         if _grows(model):
-            asked = isinstance(model, Student) and TEACHER in teachers_of(model)
-            check_progressive(model.fit, drafts[name], drafts[TEACHER] if asked else None)
+            check_progressive(model.fit, drafts[name])
+            for teacher in teachers_of(model) if isinstance(model, Student) else ():
+                check_progressive(model.fit, drafts[name], drafts[teacher])
         if _is_choosy(model.fit):
             try:
                 check_layers(model.fit, drafts[name])
             except UserError as error:
                 raise UserError(f"'{name}': {error.message}", error.hint) from None
         if isinstance(model, Student) and model.fit.epochs and model.distill is not None and model.distill.features:
-            check_features(drafts[name], drafts[teachers_of(model)[0]], model.distill.features)
+            first = drafts[teachers_of(model)[0]]
+            check_features(drafts[name], first, model.distill.features)
+            _check_heads(model, first)
+        if isinstance(model, Student) and model.prune.is_active:
+            check_prunable(drafts[name])
 
 
 class _Drafts:
@@ -85,6 +93,13 @@ def _check_numbers(student: Student) -> None:
         "layer in the trainings between them and another in the end",
         f"{hint}, or leave out options.steps",
     )
+
+
+def _check_heads(student: Student, teacher: Classifier) -> None:
+    """Raise UserError where heads that the student loses would be compared: drafts still have all of them."""
+    heads, whole = student.options.get("heads"), count_heads(teacher.spec.network)
+    if takes_layers(student.model) and heads is not None and whole is not None and student.distill is not None:
+        check_heads(student.distill.features, (student.model, heads), (teacher.spec.model, whole))
 
 
 def _grows(model: Teacher | Student) -> bool:

@@ -43,6 +43,18 @@ def test_images_that_grow_need_a_student_and_a_teacher_that_take_any_size() -> N
             check_images(teacher, student)
 
 
+def test_every_teacher_must_take_images_that_grow() -> None:
+    recipe: dict[str, Any] = {**content(), "teacher": {"model": "builtin:resnet8"}}
+    recipe["teachers"] = [{"name": "second", "model": "builtin:mlp-8"}]
+    student = {"name": "small", "model": "builtin:resnet8", "fit": GROW, "distill": {"teachers": ["teacher", "second"]}}
+
+    def new(config: ModelConfig, teacher: Classifier | None) -> Classifier:
+        return image_classifier(IMAGES, ("a", "b"), model=config.model, **config.options)
+
+    with pytest.raises(UserError, match="'builtin:mlp-8' does not take images of 4x4 pixels"):
+        check_models(parse_recipe({**recipe, "students": [student]}, "t"), new)
+
+
 def check_texts(folder: Path, student: dict[str, Any]) -> None:
     recipe: dict[str, Any] = {**content(), "task": "text", "data": {"source": "csv:x.csv"}}
     recipe |= {"teacher": {"model": f"hf:{folder}"}, "students": [{"name": "small", **student}]}
@@ -112,6 +124,23 @@ def test_what_cannot_be_compared_inside_is_told_at_once(tmp_path: Path) -> None:
     check_images({"model": "builtin:resnet8"}, {"model": "builtin:resnet8", **learning("hints")})
     with pytest.raises(UserError, match="'builtin:mlp-8'"):
         check_images({"model": "builtin:resnet8"}, {"model": "builtin:mlp-8", **learning("hints")})
+
+
+def test_heads_that_go_cannot_be_compared_one_by_one(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "model", layers=4)
+    for loss, heads in (("attention", 2), ("relations", 1)):
+        learning = {"distill": {"features": [{"loss": loss, "weight": 1.0}]}, "options": {"heads": heads}}
+        check_texts(folder, {"model": "teacher-layers:2", **learning})
+    learning = {"distill": {"features": [{"loss": "attention", "weight": 1.0}]}, "options": {"heads": 1}}
+    with pytest.raises(UserError, match=r"'teacher-layers:2' has 1 heads and its teacher 'hf:.*' 2"):
+        check_texts(folder, {"model": "teacher-layers:2", **learning})
+
+
+def test_a_vocabulary_that_cannot_be_trimmed_is_told_at_once(tmp_path: Path) -> None:
+    folder, seen = tiny_folder(tmp_path / "model", layers=4), {"prune": {"vocabulary": "seen"}}
+    check_texts(folder, {"model": "teacher-layers:2", **seen})
+    with pytest.raises(UserError, match=r"prune\.vocabulary .* 'builtin:textcnn' is none"):
+        check_texts(folder, {"model": "builtin:textcnn", **seen})
 
 
 def test_a_student_that_was_never_trained_is_not_taken_as_it_is() -> None:

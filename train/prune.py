@@ -16,7 +16,7 @@ from serve.preparer import TOKENIZER
 from train.classifier import Classifier
 from train.models import build_network
 from train.models.embeddings import input_embeddings
-from train.vocabulary import Trimmed, trim_vocabulary
+from train.vocabulary import Trimmed, check_tokenizer, trim_vocabulary
 
 _TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id", "decoder_start_token_id")
 
@@ -34,17 +34,25 @@ class PruneConfig(BaseModel):
         return self != PruneConfig()
 
 
-def prune(classifier: Classifier, config: PruneConfig, texts: Iterable[str]) -> Classifier:
-    """The same transformer with the embeddings that `config` leaves it, `texts` being those of the training split.
-
-    Raises UserError for other models.
-    """
+def check_prunable(classifier: Classifier) -> None:
+    """Raise UserError unless the vocabulary of `classifier`, trained or not, can be trimmed."""
     spec = classifier.spec
     if spec.network.source != "transformers" or not isinstance(spec.preprocessing, TextPreprocessing):
         raise UserError(
             f"prune.vocabulary trims the tokenizer of a pretrained text model, and '{spec.model}' is none",
             "leave it out; builtin:textcnn learns a vocabulary of its own size: options = { vocabulary = 4000 }",
         )
+    check_tokenizer(classifier.files[TOKENIZER])
+
+
+def prune(classifier: Classifier, config: PruneConfig, texts: Iterable[str]) -> Classifier:
+    """The same transformer with the embeddings that `config` leaves it, `texts` being those of the training split.
+
+    Raises UserError for other models.
+    """
+    check_prunable(classifier)
+    spec = classifier.spec
+    assert isinstance(spec.preprocessing, TextPreprocessing)
     trimmed = trim_vocabulary(
         classifier.files[TOKENIZER], texts, config.vocabulary if isinstance(config.vocabulary, int) else 0
     )

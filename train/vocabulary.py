@@ -41,12 +41,9 @@ def trim_vocabulary(tokenizer: bytes, texts: Iterable[str], at_least: int = 0) -
     vocabulary was made from, in all kinds of tokenizer. Words that `texts` never had are then cut less often.
     Raises UserError for a kind of tokenizer that is not known here.
     """
+    check_tokenizer(tokenizer)
     spec = json.loads(tokenizer)
     model = spec["model"]
-    if model["type"] not in _TRIMS:
-        raise UserError(
-            f"the vocabulary of a {model['type']} tokenizer cannot be trimmed", "leave out prune.vocabulary"
-        )
     original = Tokenizer.from_buffer(tokenizer)
     needed = _seen(original, texts) | {token["id"] for token in spec["added_tokens"]}
     least = _TRIMS[model["type"]](copy.deepcopy(model), needed)
@@ -56,6 +53,13 @@ def trim_vocabulary(tokenizer: bytes, texts: Iterable[str], at_least: int = 0) -
     new_ids = {int(old): new for new, old in enumerate(kept)}
     _renumber(spec, new_ids)
     return Trimmed(json.dumps(spec, ensure_ascii=False).encode(), kept)
+
+
+def check_tokenizer(tokenizer: bytes) -> None:
+    """Raise UserError for a kind of tokenizer.json that cannot be trimmed."""
+    kind = json.loads(tokenizer)["model"]["type"]
+    if kind not in _TRIMS:
+        raise UserError(f"the vocabulary of a {kind} tokenizer cannot be trimmed", "leave out prune.vocabulary")
 
 
 def _seen(tokenizer: Tokenizer, texts: Iterable[str]) -> set[int]:

@@ -25,12 +25,7 @@ class EncoderFeatures:
         self._front = student.front
         self._ours, self._theirs = look_inside(student), look_inside(teacher)
         self._pairs = {feature: self._chosen(feature) for feature in features}
-        if any(feature.loss == "attention" for feature in features) and self._ours.heads != self._theirs.heads:
-            raise UserError(
-                f"loss = 'attention' compares head by head, but '{student.spec.model}' has {self._ours.heads} heads "
-                f"and its teacher '{teacher.spec.model}' {self._theirs.heads}",
-                "take loss = 'relations', which compares any number of heads",
-            )
+        check_heads(features, (student.spec.model, self._ours.heads), (teacher.spec.model, self._theirs.heads))
         widths = (self._ours.width, self._theirs.width)
         wanted = {feature.loss for feature in features} & {"hidden-states", "embeddings"}
         self.projections = nn.ModuleDict({loss: _projection(*widths) for loss in sorted(wanted)})
@@ -79,6 +74,16 @@ class EncoderFeatures:
         if isinstance(self._front, Mask):
             return inputs != self._front.pad_id
         return torch.ones(self._ours.hidden(0).shape[:2], dtype=torch.bool, device=inputs.device)
+
+
+def check_heads(features: tuple[FeatureConfig, ...], ours: tuple[str, int], theirs: tuple[str, int]) -> None:
+    """Raise UserError where the attention of a student and a teacher, by name and number of heads, is no like pair."""
+    if any(feature.loss == "attention" for feature in features) and ours[1] != theirs[1]:
+        raise UserError(
+            f"loss = 'attention' compares head by head, but '{ours[0]}' has {ours[1]} heads and its teacher "
+            f"'{theirs[0]}' {theirs[1]}",
+            "take loss = 'relations', which compares any number of heads",
+        )
 
 
 def _projection(ours: int, theirs: int) -> nn.Module:
