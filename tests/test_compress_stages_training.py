@@ -14,6 +14,7 @@ from tiny_run import content, train_content, weights
 
 from compress.recipe_file import parse_recipe
 from serve.errors import UserError
+from train.data import load_data
 
 FIT = {"epochs": 1, "batch_size": 256, "learning_rate": 5e-3}
 
@@ -62,6 +63,26 @@ def test_a_student_of_unlabelled_items_alone_needs_no_label_of_train(tmp_path: P
     _, fits = train_content(recipe, tmp_path / "run")
     assert "0 labelled and 40 unlabelled" in fits["small"].notes[-1]
     assert fits["small"].epochs
+
+
+def test_a_refit_counts_the_labelled_items_that_came_to_it(tmp_path: Path) -> None:
+    recipe = tiny(
+        {"name": "small", "fit": {**FIT, "final_refit": True}, "distill": {}, "control": False},
+        {
+            "name": "bare",
+            "fit": {**FIT, "final_refit": True},
+            "distill": {"items": "unlabelled", "alpha": 1.0},
+            "control": False,
+        },
+    )
+    recipe["data"]["unlabelled"] = {"source": images(tmp_path / "pool")}
+    _, fits = train_content(recipe, tmp_path / "run")
+    parsed = parse_recipe(recipe, "tiny")
+    sizes = {name: len(items) for name, items in load_data(parsed.data, parsed.seed, parsed.task).splits.items()}
+    refits = {name: (fit.refit.items, fit.refit.items_before) for name, fit in fits.items() if fit.refit is not None}
+    labelled = sizes["train"] + sizes["validation"] + sizes["calibration"]
+    assert refits == {"small": (labelled, sizes["train"]), "bare": (0, 0)}
+    assert f"{labelled:,} labelled and 40 unlabelled items" in fits["small"].notes[-1]
 
 
 @pytest.mark.parametrize(

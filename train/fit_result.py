@@ -14,7 +14,7 @@ class Refit(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int  # how many there were: the best of the first training
-    items: int
+    items: int  # with labels; 0: it learned from unlabelled ones alone, both times the same
     items_before: int  # of the first training
 
 

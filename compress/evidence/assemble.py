@@ -203,6 +203,12 @@ def _notes(fit: FitResult) -> list[str]:
 
 
 def _refit_note(refit: Refit) -> str:
+    if not refit.items:
+        return (
+            "refitted: trained again from the same start on the same unlabelled items, by the answers of teachers as "
+            f"they are now, to the end of epoch {refit.epochs}, which was the best on validation; the curve is of that "
+            "first training"
+        )
     return (
         f"refitted: trained again from the same start on the {refit.items:,} items of train, validation and "
         f"calibration, to the end of epoch {refit.epochs}, which was the best on validation when it was trained on the "

@@ -10,7 +10,9 @@ def refit_note(report: Report) -> str:
     """Which models were refitted, how, and which figures are of the weights before and after."""
     if not report.refits:
         return ""
-    one = next(iter(report.refits.values()))
+    one = max(
+        report.refits.values(), key=lambda refit: refit.items
+    )  # none where unlabelled ones alone are learned from
     epochs = ", ".join(f"{wording.short(name, 60)} epoch {refit.epochs}" for name, refit in report.refits.items())
     return (
         f"Refitted on train, validation and calibration together ({wording.whole(one.items)} items, before "

@@ -98,7 +98,8 @@ def train(
     following = Following(say=run.console.detail, curves=folder_of_curves if run.tensorboard else None)
     if first is not None:
         result = fit_with(classifier, config, items, None, until=first.best_epoch, following=following)
-        refit = Refit(epochs=first.best_epoch, items=len(items), items_before=len(run.data.splits["train"]))
+        now, before = (0 if training.learns == "unlabelled" else len(run.items(part)) for part in (REFIT, "train"))
+        refit = Refit(epochs=first.best_epoch, items=now, items_before=before)
         return result.model_copy(update={"epochs": first.epochs, "refit": refit})
     validation = run.inputs("validation", classifier)
     with run.console.epochs() as on_epoch:
