@@ -103,3 +103,24 @@ def test_what_is_evaluated_and_kept_is_the_average_and_what_is_trained_is_not(
     with torch.no_grad():
         right = kept(torch.from_numpy(VALIDATION.images)).argmax(dim=1).numpy() == VALIDATION.labels
     assert right.mean() == pytest.approx(max(epoch.accuracy for epoch in result.epochs))
+
+
+def test_what_the_first_of_several_processes_averaged_is_what_all_of_them_evaluate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = image_classifier(IMAGES, tuple("abcd"), model="builtin:resnet8")
+    mean = next(value for name, value in model.named_buffers() if name.endswith("running_mean"))
+    evaluated: list[bool] = []
+
+    def as_the_first_has_it(network: nn.Module) -> None:
+        mean.fill_(7.0)
+
+    def note(module: nn.Module, _: object) -> None:
+        if not module.training:
+            evaluated.append(bool((mean == 7.0).all()))
+
+    monkeypatch.setattr("train.trainer.same_statistics", as_the_first_has_it)
+    config = FitConfig(epochs=1, batch_size=16, ema=0.7, precision="fp32")
+    with model.register_forward_pre_hook(note):
+        fit(model, config, TRAIN, VALIDATION, 5, tmp_path)
+    assert any(evaluated)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -211,10 +212,8 @@ class ClassifierTrainer(Trainer):
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
         assert self.model is not None
-        same_statistics(self.model)
-        if self._averaged is None:
-            return super().evaluate(*arguments, **named)
-        with self._averaged.in_place():
+        with nullcontext() if self._averaged is None else self._averaged.in_place():
+            same_statistics(self.model)  # of the averages too, which each process takes of its own
             return super().evaluate(*arguments, **named)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
