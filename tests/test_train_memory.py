@@ -15,6 +15,7 @@ from train.classifier import Classifier
 from train.fit import fit
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
+from train.following import Following
 from train.memory import is_out_of_memory, within_memory
 
 GENERATOR = np.random.default_rng(0)
@@ -22,9 +23,9 @@ IMAGES, TARGETS = GENERATOR.integers(0, 256, (48, 8, 8, 1), dtype=np.uint8), GEN
 TRAIN, VALIDATION = image_inputs(IMAGES, TARGETS), image_inputs(IMAGES[:20], TARGETS[:20])
 
 
-def greedy(most: int) -> Classifier:
+def greedy(most: int, kind: str = "builtin:mlp-16", side: int = 8) -> Classifier:
     """A classifier whose training takes more memory than there is for more than so many items."""
-    model = image_classifier(IMAGES, tuple("abcd"), model="builtin:mlp-16")
+    model = image_classifier(IMAGES[:, :side, :side], tuple("abcd"), model=kind)
 
     def ask(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         if module.training and len(inputs[0]) > most:
@@ -56,6 +57,25 @@ def test_smaller_micro_batches_make_the_same_updates(tmp_path: Path) -> None:
         assert torch.allclose(value, model.state_dict()[name], atol=1e-6), name
 
 
+def test_batch_norm_sees_less_in_halved_batches_and_that_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    config = FitConfig(epochs=1, batch_size=16, shrink_on_oom=True)
+    following = Following(say=said.append)
+    result = fit(greedy(8, "builtin:resnet8"), config, TRAIN, VALIDATION, 5, tmp_path, following=following)
+    assert (
+        "memory ran out: fit.batch_size 16 -> 8, the same updates but for batch norm, which sees as many items" in said
+    )
+    (note,) = [note for note in result.notes if "batch norm" in note]
+    assert "micro-batches of 16: batch norm normalised 8 items at a time" in note
+
+
+def test_batch_norm_that_cannot_see_a_lone_item_ends_the_halving(tmp_path: Path) -> None:
+    train, validation = (image_inputs(split.images[:, :4, :4], split.labels) for split in (TRAIN, VALIDATION))
+    config = FitConfig(epochs=1, batch_size=2, shrink_on_oom=True)
+    with pytest.raises(UserError, match=r"batch_size = 1 cannot train 'builtin:resnet8'"):
+        fit(greedy(1, "builtin:resnet8", side=4), config, train, validation, 5, tmp_path)
+
+
 def test_a_batch_without_a_half_is_the_end(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"fit\.batch_size = 3") as told:
         trained(tmp_path, greedy(1), batch_size=12, shrink_on_oom=True)
@@ -63,10 +83,10 @@ def test_a_batch_without_a_half_is_the_end(tmp_path: Path) -> None:
 
 
 def test_other_errors_are_none_of_memory() -> None:
-    def fail(config: FitConfig) -> None:
+    def fail(config: FitConfig) -> FitResult:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        within_memory(FitConfig(shrink_on_oom=True), fail, print)
+        within_memory(FitConfig(shrink_on_oom=True), fail, print, nn.Linear(1, 1))
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert is_out_of_memory(MemoryError())

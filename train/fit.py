@@ -74,18 +74,18 @@ def fit(
     def attempt(config: FitConfig) -> FitResult:
         if start:
             classifier.load_state_dict(start)
+        _check_lone_items(classifier, config)  # micro-batches that were halved may have come to one
         freeze(config, classifier.requires_grad_(True))
         return train_with(job, config)
 
-    result = within_memory(config, attempt, following.say)
+    result = within_memory(config, attempt, following.say, classifier)
     classifier.requires_grad_(True)
     return result
 
 
 def _check(classifier: Classifier, config: FitConfig, teaching: Teaching | None) -> None:
     """Raises UserError for settings that the classifier or its teachers cannot follow."""
-    if config.batch_size == world().size:
-        check_lone_items(classifier, min(config.grow_images, default=1.0))
+    _check_lone_items(classifier, config)
     if teaching is None:
         check_progressive(config, classifier)
         return
@@ -94,6 +94,12 @@ def _check(classifier: Classifier, config: FitConfig, teaching: Teaching | None)
         check_labels(classifier, teacher)
     teaching.config.check_accumulation(config.accumulation)
     teaching.config.check_classes(len(classifier.spec.labels))
+
+
+def _check_lone_items(classifier: Classifier, config: FitConfig) -> None:
+    """Raise UserError where each process would see a single item at a time, and batch norm cannot have that."""
+    if config.batch_size == world().size:
+        check_lone_items(classifier, min(config.grow_images, default=1.0))
 
 
 def check_trained(classifier: Classifier) -> None:

@@ -40,7 +40,8 @@ def _values_a_channel(classifier: Classifier, scale: float) -> list[int]:
     hooks = [norm.register_forward_pre_hook(note) for norm in norms]
     try:
         if norms:
-            classifier.eval()(classifier.example(1) if scale == 1.0 else small_example(classifier, scale))
+            example = classifier.example(1) if scale == 1.0 else small_example(classifier, scale)
+            classifier.eval()(example.to(next(classifier.parameters()).device))
     finally:
         for hook in hooks:
             hook.remove()
