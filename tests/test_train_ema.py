@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 from helpers import image_classifier, image_inputs
+from safetensors.torch import load_file
 from torch import nn
 
 from train.classifier import load_classifier
+from train.distill import DistillConfig
+from train.distill.config import FeatureConfig
 from train.ema import AveragedWeights
 from train.fit import fit
 from train.fit_config import FitConfig
+from train.teaching import Teaching
 
 GENERATOR = np.random.default_rng(0)
 IMAGES, TARGETS = GENERATOR.integers(0, 256, (64, 8, 8, 1), dtype=np.uint8), GENERATOR.integers(0, 4, 64)
@@ -103,6 +107,32 @@ def test_what_is_evaluated_and_kept_is_the_average_and_what_is_trained_is_not(
     with torch.no_grad():
         right = kept(torch.from_numpy(VALIDATION.images)).argmax(dim=1).numpy() == VALIDATION.labels
     assert right.mean() == pytest.approx(max(epoch.accuracy for epoch in result.epochs))
+
+
+@pytest.mark.parametrize("until", [None, 2])
+def test_the_last_average_is_kept_also_of_a_student_that_learned_through_projections(
+    tmp_path: Path, until: int | None
+) -> None:
+    student, teacher = (
+        image_classifier(IMAGES, tuple("abcd"), model=f"builtin:cnn-{widths}") for widths in ("4x8", "8x12")
+    )
+    lesson = DistillConfig(features=(FeatureConfig(loss="hints", weight=0.5),))
+    averages: list[AveragedWeights] = []
+
+    def noted(model: nn.Module, decay: float) -> AveragedWeights:
+        averages.append(AveragedWeights(model, decay))
+        return averages[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.trainer.AveragedWeights", noted)
+        config = FitConfig(epochs=2, batch_size=16, learning_rate=2e-2, ema=0.7, keep="last")
+        teaching = Teaching(teacher, lesson, TRAIN)
+        fit(student, config, TRAIN, None if until else VALIDATION, 5, tmp_path, teaching, until=until)
+    averages[0].save(tmp_path)
+    average, kept = load_file(tmp_path / "ema.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert any(name.startswith("projections") for name in average)
+    assert not any(name.startswith("projections") for name in kept)
+    assert all(torch.equal(value, average[name]) for name, value in kept.items())
 
 
 def test_what_the_first_of_several_processes_averaged_is_what_all_of_them_evaluate(

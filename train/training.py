@@ -81,8 +81,8 @@ def train(job: Job, config: FitConfig) -> FitResult:
             raise error.told() from None
         finally:  # off with autocast: it is exported next
             trainer.accelerator.unwrap_model(classifier, keep_fp32_wrapper=False)
-    if job.until is not None or config.keep == "last":
-        trainer.take_average()
+        if job.until is not None or config.keep == "last":
+            trainer.take_average()  # of the lesson's projections too, which are still there
     if job.shard:
         job.classifier.load_state_dict(whole(classifier.state_dict()))
         classifier = job.classifier
