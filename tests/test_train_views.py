@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from helpers import image_inputs
-from text_models import text_classifier
+from text_models import TEXTS, text_classifier, tiny_folder
 from torch.utils.data import DataLoader
 
 from train.augment import AugmentConfig
@@ -75,3 +77,13 @@ def test_texts_that_are_scored_go_by_length_and_images_as_they_are() -> None:
     rows = list(ByLength(texts))
     assert sorted(rows) == list(range(30))
     assert [int(texts.lengths[row]) for row in rows] == sorted(texts.lengths.tolist())
+
+
+def test_a_teacher_with_a_tokenizer_of_its_own_reads_texts_that_do_not_change_in_its_tokens(tmp_path: Path) -> None:
+    ours, theirs = (text_classifier(f"hf:{tiny_folder(tmp_path / kind, kind)}") for kind in ("gpt2", "bert"))
+    own, other = (TextInputs(Items(TEXTS, np.zeros(len(TEXTS), np.int64)), one.preparer()) for one in (ours, theirs))
+    rows = np.array([2, 0, 3])
+    batch = View(own, AugmentConfig(), 5, teacher_inputs=[None, other]).__getitems__(rows.tolist())
+    assert np.array_equal(batch["inputs"].numpy(), own.gather(rows))
+    assert np.array_equal(batch["teacher_inputs1"].numpy(), other.gather(rows))
+    assert "teacher_inputs" not in batch

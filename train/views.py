@@ -82,7 +82,10 @@ class View(Dataset[Batch]):
         if self.augmenter is None or not isinstance(self.inputs, TextInputs):
             images = self._images(rows)
             seen = self._mixed(images, rows) if mixes(self.augmentation) else {"inputs": images}
-            return seen if self.growth is None else {**seen, "inputs": self.growth.see(seen["inputs"], self.epoch)}
+            if self.growth is not None:
+                seen["inputs"] = self.growth.see(seen["inputs"], self.epoch)
+            asked = self.teacher_inputs if self.taught is None else ()
+            return seen | {teacher_key(at): own.gather(rows) for at, own in enumerate(asked) if own is not None}
         views = [
             self.augmenter.see(text, self.epoch, int(row))
             for row, text in zip(rows, self.inputs.texts(rows), strict=True)
