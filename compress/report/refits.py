@@ -10,9 +10,7 @@ def refit_note(report: Report) -> str:
     """Which models were refitted, how, and which figures are of the weights before and after."""
     if not report.refits:
         return ""
-    one = max(
-        report.refits.values(), key=lambda refit: refit.items
-    )  # none where unlabelled ones alone are learned from
+    one = max(report.refits.values(), key=lambda refit: refit.items)  # 0 where it learns from unlabelled ones alone
     epochs = ", ".join(f"{wording.short(name, 60)} epoch {refit.epochs}" for name, refit in report.refits.items())
     return (
         f"Refitted on train, validation and calibration together ({wording.whole(one.items)} items, before "
