@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import numpy as np
@@ -165,6 +166,25 @@ def test_letters_come_from_the_same_script_and_signs_stay(name: str) -> None:
 def test_a_single_letter_is_never_lost() -> None:
     assert set(views("a I 我 .", character_delete=1.0, character_swap=1.0)) == {"a I 我 ."}
     assert set(views("我", character_replace=1.0)) <= set(CHINESE + MIXED) - {"我"}
+
+
+@pytest.mark.parametrize("name", CHARACTER_SHARES)
+def test_an_emoji_that_begins_with_a_digit_is_no_digit(name: str) -> None:
+    keycaps = "2\ufe0f\u20e3 3\ufe0f\u20e31\ufe0f\u20e3"
+    maker = TextAugmenter(AugmentConfig(**{name: 1.0}), 1, Resources(lexicon=read_lexicon([keycaps, "12 34"])))
+    assert {maker.view(keycaps, 0, index) for index in range(50)} == {keycaps}
+    digits = {maker.view("12 34", 0, index) for index in range(50)}
+    assert len(digits) > 1
+    assert all(view.replace(" ", "").isdigit() for view in digits)
+
+
+@pytest.mark.parametrize("text", ["end" + " " * 20_000, "a" + "-" * 10_000 + "b", " " * 20_000, "word " * 20_000])
+def test_time_grows_with_the_length_of_a_text_and_not_with_its_square(text: str) -> None:
+    started = time.process_time()
+    assert join(split(text)) == text.strip()
+    for unit in split(text)[:1]:
+        assert "".join(core(unit.word)) == unit.word
+    assert time.process_time() - started < 2
 
 
 def test_synonyms_keep_case_and_signs_and_happen_to_their_share_of_known_words() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from train.augment.units import characters, core, split
 
+_KEYCAP = "\u20e3"  # makes an emoji of a digit: 1, a variation selector and this
 Script = tuple[str, bool]  # "LATIN", "CJK", "DIGIT" ...; whether in capitals
 
 
@@ -74,8 +75,8 @@ def read_lexicon(texts: Iterable[str]) -> Lexicon:
 
 
 def is_letter(character: str) -> bool:
-    """Letters and digits, with their marks; no punctuation, no emoji."""
-    return character[0].isalnum()
+    """Letters and digits, with their marks; no punctuation, no emoji, not even one that begins with a digit."""
+    return character[0].isalnum() and _KEYCAP not in character
 
 
 def script(letter: str) -> Script:

@@ -15,11 +15,14 @@ MASK = "\ufdd0"  # stands for a masked word until it is tokenized: a noncharacte
 
 # and masks, which stay words of their own beside such characters
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー" + MASK + "]")
-_CHUNK = regex.compile(r"(\s*)(\S+)")
+_CHUNK = regex.compile(r"\S+")
 _CHARACTER = regex.compile(r"\X")
 _LETTER = regex.compile(r"[\p{L}\p{M}\p{N}]")
-# The core begins with a letter; a mark after a sign (the last part of many an emoji) belongs to the sign.
-_CORE = regex.compile(r"([^\p{L}\p{N}]*)(.*?)((?:[^\p{L}\p{M}\p{N}]\p{M}*)*)", regex.DOTALL)
+# The core goes from the first of these to the last with its marks; a mark after a sign, the last part of many an emoji,
+# belongs to the sign. Two searches: one pattern with a wildcard between the ends takes the square of a long word.
+_FIRST = regex.compile(r"[\p{L}\p{N}]")
+_LAST = regex.compile(r"(?r)[\p{L}\p{N}]")  # sought from the end
+_MARKS = regex.compile(r"\p{M}*")
 
 
 class Unit(NamedTuple):
@@ -32,8 +35,10 @@ class Unit(NamedTuple):
 def split(text: str) -> list[Unit]:
     """The words of a text; `join` gives the text again, but for white space around it."""
     units: list[Unit] = []
+    end = 0
     for match in _CHUNK.finditer(text):
-        gap, chunk = match[1], match[2]
+        gap, chunk = text[end : match.start()], match[0]
+        end = match.end()
         words = [chunk] if chunk.isascii() or not _UNSPACED.search(chunk) else _words(chunk)
         units.append(Unit(gap, words[0]))
         units.extend(Unit("", word) for word in words[1:])
@@ -58,9 +63,12 @@ def characters(word: str) -> list[str]:
 
 def core(word: str) -> tuple[str, str, str]:
     """What stands before, in and after a word: ("(", "film", ").") of "(film)."; each may be empty."""
-    match = _CORE.fullmatch(word)
-    assert match is not None
-    return match[1], match[2], match[3]
+    first, last = _FIRST.search(word), _LAST.search(word)
+    if first is None or last is None:
+        return word, "", ""
+    marks = _MARKS.match(word, last.end())
+    start, end = first.start(), last.end() if marks is None else marks.end()
+    return word[:start], word[start:end], word[end:]
 
 
 def is_unspaced(word: str) -> bool:
