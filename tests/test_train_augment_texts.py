@@ -174,7 +174,7 @@ def test_an_emoji_that_begins_with_a_digit_is_no_digit(name: str) -> None:
     maker = TextAugmenter(AugmentConfig(**{name: 1.0}), 1, Resources(lexicon=read_lexicon([keycaps, "12 34"])))
     assert {maker.view(keycaps, 0, index) for index in range(50)} == {keycaps}
     digits = {maker.view("12 34", 0, index) for index in range(50)}
-    assert len(digits) > 1
+    assert digits != {"12 34"}
     assert all(view.replace(" ", "").isdigit() for view in digits)
 
 
