@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import norm
 
+from compress.evidence.drops import smallest_margin_points
 from compress.evidence.statistics import CONFIDENCE
 from compress.measure.predictions import read_labels, read_scores
 from compress.report.schema import Report, Variant
@@ -95,15 +96,18 @@ def gather(folders: Sequence[Path]) -> Seeds:
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray, than: str) -> Difference:
-    """What `ours` has right more than `theirs`: both bool [S, N]."""
+    """What `ours` has right more than `theirs`: both bool [S, N].
+
+    Where hardly an item differs the deviation says nothing; no interval is narrower than that of one seed without any.
+    """
     gain = ours.astype(float) - theirs
     items = gain.mean(axis=0)
     half = _Z * float(items.std(ddof=1)) / len(items) ** 0.5
-    points = 100 * float(items.mean())
+    points, half = 100 * float(items.mean()), max(100 * half, smallest_margin_points(len(items)))
     return Difference(
         than=than,
         points=round(points, 3),
-        ci95=(round(points - 100 * half, 3), round(points + 100 * half, 3)),
+        ci95=(round(max(points - half, -100), 3), round(min(points + half, 100), 3)),
         by_seed=tuple(round(100 * float(seed.mean()), 3) for seed in gain),
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tiny_run import RECIPE, Ran, Recorder, made_up_memory
 
+from compress.evidence.drops import share_drop
 from compress.repeat import SEEDS_JSON, read_seeds, repeat, table
 from compress.report.schema import Report
 from compress.report.write import read_report
@@ -107,6 +108,18 @@ def test_the_interval_covers_the_true_gain_as_often_as_it_says() -> None:
         true = 100 * _mean_gain()
         covered += found.ci95[0] <= true <= found.ci95[1]
     assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_models_that_hardly_differ_are_not_called_the_same_for_certain() -> None:
+    """As in a report: of items without a difference the deviation is 0, and so was the width of the interval."""
+    ours = np.ones((3, 200), dtype=bool)
+    nowhere = share_drop(ours[0], ours[0])
+    assert difference(ours, ours, "other").ci95 == pytest.approx((nowhere.low, nowhere.high), abs=1e-3)
+    theirs = ours.copy()
+    theirs[0, 0] = False
+    low, high = difference(ours, theirs, "other").ci95
+    assert low < 0 < 1 < high
+    assert difference(ours, ~ours, "other").ci95[1] == 100
 
 
 def _mean_gain() -> float:
