@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.report import svg, wording
-from compress.report.charts import Drop, Point, drops, pareto
+from compress.report.charts import Drop, Point, drops, learning, pareto
 from compress.report.labels import Box, place
 from compress.report.pareto import front
+from compress.report.schema import Epoch
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -59,6 +60,26 @@ def test_every_point_has_its_name_on_the_chart(width: float) -> None:
         for point in shown:
             assert f">{point.name}</text>" in drawing
     assert ">12</text>" in pareto(crowd, width)  # too many for names: numbers, and the names below
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 999), st.floats(0, 1)), min_size=2, max_size=30))
+@settings(max_examples=50, deadline=None)
+def test_no_figure_stands_on_the_curve_of_a_training(told: list[tuple[float, float]]) -> None:
+    epochs = [Epoch(epoch=at + 1, loss=loss, accuracy=right, seconds=1.0) for at, (loss, right) in enumerate(told)]
+    drawn = learning("small", epochs, "learning-0")
+    assert drawn is not None
+    root = ElementTree.fromstring(str(drawn))
+    curves = [node.attrib["points"] for node in root.iter() if node.attrib.get("class") == "curve"]
+    across = [[float(number) for number in re.findall(r"(-?[\d.]+)[ ,]-?[\d.]+", path)] for path in curves]
+    assert [len(places) for places in across] == [len(told)] * 2
+    figures = [node for node in root.iter() if re.fullmatch(r"[\d,]+\.\d\d", node.text or "")]
+    assert len(figures) == 4
+    for node in figures:
+        x, wide = float(node.attrib["x"]), svg.text_width(node.text or "")
+        left = x - wide if node.attrib["text-anchor"] == "end" else x
+        assert left >= -0.1  # coordinates are written with one digit
+        assert left + wide <= svg.NARROW + 0.1
+        assert not any(left + 0.1 < place < left + wide - 0.1 for places in across for place in places)
 
 
 def test_charts_leave_out_what_cannot_be_drawn() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,15 @@ def test_other_weights_or_items_are_asked_about(tmp_path: Path) -> None:
         with torch.inference_mode():
             seen = torch.from_numpy(inputs.gather(np.arange(40)))
             assert np.allclose(teacher.eval()(seen).numpy(), answers, atol=1e-6)
+
+
+@pytest.mark.parametrize("library", ["torch", "transformers", "torchvision"])
+def test_what_another_library_computes_is_asked_about_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    asked(tmp_path, mlp(), TRAIN)
+    monkeypatch.setattr(known, "version", lambda name: "99.0" if name == library else version(name))
+    assert asked(tmp_path, mlp(), TRAIN)[0] == 40
 
 
 def test_texts_and_images_on_disk_are_known_by_what_is_in_them(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from train.inputs import Inputs
 from train.processes import together, world
 
 _LOGITS = "logits"
+_COMPUTING = ("torch", "transformers", "torchvision")  # whose code teachers are made of
 
 
 def known_answers(
@@ -56,7 +58,8 @@ def _key(teacher: Classifier, inputs: Inputs) -> str:
         digest.update(f"\0{name} {value.dtype} {tuple(value.shape)}\0".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     digest.update(inputs.digest())
-    digest.update(f"\0{torch.__version__} {training_device()} {world().size}".encode())
+    libraries = " ".join(f"{name} {version(name)}" for name in _COMPUTING)
+    digest.update(f"\0{libraries} {training_device()} {world().size}".encode())
     return digest.hexdigest()
 
 

@@ -130,13 +130,16 @@ def _drop_signs(shown: list[Drop], margin: float) -> list[Entry]:
     return signs
 
 
+_PANEL = svg.NARROW / 2  # the width of one of two side by side
+
+
 def learning(name: str, epochs: Sequence[Epoch], ident: str) -> Markup | None:
     """Loss and validation accuracy of one model by epoch, two panels side by side; None without an epoch."""
     losses = [(at.epoch, at.loss) for at in epochs if math.isfinite(at.loss)]
     rates = [(at.epoch, 100 * at.accuracy) for at in epochs if math.isfinite(at.accuracy)]
     if not losses and not rates:
         return None
-    parts = [*_panel(losses, "Training loss", 0, 2), *_panel(rates, "Validation accuracy, %", 170, 2)]
+    parts = [*_panel(losses, "Training loss", 0, 2), *_panel(rates, "Validation accuracy, %", _PANEL, 2)]
     told = [f"{len(epochs)} epochs"]
     if losses:
         told.append(f"the loss went from {wording.significant(losses[0][1])} to {wording.significant(losses[-1][1])}")
@@ -147,24 +150,25 @@ def learning(name: str, epochs: Sequence[Epoch], ident: str) -> Markup | None:
 
 
 def _panel(values: list[tuple[int, float]], title: str, left: float, digits: int) -> list[Markup]:
-    """One small line chart, labelled with its first and its last value."""
+    """One small line chart between its first and its last value, neither of which it can cross."""
     parts = [svg.text(left, 12, title, class_="axis")]
     if not values:
         return [*parts, svg.text(left, 60, wording.MISSING)]
     figures = [figure for _, figure in values]
-    x = Scale(values[0][0], values[-1][0], left + 6, left + 100)
+    start, end = (wording.fixed(figure, digits) for figure in (figures[0], figures[-1]))
+    margin = 8.0 + (svg.text_width(start) if len(values) > 1 else 0.0)
+    x = Scale(values[0][0], values[-1][0], left + margin, left + _PANEL - 16 - svg.text_width(end))
     y = Scale(min(figures), max(figures), 104, 30)
     spots = [(x(at), y(figure)) for at, figure in values]
-    last = spots[-1]
-    first, start = spots[0], wording.fixed(figures[0], digits)
+    first, last = spots[0], spots[-1]
     if len(values) > 1:
-        parts.append(svg.text(first[0] + 8, first[1] + 4, start))
+        parts.append(svg.text(first[0] - 8, first[1] + 4, start, "end"))
         parts.append(svg.text(last[0], 132, f"{values[-1][0]} epochs", "middle"))
     return [
         *parts,
-        svg.line(left, 116, left + 106, 116, "base"),
+        svg.line(first[0] - 6, 116, last[0] + 6, 116, "base"),
         svg.path(spots, "curve"),
         svg.tag("circle", cx=last[0], cy=last[1], r=3.0, class_="end"),
-        svg.text(last[0] + 8, last[1] + 4, wording.fixed(figures[-1], digits), class_="name"),
+        svg.text(last[0] + 8, last[1] + 4, end, class_="name"),
         svg.text(first[0], 132, str(values[0][0]), "middle"),
     ]
