@@ -119,6 +119,23 @@ def test_layers_are_paired_as_a_recipe_says(tmp_path: Path) -> None:
             with_layers((pair_,))
 
 
+@pytest.mark.parametrize(("take", "pairs"), [("every", ((0, 1), (1, 3))), ([2, 3], ((0, 2), (1, 3)))])
+def test_layers_that_were_chosen_are_compared_with_those_they_began_as(
+    tmp_path: Path, take: str | list[int], pairs: tuple[tuple[int, int], ...]
+) -> None:
+    teacher = text_classifier(f"hf:{tiny_folder(tmp_path / 'four', layers=4)}")
+    deeper = text_classifier(f"hf:{tiny_folder(tmp_path / 'five', layers=5)}").eval()
+    student = text_classifier("teacher-layers:2", teacher=teacher, take=take)
+
+    def apart(of: Classifier, layers: object) -> float:
+        return loss(student, of, config("hidden-states", layers=layers))  # type: ignore[arg-type]
+
+    assert apart(teacher.eval(), "all") == pytest.approx(apart(teacher, pairs))
+    assert apart(teacher, "all") != pytest.approx(apart(teacher, ((0, 0), (1, 3))))
+    # the same numbers are other layers of another teacher
+    assert apart(deeper, "all") == pytest.approx(apart(deeper, ((0, 0), (1, 4))))
+
+
 def test_attention_of_other_heads_is_refused(tmp_path: Path) -> None:
     teacher = text_classifier(f"hf:{tiny_folder(tmp_path / 'teacher')}")
     student = text_classifier(f"hf:{tiny_folder(tmp_path / 'student', num_attention_heads=4)}")

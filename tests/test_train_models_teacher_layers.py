@@ -10,7 +10,7 @@ from serve.errors import UserError
 from serve.runner import scores
 from train.classifier import ModelConfig, load_classifier, new_classifier, save_classifier
 from train.models.layer_stack import layer_stack
-from train.models.teacher_layers import spread
+from train.models.teacher_layers import every, spread
 from train.torch_runner import TorchRunner
 
 
@@ -19,6 +19,15 @@ def test_layers_are_the_first_the_last_and_evenly_between() -> None:
     assert spread(3, 6) == [0, 2, 5]
     assert spread(1, 6) == [0]
     assert spread(4, 4) == [0, 1, 2, 3]
+
+
+def test_every_second_or_third_layer_is_the_last_of_its_run() -> None:
+    assert every(3, 6) == [1, 3, 5]
+    assert every(2, 6) == [2, 5]
+    assert every(4, 6) == [0, 2, 3, 5]
+    assert every(1, 6) == [5]
+    assert every(6, 6) == [0, 1, 2, 3, 4, 5]
+    assert every(0, 6) == []  # of layers that none stays longer of
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -69,7 +78,7 @@ def test_what_cannot_be_is_told(tmp_path: Path) -> None:
             text_classifier("teacher-layers:2", teacher=teacher, take=wrong)
 
 
-@pytest.mark.parametrize(("take", "kept"), [("first", [0, 1]), ("last", [2, 3]), ([1, 3], [1, 3])])
+@pytest.mark.parametrize(("take", "kept"), [("first", [0, 1]), ("last", [2, 3]), ("every", [1, 3]), ([1, 2], [1, 2])])
 def test_the_layers_that_are_asked_for_are_taken(tmp_path: Path, take: str | list[int], kept: list[int]) -> None:
     teacher = text_classifier(f"hf:{tiny_folder(tmp_path, layers=4)}")
     ours = text_classifier("teacher-layers:2", teacher=teacher, take=take).state_dict()

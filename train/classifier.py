@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from serve.errors import UserError
 from serve.manifest import ImagePreprocessing, Preprocessing, Task
 from serve.preparer import TOKENIZER, Preparer, new_preparer
-from train.draft import Draft, NetworkSpec, Normalisation, Wanted
+from train.draft import Draft, NetworkSpec, Normalisation, TakenLayers, Wanted
 from train.front import Mask, Normalise
 from train.models import build_network, check_model, draft_model, next_step
 
@@ -56,6 +56,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.spec = spec
         self.untrained: str | None = None  # why it cannot classify yet, where it is new
+        self.layers: TakenLayers | None = None  # of a student made of its teacher's, where it is new
         self.files = dict(files)  # what its package holds beside the graph: the tokenizer.json of a text model
         if isinstance(spec.preprocessing, ImagePreprocessing):
             assert spec.normalisation is not None
@@ -114,7 +115,7 @@ def _of_draft(draft: Draft, config: ModelConfig, wanted: Wanted) -> Classifier:
         normalisation=draft.normalisation,
     )
     classifier = Classifier(spec, draft.module, draft.files)
-    classifier.untrained = draft.untrained
+    classifier.untrained, classifier.layers = draft.untrained, draft.layers
     return classifier
 
 

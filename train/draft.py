@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 from torch import nn
@@ -47,6 +47,13 @@ class NetworkSpec(BaseModel):
     pruned: Pruned | None = None  # of convolutional networks
 
 
+class TakenLayers(NamedTuple):
+    """As which of its teacher's layers, counted from 0, each of a student's began."""
+
+    numbers: tuple[int, ...]
+    of: int  # so many has the teacher
+
+
 class Normalisation(BaseModel):
     """Per channel, of pixels scaled to 0..1."""
 
@@ -78,3 +85,4 @@ class Draft:
     normalisation: Normalisation | None  # images only
     files: Mapping[str, bytes] = field(default_factory=dict)  # of the package: the tokenizer.json of a text model
     untrained: str | None = "its weights are new"  # why it cannot classify yet; None: it can, trained elsewhere
+    layers: TakenLayers | None = None  # of a student made of its teacher's

@@ -22,7 +22,7 @@ class EncoderFeatures:
 
     def __init__(self, student: Classifier, teacher: Classifier, features: tuple[FeatureConfig, ...]) -> None:
         """Raises UserError for models without such layers, and for layers that they do not have."""
-        self._front = student.front
+        self._front, self._taken = student.front, student.layers
         self._ours, self._theirs = look_inside(student), look_inside(teacher)
         self._pairs = {feature: self._chosen(feature) for feature in features}
         check_heads(features, (student.spec.model, self._ours.heads), (teacher.spec.model, self._theirs.heads))
@@ -46,7 +46,11 @@ class EncoderFeatures:
 
     def _chosen(self, feature: FeatureConfig) -> Pairs:
         ours, theirs = self._ours.layers, self._theirs.layers
-        pairs = list(enumerate(spread(ours, theirs)))
+        taken = self._taken
+        if taken is None or taken.of != theirs:  # to another teacher the numbers mean other layers
+            pairs = list(enumerate(spread(ours, theirs)))
+        else:
+            pairs = list(enumerate(taken.numbers))
         pairs[-1] = (ours - 1, theirs - 1)  # of a single layer too
         return chosen_pairs(feature, pairs, ours, theirs, "layers")
 

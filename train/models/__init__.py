@@ -118,9 +118,12 @@ def in_one_step(model: str, options: dict[str, Any]) -> dict[str, Any]:
 
 def next_step(start: Classifier, model: str, options: dict[str, Any], wanted: Wanted, step: int) -> Draft:
     """What pruning step `step`, counted from 1, makes of what the one before left and training recovered."""
-    network, module = _of_teacher(model).smaller(start, model.partition(":")[2], options, wanted, step)
-    spec = start.spec
-    return Draft(network, module, spec.preprocessing, spec.normalisation, start.files, start.untrained)
+    name, spec = model.partition(":")[2], start.spec
+    network, module = _of_teacher(model).smaller(start, name, options, wanted, step)
+    layers = None
+    if takes_layers(model) and wanted.teacher is not None:
+        layers = teacher_layers.taken_layers(name, options, wanted.teacher, step)
+    return Draft(network, module, spec.preprocessing, spec.normalisation, start.files, start.untrained, layers)
 
 
 def origin(model: str, options: dict[str, Any]) -> str | None:

@@ -20,7 +20,7 @@ from torch import nn
 
 from serve.errors import UserError
 from serve.manifest import Task
-from train.draft import Draft, NetworkSpec, Wanted
+from train.draft import Draft, NetworkSpec, TakenLayers, Wanted
 from train.models import huggingface
 from train.models.layer_stack import NUMBERED, layer_stack
 from train.models.layer_steps import Step, check_plan, plan
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _COUNTS = ("num_hidden_layers", "n_layers", "n_layer")  # BERT and ViT, DistilBERT, GPT-2
 State = dict[str, torch.Tensor]
-Take = Literal["spread", "first", "last"] | tuple[NonNegativeInt, ...]
+Take = Literal["spread", "every", "first", "last"] | tuple[NonNegativeInt, ...]
 
 
 class LayerOptions(WidthOptions, StepOptions):
@@ -90,7 +90,21 @@ def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
     lost = [] if count == total else [f"{count} of the teacher's {total} layers"]
     lost += [describe(chosen, teacher)] if chosen.is_active else []
     untrained = f"it has {', '.join(lost)}" if lost else None
-    return Draft(network, module, spec.preprocessing, spec.normalisation, teacher.files, untrained)
+    layers = taken_layers(name, options, teacher, chosen.steps)
+    return Draft(network, module, spec.preprocessing, spec.normalisation, teacher.files, untrained, layers)
+
+
+def taken_layers(name: str, options: dict[str, Any], teacher: Classifier, step: int) -> TakenLayers | None:
+    """As which layers of the teacher those began that pruning step `step`, counted from 1, leaves.
+
+    None where it is a layer's place that says which one it is compared with: spread layers began as those anyway, and
+    the first or the last would leave all others' work to one layer.
+    """
+    chosen = parse_options(LayerOptions, f"teacher-layers:{name}", options)
+    if chosen.take in ("spread", "first", "last"):
+        return None
+    _, total = _layers(teacher.spec.network, teacher.spec.model)
+    return TakenLayers(_plan(chosen, name, teacher, chosen.steps)[step].layers, total)
 
 
 def origin(name: str, options: dict[str, Any]) -> None:
@@ -157,9 +171,24 @@ def _taken(take: Take, count: int, total: int, name: str) -> list[int]:
                 f"list numbers from 0 to {total - 1}, each once, in rising order",
             )
         return list(take)
-    return {"spread": spread(count, total), "first": list(range(count)), "last": list(range(total - count, total))}[
-        take
-    ]
+    rules = {"spread": spread, "every": every, "first": _first, "last": _last}
+    return rules[take](count, total)
+
+
+def every(count: int, total: int) -> list[int]:
+    """The last of each of `count` runs of layers as equal as can be: 3 of 6 gives 1, 3, 5.
+
+    Source: the uniform mapping of TinyBERT (Jiao et al. 2020, arXiv 1909.10351).
+    """
+    return [(at + 1) * total // count - 1 for at in range(count)]
+
+
+def _first(count: int, total: int) -> list[int]:
+    return list(range(count))
+
+
+def _last(count: int, total: int) -> list[int]:
+    return list(range(total - count, total))
 
 
 def spread(count: int, total: int) -> list[int]:
