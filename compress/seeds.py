@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import norm
 
-from compress.evidence.drops import smallest_margin_points
+from compress.evidence.drops import perfect_limit_points
 from compress.evidence.statistics import CONFIDENCE
 from compress.measure.predictions import read_labels, read_scores
 from compress.report.schema import Report, Variant
@@ -103,7 +103,7 @@ def difference(ours: np.ndarray, theirs: np.ndarray, than: str) -> Difference:
     gain = ours.astype(float) - theirs
     items = gain.mean(axis=0)
     half = _Z * float(items.std(ddof=1)) / len(items) ** 0.5
-    points, half = 100 * float(items.mean()), max(100 * half, smallest_margin_points(len(items)))
+    points, half = 100 * float(items.mean()), max(100 * half, perfect_limit_points(len(items)))
     return Difference(
         than=than,
         points=round(points, 3),

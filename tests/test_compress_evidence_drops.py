@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from compress.evidence.drops import (
     Drop,
     check_margin,
+    exact_problems,
     judged_drop,
+    margin_p,
     measure_drop,
     measure_shortfall,
     metric_rows,
+    perfect_limit_points,
     share_drop,
     smallest_margin_points,
 )
@@ -53,7 +58,7 @@ def test_macro_f1_is_that_of_the_baseline_minus_ours() -> None:
 
 def test_macro_f1_against_itself_is_no_surer_than_a_share_without_a_lost_item() -> None:
     drop = measure_drop("macro_f1", BASE, BASE, LABELS, CLASSES, seed=0)
-    floor = smallest_margin_points(len(LABELS))
+    floor = perfect_limit_points(len(LABELS))
     assert (drop.points, drop.low, drop.high) == (0.0, -floor, floor)
 
 
@@ -79,6 +84,42 @@ def test_the_smallest_margin_is_what_a_perfect_copy_leaves_open(n: int, points: 
     assert smallest_margin_points(n) == pytest.approx(points, rel=0.02)
     perfect = np.ones(n, dtype=bool)
     assert share_drop(perfect, perfect).high == smallest_margin_points(n)
+
+
+@pytest.mark.parametrize("n", [3, 10, 20, 49, 51, 52, 60])
+def test_of_few_items_the_smallest_margin_passes_the_exact_test_and_hardly_any_smaller_one(n: int) -> None:
+    def shown(margin: float) -> bool:
+        accept = Accept(max_drop_points=margin)
+        p = margin_p(accept, perfect)
+        return perfect.high <= margin and not exact_problems(accept, perfect, p)
+
+    right = np.ones(n, dtype=bool)
+    perfect = share_drop(right, right)
+    smallest = smallest_margin_points(n)
+    assert shown(smallest)
+    assert not shown(smallest - 0.06)
+
+
+@pytest.mark.parametrize(("n", "points"), [(10, 31.95), (20, 16.87), (49, 7.29)])
+def test_what_is_allowed_by_the_hint_is_enough_for_a_perfect_copy(n: int, points: float) -> None:
+    with pytest.raises(UserError, match=f"contradicts a test split of {n} items") as refused:
+        check_margin(Accept(max_drop_points=0.99 * points), n)
+    named = float(re.search(r"at least ([\d.]+) points", refused.value.hint)[1])  # type: ignore[index]
+    assert named == pytest.approx(points, abs=0.055)
+    check_margin(Accept(max_drop_points=named), n)
+    right = np.ones(n, dtype=bool)
+    accept, perfect = Accept(max_drop_points=named), share_drop(right, right)
+    assert exact_problems(accept, perfect, margin_p(accept, perfect)) == []
+
+
+def test_of_few_items_a_target_is_held_to_the_exact_limit_but_of_macro_f1_which_has_none() -> None:
+    high = Accept(max_drop_points=1, target_percent=72)
+    with pytest.raises(UserError, match=r"only 69\.15 %") as refused:
+        check_margin(high, 10)
+    assert "at least 2.85 points" in refused.value.hint
+    check_margin(high.model_copy(update={"max_drop_points": 2.86}), 10)
+    check_margin(high.model_copy(update={"metric": "macro_f1"}), 10)
+    check_margin(Accept(metric="macro_f1", max_drop_points=28), 10)
 
 
 def shortfall(right: int, n: int, target: float, metric: str = "accuracy") -> Drop:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy.stats import binom
@@ -17,6 +18,8 @@ from compress.evidence.statistics import accuracy_interval, bootstrap_drop, drop
 from compress.recipe import Accept
 from serve.errors import UserError, did_you_mean
 from train.metrics import macro_f1
+
+_FEW = 52  # items; from so many on a perfect copy whose limit keeps a margin passes the exact test too
 
 
 @dataclass(frozen=True)
@@ -137,28 +140,53 @@ def spoken(metric: str) -> str:
     return "macro f1" if metric == "macro_f1" else metric
 
 
-def smallest_margin_points(n: int) -> float:
-    """The upper limit of the drop when not one of `n` items is lost: no smaller margin can ever be met.
+def perfect_limit_points(n: int) -> float:
+    """The upper limit of the drop when not one of `n` items is lost: no interval of theirs is narrower.
 
     It is also how far Wilson's lower limit stays below 100 % when all `n` are right: 100 z^2 / (n + z^2) both times.
     """
     return 100 * drop_interval(0, 0, n)[1]
 
 
+@cache
+def smallest_margin_points(n: int) -> float:
+    """The smallest margin that a perfect copy keeps on `n` items: by the limit, and by the exact test to 0.05 points.
+
+    Only a variant that has items right which its teacher has wrong could keep a smaller one.
+    Of fewer than 52 items the exact test asks for more than the limit: of 20 for 16.89 points instead of 16.11.
+    """
+    limit = perfect_limit_points(n)
+    if n >= _FEW:
+        return limit
+    points = max(limit, _exact_shortfall(n))
+    while paired_p(0, 0, n, points / 100) > LEVEL:  # mostly once or twice
+        points += 0.05
+    return points
+
+
+def _exact_shortfall(n: int) -> float:
+    """How far the exact limit (Clopper & Pearson 1934) stays below 100 % when all `n` are right, in points."""
+    return float(100 * (1 - LEVEL ** (1 / n)))
+
+
 def check_margin(accept: Accept, n: int) -> None:
     """Raise UserError for what `n` test items of the metric can never show, whatever is trained."""
-    margin, target, smallest = accept.max_drop_points, accept.target_percent, smallest_margin_points(n)
-    if target is None and margin < smallest:
-        raise UserError(
-            f"accept.max_drop_points = {margin:g} contradicts a test split of {n} items: without a single item lost, "
-            f"the 97.5 % limit of the drop is still {smallest:.2f} points",
-            f"allow at least {_up(smallest):.2f} points, or test on more items",
-        )
-    if target is not None and target - margin > 100 - smallest:
+    margin, target, is_share = accept.max_drop_points, accept.target_percent, accept.metric != "macro_f1"
+    if target is None:
+        smallest = smallest_margin_points(n) if is_share else perfect_limit_points(n)
+        if margin < smallest:
+            raise UserError(
+                f"accept.max_drop_points = {margin:g} contradicts a test split of {n} items: without a single item "
+                f"lost, a drop of up to {smallest:.2f} points is still not ruled out at 97.5 %",
+                f"allow at least {_up(smallest):.2f} points, or test on more items",
+            )
+        return
+    short = max(perfect_limit_points(n), _exact_shortfall(n) if is_share else 0.0)
+    if target - margin > 100 - short:
         raise UserError(
             f"accept.target_percent = {target:g} less max_drop_points = {margin:g} contradicts a test split of {n} "
-            f"items: without a single error, the 97.5 % limit of the {accept.metric} is only {100 - smallest:.2f} %",
-            f"lower the target, allow at least {_up(target - 100 + smallest):.2f} points, or test on more items",
+            f"items: without a single error, the 97.5 % limit of the {accept.metric} is only {100 - short:.2f} %",
+            f"lower the target, allow at least {_up(target - 100 + short):.2f} points, or test on more items",
         )
 
 
@@ -173,7 +201,7 @@ def _bootstrapped(drop: Callable[[np.ndarray], float], n: int, seed: int, target
     low, high = bootstrap_drop(drop, n, seed)
     # Where hardly an item differs, or all are right, every resample says the same and the bootstrap collapses to false
     # certainty. No interval is narrower than the one that a share of the same n items has then.
-    floor = smallest_margin_points(n)
+    floor = perfect_limit_points(n)
     low, high = min(low, points - floor), max(high, points + floor)
     if target is not None:
         low, high = max(low, target - 100), min(high, target)

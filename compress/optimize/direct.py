@@ -128,7 +128,7 @@ def _from_source(source: str, model: str) -> tuple[dict[str, Any], list[str]]:
     """A source that is no path, such as digits or hf:ID: with the splits that it has, or the usual ones."""
     data = load_data(DataConfig(source=source), 0)
     smallest = smallest_margin_points(len(data.splits["test"]))
-    margin = max(_USUAL_MARGIN, round(1.5 * smallest, 1))
+    margin = min(100.0, max(_USUAL_MARGIN, round(1.5 * smallest, 1)))
     content = {
         "name": re.sub(r"[^A-Za-z0-9._-]+", "-", source).strip("-._")[:50] or "data",
         "task": data.task,
@@ -136,7 +136,8 @@ def _from_source(source: str, model: str) -> tuple[dict[str, Any], list[str]]:
         TEACHER: {"model": model, "fit": {"epochs": 0}},
         "accept": {"max_drop_points": margin},
     }
-    why = f"with {len(data.splits['test']):,} test items no margin under {smallest:.2f} could ever be met"
+    items = f"{len(data.splits['test']):,} test items"
+    why = f"with {items} not even a perfect copy could meet a margin under {smallest:.2f}"
     return content, [f"may lose: {margin:g} points; {why}; --max-drop says otherwise"]
 
 
