@@ -60,6 +60,11 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
         "step_every = 4 epochs, of epochs = 5: the learning rate never becomes smaller",
         "lower step_every, or raise epochs",
     ),
+    "a plateau after the end, since layers that are stacked do not count": (
+        {"schedule": "plateau", "step_every": 3, "epochs": 6, "stack": {"layers": [1], "epochs": [2]}},
+        "step_every = 3 epochs, of epochs = 6, of which 2 train a part of the layers: the learning rate never",
+        "lower step_every, or raise epochs",
+    ),
     "thawed after the end": ({"unfreeze": 3, "epochs": 3}, "nothing but the head is ever trained", "lower unfreeze"),
     "rates of one layer": ({"train_layers": "head", "layer_decay": 0.9}, "layer_decay says nothing where", "leave out"),
 }
@@ -83,6 +88,7 @@ def test_what_makes_no_sense_is_refused_by_name(name: str) -> None:
     "settings",
     [
         {"schedule": "plateau", "step_every": 3, "threshold": 0.01, "epochs": 5},
+        {"schedule": "plateau", "step_every": 3, "epochs": 7, "stack": {"layers": [1], "epochs": [2]}},
         {"patience": 3, "threshold": 0.01},
         {"loss": "focal", "focal_gamma": 1.0, "class_weights": {"3": 4.0}},
         {"class_weights": "balanced", "label_smoothing": 0.1},

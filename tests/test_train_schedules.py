@@ -91,6 +91,21 @@ def test_a_plateau_lowers_the_rate_after_so_many_epochs_without_a_gain_that_coun
     assert found == pytest.approx([1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25])
 
 
+def test_a_plateau_counts_no_epoch_of_a_part_of_the_network_also_where_it_is_resumed() -> None:
+    stack = {"layers": [1, 2], "epochs": [2, 2]}
+    settings = config("plateau", step_every=2, step_factor=0.5, stack=stack)
+    over = optimizer()
+    schedule = new_schedule(settings, over, UPDATES)
+    found = []
+    for epoch, accuracy in enumerate((0.9, 0.9, 0.9, 0.9, 0.5, 0.6, 0.6, 0.6)):  # with all layers it is worse at first
+        if epoch in (3, 6):
+            state, schedule = schedule.state_dict(), new_schedule(settings, over, UPDATES)
+            schedule.load_state_dict(state)
+        schedule.step(accuracy)
+        found.append(over.param_groups[0]["lr"] / RATE)
+    assert found == pytest.approx([1, 1, 1, 1, 1, 1, 1, 0.5])
+
+
 def test_a_plateau_warms_up_by_the_number_of_the_update_and_then_leaves_the_rate_alone() -> None:
     over = optimizer()
     warmup = PlateauWarmup(over, 4)

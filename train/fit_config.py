@@ -166,7 +166,8 @@ class FitConfig(BaseModel):
 
     def _check_length(self) -> None:
         """What is to happen after some epochs must happen before the last has ended."""
-        first = 2 if self.schedule == "plateau" else 1  # epoch that may be no better than the one before it
+        # the epoch that may be no better than the one before it
+        first = 2 + self.growing_epochs if self.schedule == "plateau" else 1
         late = {
             "step_every": (
                 self.step_every,
@@ -178,8 +179,9 @@ class FitConfig(BaseModel):
         }
         for name, (epochs, from_, counts, so) in late.items():
             if counts and from_ + epochs > self.epochs > 0:
+                part = f", of which {from_ - 2} train a part of the layers" if from_ > 2 else ""
                 raise SettingError(
-                    f"{name} = {epochs} epochs, of epochs = {self.epochs}: {so}",
+                    f"{name} = {epochs} epochs, of epochs = {self.epochs}{part}: {so}",
                     f"lower {name}, or raise epochs",
                 )
 

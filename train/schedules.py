@@ -6,6 +6,7 @@ Updates count from 0. The warm-up is the first `fit.warmup` of all updates, in w
 from __future__ import annotations
 
 from functools import partial
+from typing import Any, SupportsFloat
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
@@ -70,8 +71,12 @@ def _one_cycle(config: FitConfig, optimizer: torch.optim.Optimizer, updates: int
 
 
 def _plateau(config: FitConfig, optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau:
-    """Times `step_factor` after `step_every` epochs whose validation accuracy gained no more than `threshold`."""
-    return ReduceLROnPlateau(
+    """Times `step_factor` after `step_every` epochs whose validation accuracy gained no more than `threshold`.
+
+    Epochs of a part of the network do not count, as they do not for `fit.patience`: what grows may be worse at first.
+    """
+    return _PlateauOfAll(
+        config.growing_epochs,
         optimizer,
         mode="max",
         factor=config.step_factor,
@@ -80,6 +85,20 @@ def _plateau(config: FitConfig, optimizer: torch.optim.Optimizer) -> ReduceLROnP
         threshold_mode="abs",
         eps=0.0,
     )
+
+
+class _PlateauOfAll(ReduceLROnPlateau):
+    """A plateau's schedule that is told of each epoch, and does not count those in which the network still grows."""
+
+    def __init__(self, growing: int, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._growing = growing
+
+    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]  # as torch has it
+        if self.last_epoch < self._growing:
+            self.last_epoch += 1  # a checkpoint has it, so a resumed training goes on counting there
+        else:
+            super().step(metrics, epoch)
 
 
 class PlateauWarmup(TrainerCallback):
