@@ -12,6 +12,8 @@ from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.trainers import BpeTrainer, Trainer, UnigramTrainer, WordPieceTrainer
 
 from serve.errors import UserError
+from serve.manifest import TextPreprocessing
+from serve.texts import TextPreparer
 from train.vocabulary import trim_vocabulary
 
 GENERAL = [
@@ -61,6 +63,20 @@ def trained(kind: str) -> Tokenizer:
 
 
 KINDS = ("WordPiece", "BPE", "BPE with bytes", "Unigram")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_pieces_of_a_special_token_that_somebody_wrote_are_seen(kind: str) -> None:
+    tokenizer = trained(kind)
+    tokenizer.add_special_tokens(["<unforgettable>"])
+    content, text, spec = (
+        tokenizer.to_str().encode(),
+        b"a <unforgettable> fox",
+        TextPreprocessing(max_length=64, pad_id=0),
+    )
+    trimmed = trim_vocabulary(content, [text.decode()])
+    before, after = (TextPreparer(spec, each).prepare([text])[0] for each in (content, trimmed.tokenizer))
+    assert trimmed.kept[after].tolist() == before.tolist()
 
 
 @pytest.mark.parametrize("kind", KINDS)

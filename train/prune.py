@@ -76,6 +76,8 @@ def prune(classifier: Classifier, config: PruneConfig, texts: Iterable[str]) -> 
 def cut_otherwise(before: Classifier, after: Classifier, texts: Iterable[str]) -> int:
     """How many of these texts, which training did not see, the pruned tokenizer cuts into other tokens."""
     whole, pruned = (Tokenizer.from_buffer(classifier.files[TOKENIZER]) for classifier in (before, after))
+    for tokenizer in (whole, pruned):
+        tokenizer.encode_special_tokens = True  # as serve.texts does
     return sum(whole.encode(text).tokens != pruned.encode(text).tokens for text in texts)
 
 

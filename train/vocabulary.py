@@ -66,6 +66,7 @@ def _seen(tokenizer: Tokenizer, texts: Iterable[str]) -> set[int]:
     """The ids that occur in the texts, whole: what a model cuts off is not cut here."""
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True  # as serve.texts does: a "[SEP]" in a text is made of other tokens
     seen: set[int] = set()
     texts = list(texts)
     for at in range(0, len(texts), _CHUNK):
