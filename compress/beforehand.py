@@ -9,8 +9,8 @@ from compress.recipe import TEACHER, NamedTeacher, Recipe, Student, Teacher
 from compress.teachers import all_teachers, teachers_of
 from serve.errors import UserError
 from train.classifier import Classifier, ModelConfig
-from train.distill.encoder_features import check_heads
 from train.distill.lesson import check_features
+from train.draft import Widths
 from train.fit import check_trained
 from train.fit_config import FitConfig
 from train.layers import check_layers
@@ -22,7 +22,6 @@ from train.models import (
     takes_layers,
     without_widths,
 )
-from train.models.narrow import count_heads
 from train.progressive import check_progressive
 from train.prune import check_prunable
 
@@ -53,9 +52,9 @@ def check_models(recipe: Recipe, new: New) -> None:
             except UserError as error:
                 raise UserError(f"'{name}': {error.message}", error.hint) from None
         if isinstance(model, Student) and model.fit.epochs and model.distill is not None and model.distill.features:
-            first = drafts[teachers_of(model)[0]]
-            check_features(drafts[name], first, model.distill.features)
-            _check_heads(model, first)
+            first = teachers_of(model)[0]
+            check_features(drafts[name], drafts[first], model.distill.features)
+            _check_vocabulary(model, drafts.models[first], first)
         if isinstance(model, Student) and model.prune.is_active:
             check_prunable(drafts[name])
 
@@ -74,8 +73,17 @@ class _Drafts:
             model = self.models[name]
             teacher = None if name == TEACHER else self[TEACHER]
             config = ModelConfig(model=model.model, options=without_widths(model.model, model.options))
-            self._known[name] = self._new(config, teacher)
+            self._known[name] = _with_heads(self._new(config, teacher), model)
         return self._known[name]
+
+
+def _with_heads(draft: Classifier, model: Teacher | Student) -> Classifier:
+    """The draft, which still has all heads of its teacher, said to have as many as the model will have."""
+    heads = model.options.get("heads")
+    if takes_layers(model.model) and heads is not None:
+        network = draft.spec.network.model_copy(update={"widths": Widths(heads=heads)})
+        draft.spec = draft.spec.model_copy(update={"network": network})
+    return draft
 
 
 def _check_numbers(student: Student) -> None:
@@ -95,11 +103,14 @@ def _check_numbers(student: Student) -> None:
     )
 
 
-def _check_heads(student: Student, teacher: Classifier) -> None:
-    """Raise UserError where heads that the student loses would be compared: drafts still have all of them."""
-    heads, whole = student.options.get("heads"), count_heads(teacher.spec.network)
-    if takes_layers(student.model) and heads is not None and whole is not None and student.distill is not None:
-        check_heads(student.distill.features, (student.model, heads), (teacher.spec.model, whole))
+def _check_vocabulary(student: Student, first: Teacher | Student, name: str) -> None:
+    """Raise UserError where a student would be compared inside with one whose tokens are others by then."""
+    if isinstance(first, Student) and first.prune.is_active:
+        raise UserError(
+            f"'{student.name}': [[students.distill.features]] look into '{name}', whose vocabulary is trimmed before "
+            "it teaches, so that the two do not read the same tokens",
+            f"leave out prune of '{name}', name another teacher first, or leave out the features",
+        )
 
 
 def _grows(model: Teacher | Student) -> bool:

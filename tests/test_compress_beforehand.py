@@ -55,9 +55,9 @@ def test_every_teacher_must_take_images_that_grow() -> None:
         check_models(parse_recipe({**recipe, "students": [student]}, "t"), new)
 
 
-def check_texts(folder: Path, student: dict[str, Any]) -> None:
+def check_texts(folder: Path, student: dict[str, Any], *others: dict[str, Any]) -> None:
     recipe: dict[str, Any] = {**content(), "task": "text", "data": {"source": "csv:x.csv"}}
-    recipe |= {"teacher": {"model": f"hf:{folder}"}, "students": [{"name": "small", **student}]}
+    recipe |= {"teacher": {"model": f"hf:{folder}"}, "students": [{"name": "small", **student}, *others]}
 
     def new(config: ModelConfig, teacher: Classifier | None) -> Classifier:
         return text_classifier(config.model, teacher=teacher, **config.options)
@@ -134,6 +134,30 @@ def test_heads_that_go_cannot_be_compared_one_by_one(tmp_path: Path) -> None:
     learning = {"distill": {"features": [{"loss": "attention", "weight": 1.0}]}, "options": {"heads": 1}}
     with pytest.raises(UserError, match=r"'teacher-layers:2' has 1 heads and its teacher 'hf:.*' 2"):
         check_texts(folder, {"model": "teacher-layers:2", **learning})
+
+
+def learning_from(name: str, loss: str) -> dict[str, Any]:
+    return {"distill": {"teachers": [name], "features": [{"loss": loss, "weight": 1.0}]}}
+
+
+def test_a_student_that_teaches_is_compared_with_the_heads_that_it_will_have(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "model", layers=4)
+    middle = {"name": "middle", "model": "teacher-layers:3", "options": {"heads": 1}, "distill": {}}
+    learning = {"model": "teacher-layers:2", **learning_from("middle", "attention")}
+    for options in ({"heads": 1}, {"heads": 1, "ffn_width": 48, "steps": 2}):
+        check_texts(folder, {**learning, "options": options}, middle)
+    with pytest.raises(UserError, match=r"'teacher-layers:2' has 2 heads and its teacher 'teacher-layers:3' 1"):
+        check_texts(folder, learning, middle)
+    check_texts(folder, {"model": "teacher-layers:2", **learning_from("middle", "relations")}, middle)
+
+
+def test_a_student_whose_vocabulary_is_trimmed_teaches_by_its_answers_alone(tmp_path: Path) -> None:
+    folder, seen = tiny_folder(tmp_path / "model", layers=4), {"prune": {"vocabulary": "seen"}}
+    middle = {"name": "middle", "model": "teacher-layers:3", "distill": {}, **seen}
+    check_texts(folder, {"model": "teacher-layers:2", "distill": {"teachers": ["middle"]}}, middle)
+    check_texts(folder, {"model": "teacher-layers:2", **learning_from("teacher", "hidden-states"), **seen}, middle)
+    with pytest.raises(UserError, match=r"'small': .* look into 'middle', whose vocabulary is trimmed"):
+        check_texts(folder, {"model": "teacher-layers:2", **learning_from("middle", "hidden-states")}, middle)
 
 
 def test_a_vocabulary_that_cannot_be_trimmed_is_told_at_once(tmp_path: Path) -> None:
