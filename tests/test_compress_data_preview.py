@@ -93,6 +93,57 @@ fit = { epochs = 1, augment = { swap = 0.5 } }
     assert re.findall("<h2>(.*)</h2>", preview(texts, "--model", "second")[1]) == ["second"]
 
 
+@pytest.fixture
+def more(texts: Path) -> Path:
+    """The recipe with texts without labels besides."""
+    (texts.parent / "more.csv").write_text(
+        "\n".join(["text", *(f"a great unseen film {at}" for at in range(30))]) + "\n"
+    )
+    with_more = f'[data.unlabelled]\nsource = "csv:{texts.parent / "more.csv"}"\n[teacher]\n'
+    texts.write_text(texts.read_text().replace("[teacher]\n", with_more))
+    return texts
+
+
+def test_items_without_labels_are_shown_to_those_who_learn_from_them(more: Path) -> None:
+    _, page = preview(more, "--rows", "6", "--set", "students.0.fit.augment={swap=0.5}")
+    assert "<span>30 unlabelled</span>" in page
+    teacher, student, control = page.split("<section>")[1:]
+    assert [re.findall("<h2>(.*)</h2>", part)[0] for part in (teacher, student, control)] == [
+        "teacher",
+        "small",
+        "small-alone",
+    ]
+    marked = re.compile('<span class="quiet">unlabelled</span></th>\\s*<td><p>a great unseen film')
+    assert [len(marked.findall(part)) for part in (teacher, student, control)] == [0, 2, 0]
+    assert [part.count('<th scope="row">') for part in (teacher, student, control)] == [6, 8, 6]
+    assert ["[data.unlabelled]" in part for part in (teacher, student, control)] == [False, True, False]
+    assert "<mark>" in marked.split(student)[-1]
+
+
+def test_a_student_that_learns_from_unlabelled_items_alone_is_shown_no_others(more: Path) -> None:
+    only = ("--set", 'students.0.distill={alpha=1.0, items="unlabelled"}', "--set", "students.0.control=false")
+    _, page = preview(more, "--model", "small", "--rows", "5", *only)
+    assert page.count("unseen film") >= 5
+    assert page.count('<th scope="row">') == page.count('<span class="quiet">unlabelled</span>') == 5
+    _, page = preview(more, "--rows", "3", "--set", "teacher.fit.augment={}", "--set", "students.0.fit.augment={}")
+    assert "Nothing is augmented" in page
+    assert page.count('<span class="quiet">unlabelled</span>') == 1
+
+
+def test_views_of_unlabelled_images_are_those_of_their_place_in_training(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    for at in range(4):
+        Image.fromarray(np.random.default_rng(at).integers(0, 255, (8, 8), np.uint8)).save(tmp_path / f"more/{at}.png")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE + f'\n[data.unlabelled]\nsource = "imagefolder:{tmp_path / "more"}"\n')
+    asked = ("--set", "teacher.fit.augment={}", "--set", "students.0.fit.augment={flip=true}")
+    _, page = preview(recipe, "--model", "small", "--rows", "3", *asked)
+    found = re.findall(r'src="data:image/png;base64,([^"]*)" alt="unlabelled', page)
+    images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))) for png in found]
+    assert len(images) == 5
+    assert all((image == images[0]).all() or (image == images[0][:, ::-1]).all() for image in images[1:])
+
+
 def test_nothing_augmented_is_said(texts: Path) -> None:
     said, page = preview(texts, "--model", "teacher", "--set", "teacher.fit.augment={}")
     assert said.startswith("Nothing is augmented: teacher has no fit.augment.")

@@ -46,14 +46,16 @@ def preview(
     model: Annotated[
         str | None, typer.Option(help="teacher, or another model's name. [default: all]", autocompletion=models)
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, max=1000, help="How many rows of the training split.")] = 12,
+    rows: Annotated[
+        int, typer.Option(min=1, max=1000, help="How many rows of the training split; unlabelled ones: a third.")
+    ] = 12,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("preview.html"),
     changes: Changes = None,
     debug: Debug = False,
 ) -> None:
     """Write a page of texts or images as training sees them.
 
-    Rows of the training split as they are, and augmented.
+    Rows of the training split as they are, and augmented; of [data.unlabelled] too, where students learn from it.
     """
     from compress.data.preview import write_preview
     from compress.recipe_file import load_recipe

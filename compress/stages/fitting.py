@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from compress.recipe import Student, Teacher
 from compress.rundir import remove
 from compress.stages.context import REFIT, REFIT_SPLITS, RunContext
 from serve.images import ImagePreparer
 from train.classifier import Classifier, load_classifier, save_classifier
-from train.data import UNLABELLED_ITEMS
+from train.data import UNLABELLED_ITEMS, Data
 from train.distill.config import LessonItems
 from train.draft import Wanted
 from train.fit import fit
@@ -62,6 +63,13 @@ class Training:
     def splits(self) -> tuple[str, ...]:
         """All that it looks at."""
         return ("train", "validation") if self.first is None else REFIT_SPLITS
+
+
+def learns_from(model: Teacher | Student, data: Data) -> LessonItems:
+    """From which items; unlabelled ones are for distilled students alone."""
+    if not isinstance(model, Student) or model.distill is None or data.unlabelled is None:
+        return "labelled"
+    return model.distill.items
 
 
 def wanted_by(run: RunContext, seed: int, teacher: Classifier | None = None) -> Wanted:

@@ -11,7 +11,7 @@ from typing import Any
 from compress.beforehand import check_models
 from compress.recipe import TEACHER, Student, Teacher
 from compress.stages.context import RunContext, held_out
-from compress.stages.fitting import Training, prune_student, train, wanted_by
+from compress.stages.fitting import Training, learns_from, prune_student, train, wanted_by
 from compress.teachers import all_teachers, in_order, seed_of, teachers_of
 from serve.manifest import Preprocessing
 from train.arguments import training_device
@@ -20,7 +20,6 @@ from train.augment.augmenter import origin as origin_of_views
 from train.classifier import Classifier, ModelConfig, new_classifier, read_spec
 from train.compiled import check_compiler
 from train.data import Data
-from train.distill.config import LessonItems
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
 from train.losses import class_weights
@@ -87,18 +86,11 @@ def _with_refit(
     What is to judge a model before its refit must not have met validation by way of its teacher either, so in the first
     training that is the teacher from before its own refit.
     """
-    whole = Training(name, run.folder_of(name), TEACHER, seed_of(run.recipe, model), _learns(model, run.data))
+    whole = Training(name, run.folder_of(name), TEACHER, seed_of(run.recipe, model), learns_from(model, run.data))
     if name not in run.refitted:
         return fit_it(whole)
     first = fit_it(replace(whole, place=held_out(whole.place), teacher=_place_of(run, TEACHER, before=True)))
     return fit_it(replace(whole, first=first))
-
-
-def _learns(model: Teacher | Student, data: Data) -> LessonItems:
-    """From which items; unlabelled ones are for distilled students alone."""
-    if not isinstance(model, Student) or model.distill is None or data.unlabelled is None:
-        return "labelled"
-    return model.distill.items
 
 
 def _place_of(run: RunContext, name: str, before: bool) -> str:
