@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from compress.console import Console
+from compress.evidence.abstain import check_promise
 from compress.folds import FoldRow, Folds, gather_folds
 from compress.lineage import with_lineage
 from compress.recipe_file import load_recipe
+from compress.report.write import read_report
+from compress.rundir import FOLDS_JSON as FOLDS_JSON
 from compress.rundir import write_text
 from compress.series import run_series
 from serve.errors import UserError
 from train.data import load_data
 
-FOLDS_JSON = "folds.json"
 _COLUMNS = ("variant", "errors", "accuracy, 95 % interval", "of one fold, sd", "macro F1", "drop", "the choice in")
 
 _NOTE = "Intervals are over the items; that the folds' models learned from much the same items is not in them."
@@ -42,10 +44,15 @@ def crossvalidate(
         for which in range(1, folds + 1)
     }
     # Equal items, which a run may have in train alone, stand in two splits of some folds: it may be the last.
+    known = {}
     for name, one in resolved.items():
         console.say(f"{name}: looking at its data")
-        with_lineage(one, load_data(one.data, one.seed, one.task))
-    together = gather_folds(run_series(resolved, folder, command, console), own.accept)
+        data = with_lineage(one, load_data(one.data, one.seed, one.task))
+        check_promise(one.abstain, len(data.splits["validation"]))  # of which a fold may have one less than another
+        known[folder / name] = data.fingerprint
+    runs = run_series(resolved, folder, FOLDS_JSON, command, console)
+    _check_data_stayed(known)
+    together = gather_folds(runs, own.accept)
     write_text(folder / FOLDS_JSON, together.model_dump_json(indent=2) + "\n")
     return folder, together
 
@@ -71,6 +78,16 @@ def verdict(folds: Folds) -> str:
     if problems:
         return f"Not shown to keep the constraints: {each}: {'; '.join(problems)}."
     return f"Within the margin of {folds.margin_points:g} points: {each}."
+
+
+def _check_data_stayed(known: Mapping[Path, str]) -> None:
+    """Refuse folds that were cut from other data than the first look found: some items are in two, or in none."""
+    for folder, fingerprint in known.items():
+        if read_report(folder).data.fingerprint != fingerprint:
+            raise UserError(
+                f"the data have changed while the folds were run: {folder} has other items than were there at first",
+                "start the same command again: it does anew the folds whose items are others now",
+            )
 
 
 def _from(folds: Folds) -> str:

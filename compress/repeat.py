@@ -7,12 +7,12 @@ from pathlib import Path
 
 from compress.console import Console
 from compress.recipe_file import load_recipe
+from compress.rundir import SEEDS_JSON as SEEDS_JSON
 from compress.rundir import write_text
 from compress.seeds import Difference, Row, Seeds, gather
 from compress.series import run_series
 from serve.errors import UserError
 
-SEEDS_JSON = "seeds.json"
 _COLUMNS = (
     *("variant", "accuracy, mean", "of one seed, sd", "errors"),
     *("against the teacher", "against its control", "faster", "smaller"),
@@ -44,7 +44,8 @@ def repeat(
     drawn_by = own.seed if own.data.seed is None else own.data.seed
     resolved = [load_recipe(recipe, [*changes, f"data.seed={drawn_by}", f"seed={seed}"]) for seed in seeds]
     folder = out or Path("runs") / f"{own.name}-seeds"
-    together = gather(run_series({f"seed-{one.seed}": one for one in resolved}, folder, command, console))
+    named = {f"seed-{one.seed}": one for one in resolved}
+    together = gather(run_series(named, folder, SEEDS_JSON, command, console))
     write_text(folder / SEEDS_JSON, together.model_dump_json(indent=2) + "\n")
     return folder, together
 

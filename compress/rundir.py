@@ -24,6 +24,8 @@ from serve.errors import UserError
 from serve.package import CARD, SERVING
 
 RUN_JSON = "run.json"
+# What runs in folders of a common one say together, beside them: of `limbeck repeat` and `limbeck crossvalidate`.
+SEEDS_JSON, FOLDS_JSON = "seeds.json", "folds.json"
 ANSWERS = "answers"
 # What may change in a package without changing an answer; tuning a server must not make the next run redo it.
 _OUTSIDE_THE_HASH = (CARD, SERVING)

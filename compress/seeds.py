@@ -74,21 +74,15 @@ def gather(folders: Sequence[Path]) -> Seeds:
     first = reports[0]
     for folder, report in zip(folders[1:], reports[1:], strict=True):
         _check_alike(folders[0], first, folder, report)
-    labels = [read_labels(folder / "predictions" / f"{first.baseline}.parquet") for folder in folders]
-    if any(not np.array_equal(labels[0], other) for other in labels[1:]):
-        raise UserError(
-            "the runs have other test items, so what they answer cannot be compared item by item",
-            "set data.seed in the recipe, so that each seed draws the same splits; `limbeck repeat` does so by itself",
-        )
+    labels = read_labels(folders[0] / "predictions" / f"{first.baseline}.parquet")
     students = {student["name"]: student for student in read_about(folders[0])["recipe"]["students"]}
     right = {
-        variant.id: np.array([_right(folder, variant.id, labels[0]) for folder in folders])
-        for variant in first.variants
+        variant.id: np.array([_right(folder, variant.id, labels) for folder in folders]) for variant in first.variants
     }
     return Seeds(
         recipe=first.run.name,
         seeds=tuple(report.run.seed for report in reports),
-        test_items=len(labels[0]),
+        test_items=len(labels),
         commits=tuple(report.run.git_commit for report in reports),
         cpu=str(first.run.hardware.get("cpu")),
         rows=tuple(_row(variant, reports, right, students) for variant in first.variants),
@@ -117,6 +111,12 @@ def _check_alike(folder: Path, report: Report, other_folder: Path, other: Report
         raise UserError(
             f"{folder} and {other_folder} have other variants",
             "take runs of one recipe that differ in the seed alone",
+        )
+    if report.data.fingerprint != other.data.fingerprint:  # labels alone may be the same, of other items
+        raise UserError(
+            f"{folder} and {other_folder} have other items, so what they answer cannot be compared item by item",
+            "if the data have changed meanwhile, start the same `limbeck repeat` again: it does anew what has other "
+            "items now, and draws the same splits for each seed",
         )
 
 

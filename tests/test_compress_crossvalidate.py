@@ -144,6 +144,35 @@ accept = {{ max_drop_points = 60 }}
     assert 'duplicates = "drop"' in refused.value.hint
 
 
+def test_data_that_changed_while_the_folds_were_run_are_told(
+    validated: tuple[Path, Path, Folds], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folds of two versions of the data overlap, and an item may be judged twice, or by a model that learned it."""
+    recipe, folder, _ = validated
+    runs = [folder / "fold-1", folder / "fold-2"]
+    monkeypatch.setattr("compress.crossvalidate.run_series", lambda *_: runs)
+    crossvalidate(recipe, 2, folder, ALONE, "limbeck crossvalidate", Recorder())
+    page = (folder / FOLDS_JSON).read_text()
+    with pytest.raises(UserError, match=r"the data have changed while the folds were run: .*fold-1"):
+        crossvalidate(recipe, 2, folder, (*ALONE, "data.seed=9"), "limbeck crossvalidate", Recorder())
+    assert (folder / FOLDS_JSON).read_text() == page
+
+
+def test_a_promise_that_a_fold_cannot_give_is_refused_before_the_first_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folds differ by an item, and so do the validation splits drawn from the rest: it may be the last that cannot."""
+
+    def run(*_: object) -> list[Path]:
+        raise AssertionError("a fold was run")
+
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    monkeypatch.setattr("compress.crossvalidate.run_series", run)
+    changes = ["abstain.precision=0.9999"]
+    with pytest.raises(UserError, match="contradicts a validation split"):
+        crossvalidate(tmp_path / "tiny.toml", 3, tmp_path / "out", changes, "limbeck crossvalidate", Recorder())
+
+
 def test_fewer_than_two_folds_are_refused(tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(RECIPE)

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_run import RECIPE, Ran, Recorder, made_up_memory
+from tiny_run import RECIPE, Ran, Recorder, content, made_up_memory
 
+from compress.console import Console
 from compress.evidence.drops import share_drop
+from compress.recipe_file import parse_recipe
 from compress.repeat import SEEDS_JSON, read_seeds, repeat, table
 from compress.report.schema import Report
 from compress.report.write import read_report
+from compress.rundir import FOLDS_JSON
 from compress.seeds import Seeds, difference, gather
+from compress.series import run_series
 from compress.stages import measuring
 from serve.errors import UserError
 
@@ -97,6 +101,39 @@ def test_runs_over_other_test_items_are_refused(repeated: tuple[Path, Path, Seed
         gather([folder / "seed-3", tiny.folder])
 
 
+def test_equal_labels_are_not_taken_for_equal_items(repeated: tuple[Path, Path, Seeds], tmp_path: Path) -> None:
+    """Data edited while the seeds were run: each item may be another, and every label the same."""
+    _, folder, _ = repeated
+    shutil.copytree(folder, tmp_path / "out")
+    file = tmp_path / "out" / "seed-4" / "report.json"
+    content = json.loads(file.read_text())
+    content["data"]["fingerprint"] = "of others"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="seed-4 have other items") as refused:
+        gather([tmp_path / "out" / name for name in ("seed-3", "seed-4")])
+    assert "start the same `limbeck repeat` again" in refused.value.hint
+
+
+def test_what_the_seeds_said_together_does_not_outlive_them(
+    repeated: tuple[Path, Path, Seeds], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the middle, the folder held new runs beside the old seeds.json, which says nothing of its age."""
+    recipe, folder, _ = repeated
+    shutil.copytree(folder, tmp_path / "out")
+    page = tmp_path / "out" / SEEDS_JSON
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(UserError):  # where nothing was touched, all stays
+        repeat(recipe, (3, 4), tmp_path / "out", ["data.test=0.999"], "limbeck repeat", Recorder())
+    assert page.exists()
+    monkeypatch.setattr("compress.stages.training.train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        repeat(recipe, (3, 4), tmp_path / "out", ["teacher.fit.epochs=1"], "limbeck repeat", Recorder())
+    assert not page.exists()
+
+
 def test_the_interval_covers_the_true_gain_as_often_as_it_says() -> None:
     """Items differ in how hard they are, and each model has its own chance with each: the gain is over new items."""
     draw = np.random.default_rng(0)
@@ -137,6 +174,31 @@ def test_the_table_shows_mean_spread_and_interval(repeated: tuple[Path, Path, Se
     line = next(line for line in text.splitlines() if line.startswith("| small-fp32 "))
     assert f"| {row.mean:.2f} | {row.deviation:.2f} |" in line
     assert f"{row.against_control.points:+.2f} ({row.against_control.ci95[0]:+.2f}" in line
+
+
+def test_runs_of_an_earlier_start_are_named_and_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """fold-3 of three beside two folds looks as if it were one of them."""
+    for name in ("fold-1", "fold-2", "fold-3", "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("{}")
+    monkeypatch.setattr("compress.series.run", lambda *_: None)
+    recipe = parse_recipe(content(), "tiny")
+    run_series({"fold-1": recipe, "fold-2": recipe}, tmp_path, FOLDS_JSON, "limbeck", Console())
+    assert "also holds fold-3, of an earlier start" in capsys.readouterr().err
+    assert (tmp_path / "fold-3" / "run.json").exists()
+
+
+def test_a_folder_of_runs_in_the_place_of_a_run_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no report in") as refused:
+        read_report(tmp_path)
+    assert "limbeck run RECIPE" in refused.value.hint
+    (tmp_path / "seed-3").mkdir()
+    (tmp_path / "seed-3" / "report.json").write_text("{}")
+    with pytest.raises(UserError, match="no report in") as refused:
+        read_report(tmp_path)
+    assert refused.value.hint.endswith(f"such as {tmp_path / 'seed-3'}")
 
 
 @pytest.mark.parametrize("text", ["", "1", "1,1", "0,x", "0,-1"])

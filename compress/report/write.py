@@ -40,7 +40,11 @@ def read_report(folder: Path) -> Report:
     try:
         return Report.model_validate_json(file.read_text(encoding="utf-8"))
     except OSError:
-        raise UserError(f"no report in {folder}", "is this a run directory? `limbeck run RECIPE` makes one") from None
+        below = sorted(folder.glob(f"*/{REPORT_JSON}"))
+        hint = "is this a run directory? `limbeck run RECIPE` makes one"
+        if below:  # as of `limbeck repeat` and `limbeck crossvalidate`
+            hint = f"it is a folder of runs: name one of them, such as {below[0].parent}"
+        raise UserError(f"no report in {folder}", hint) from None
     except ValueError:
         raise UserError(f"{file} was not written by this version", "run the recipe again") from None
 
