@@ -7,7 +7,7 @@ not followed. While something is at work in a folder, nothing of it is touched.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from compress.optimize.records import OPTIMIZE_JSON, SEARCH
-from compress.rundir import RUN_JSON
+from compress.rundir import FOLDS_JSON, RUN_JSON, SEEDS_JSON
 from compress.tune.results import TRIALS_JSON
 from compress.variants import HELD_OUT
 from serve.errors import UserError
@@ -39,7 +39,7 @@ _OF_SEARCHES = {CHECKPOINTS: (_PARTIAL,), CACHES: ("teachers",), WEIGHTS: ()}
 
 @dataclass(frozen=True)
 class Found:
-    """Something that can be deleted: a folder, or a link to one, which alone would go."""
+    """Something that can be deleted: a folder, a link to one, which alone would go, or what a series said together."""
 
     kind: str
     run: Path
@@ -68,13 +68,13 @@ def find(runs: Iterable[Path], kinds: Sequence[str]) -> list[Found]:
     for run in runs:
         for kind in kinds:
             found += [Found(kind, run, path, size_of(path)) for path in _places(run, kind)]
-    return found
+    return found + (_pages({each.run for each in found}) if WHOLE in kinds else [])
 
 
 def delete(found: Sequence[Found]) -> int:
     """Delete it, and say how many bytes that freed. Raises UserError, and deletes nothing, if a run is in progress."""
     with ExitStack() as held:
-        for run in dict.fromkeys(each.run for each in found):
+        for run in dict.fromkeys(each.run for each in found if _is_run(each.run)):  # not the folder of a series
             held.enter_context(_still(run))
         for each in found:
             _remove(each)
@@ -103,6 +103,16 @@ def _places(run: Path, kind: str) -> list[Path]:
     return [run / name for name in names if (run / name).exists() or (run / name).is_symlink()]
 
 
+def _pages(runs: Collection[Path]) -> list[Found]:
+    """What series of runs say together, of those that go with every run in them: nobody could tell of what it is."""
+    found = []
+    for folder in sorted({run.parent for run in runs}):
+        pages = [folder / name for name in (SEEDS_JSON, FOLDS_JSON) if (folder / name).is_file()]
+        if pages and all(path in runs for path in _folders(folder) if _is_run(path)):
+            found += [Found(WHOLE, folder, page, size_of(page)) for page in pages]
+    return found
+
+
 @contextmanager
 def _still(run: Path) -> Iterator[None]:
     """Nobody is at work in `run`, nor can begin to, while the block runs. Raises UserError where somebody is."""
@@ -123,7 +133,7 @@ def _remove(found: Found) -> None:
     inside = found.path == found.run or found.path.parent == found.run
     if not inside:
         raise AssertionError(f"{found.path} is not in {found.run}")
-    if found.path.is_symlink():
+    if found.path.is_symlink() or found.path.is_file():
         found.path.unlink()
     else:
         shutil.rmtree(found.path)

@@ -126,6 +126,18 @@ def test_the_command_shows_and_deletes_when_told_to(runs: Path, clean: Clean) ->
     assert (runs / "notes" / "teacher" / "mine").exists()
 
 
+def test_what_a_series_said_goes_with_the_last_of_its_runs(runs: Path, clean: Clean) -> None:
+    """It stayed alone, the figures of runs that nobody has any more, for the next reader to wonder at."""
+    _fill(runs / "many", "seeds.json", "notes.txt")
+    assert clean(runs / "many", "--checkpoints", "--weights", "--yes")[0] == 0
+    assert clean(runs / "many" / "seed-0", "--all", "--yes")[0] == 0
+    assert (runs / "many" / "seeds.json").exists()
+    status, out, _ = clean(runs, "--all", "--yes")
+    assert status == 0
+    assert str(runs / "many" / "seeds.json") in out
+    assert {name for name in _names(runs) if name.startswith("many")} == {"many", "many/notes.txt"}
+
+
 @pytest.mark.parametrize(("said", "stays"), [("n\n", True), ("\n", True), ("y\n", False)])
 def test_it_asks_before_it_deletes(
     runs: Path, clean: Clean, monkeypatch: pytest.MonkeyPatch, said: str, stays: bool
