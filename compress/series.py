@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from compress.console import Console
@@ -61,8 +61,12 @@ class _Heedful(Console):
             self._before()
         self._console.stage(name, state, seconds)
 
-    def epochs(self) -> AbstractContextManager[OnEpoch]:
-        return self._console.epochs()
+    @contextmanager
+    def epochs(self) -> Iterator[OnEpoch]:
+        with self._console.epochs() as show:
+            yield show
 
-    def count(self, what: str, total: int) -> AbstractContextManager[Callable[[], None]]:
-        return self._console.count(what, total)
+    @contextmanager
+    def count(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        with self._console.count(what, total) as one_more:
+            yield one_more
