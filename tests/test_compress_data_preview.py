@@ -207,3 +207,13 @@ def test_changes_are_found_word_by_word() -> None:
     ]
     assert spans[4].kind == "mask"
     assert "".join(span.gap + span.text for span in mark_changes("我喜欢", "我欢")) == "我喜欢"
+
+
+def test_the_first_word_stands_apart_from_those_that_went_before_it() -> None:
+    def shown(before: str, after: str) -> list[str]:
+        return [f"{span.kind}:{span.gap}{span.text}" for span in mark_changes(before, after)]
+
+    assert shown("what was it", "was it") == ["gone:what", "same: was", "same: it"]
+    assert shown("what was it", "who was it") == ["gone:what", "new: who", "same: was", "same: it"]
+    assert shown("what", "who") == ["gone:what", "new:who"]
+    assert shown("我喜欢", "喜欢") == ["gone:我", "same:喜", "same:欢"]

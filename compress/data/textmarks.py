@@ -28,6 +28,10 @@ def mark_changes(before: str, after: str) -> tuple[Span, ...]:
     for what, start, end, first, last in matcher.get_opcodes():
         if what != "equal":
             spans.extend(Span("gone", *unit) for unit in old[start:end])
+        if first == 0 < last and spans:  # what is now the first word has no white space of its own before it
+            follows = old[(start if what == "equal" else end) :][:1]
+            spans.append(Span(_kind(new[0], what), follows[0].gap if follows else "", new[0].word))
+            first = 1
         spans.extend(Span(_kind(unit, what), *unit) for unit in new[first:last])
     return tuple(spans)
 
