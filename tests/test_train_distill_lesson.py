@@ -107,12 +107,14 @@ def test_embeddings_are_what_enters_the_first_layer(tmp_path: Path, family: str)
 
 def test_layers_are_paired_as_a_recipe_says(tmp_path: Path) -> None:
     student, teacher = pair(tmp_path)
+    spread = text_classifier("teacher-layers:2", teacher=teacher, take="spread")
 
-    def with_layers(layers: object) -> float:
-        return loss(student, teacher, config("hidden-states", layers=layers))  # type: ignore[arg-type]
+    def with_layers(layers: object, one: Classifier = student) -> float:
+        return loss(one, teacher, config("hidden-states", layers=layers))  # type: ignore[arg-type]
 
     assert with_layers(((1, 3),)) == pytest.approx(with_layers("last"))
-    assert with_layers(((0, 0), (1, 3))) == pytest.approx(with_layers("all"))
+    assert with_layers(((0, 1), (1, 3))) == pytest.approx(with_layers("all"))
+    assert with_layers(((0, 0), (1, 3)), spread) == pytest.approx(with_layers("all", spread))
     assert with_layers(((1, 0),)) != pytest.approx(with_layers("last"))
     for pair_, who in (((2, 0), "student has 2 layers"), ((0, 4), "teacher has 4 layers")):
         with pytest.raises(UserError, match=who):

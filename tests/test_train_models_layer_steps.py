@@ -80,6 +80,7 @@ def test_image_transformers_too(tmp_path: Path, family: str) -> None:
 @pytest.mark.parametrize(
     ("take", "after"),
     [
+        ("every", [[0, 1, 2, 4, 5], [2, 4, 5], [2, 5]]),
         ("spread", [[0, 1, 3, 4, 5], [0, 1, 5], [0, 5]]),
         ("first", [[0, 1, 2, 3, 4], [0, 1, 2], [0, 1]]),
         ("last", [[1, 2, 3, 4, 5], [3, 4, 5], [4, 5]]),

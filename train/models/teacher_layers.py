@@ -1,11 +1,12 @@
 """`teacher-layers:N`: a student with N of the teacher's layers and all the rest of it, as DistilBERT began.
 
-`options.take` says which: "spread", the first, the last and evenly between, as Sanh et al. 2019 (arXiv 1910.01108) took
-0, 2, 4, 7, 9, 11 of BERT's twelve; "first", since the upper layers are the ones that matter least after fine-tuning
-(Sajjad et al. 2023, arXiv 2004.03844); "last"; or a list of their numbers, from 0. `options.heads` and
-`options.ffn_width` make the layers narrower, see teacher_widths.py; `options.dropout` replaces the teacher's. With
-`options.steps` layers, heads and neurons go a few at a time, and the network is trained in between
-(train/recovery.py). A draft is of the last step, made at once: of the shape that the trained student will have.
+`options.take` says which: "every", each second, third, ..., as TinyBERT pairs layers (Jiao et al. 2020, arXiv
+1909.10351); "spread", the first, the last and evenly between, as Sanh et al. 2019 (arXiv 1910.01108) took 0, 2, 4, 7,
+9, 11 of BERT's twelve; "first", since the upper layers are the ones that matter least after fine-tuning (Sajjad et al.
+2023, arXiv 2004.03844); "last"; or a list of their numbers, from 0. `options.heads` and `options.ffn_width` make the
+layers narrower, see teacher_widths.py; `options.dropout` replaces the teacher's. With `options.steps` layers, heads and
+neurons go a few at a time, and the network is trained in between (train/recovery.py). A draft is of the last step, made
+at once: of the shape that the trained student will have.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ Take = Literal["spread", "every", "first", "last"] | tuple[NonNegativeInt, ...]
 class LayerOptions(WidthOptions, StepOptions):
     """`options` of a student made of its teacher's layers."""
 
-    take: Take = "spread"
+    take: Take = "every"
     dropout: float | None = Field(default=None, ge=0, lt=1)  # of hidden states, attention and head; None: the teacher's
 
 
@@ -75,9 +76,9 @@ def without_widths(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def draft(name: str, options: dict[str, Any], wanted: Wanted) -> Draft:
-    """Layers of the teacher, the first, the last and evenly spread ones unless `options.take` says otherwise, with its
+    """Layers of the teacher, each second, third, ... unless `options.take` says otherwise, with its embeddings, pooler
 
-    embeddings, pooler and head.
+    and head.
     """
     count, teacher = _wanted_count(name), wanted.teacher
     chosen = parse_options(LayerOptions, f"teacher-layers:{name}", options)
