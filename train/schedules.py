@@ -75,7 +75,7 @@ def _plateau(config: FitConfig, optimizer: torch.optim.Optimizer) -> ReduceLROnP
 
     Epochs of a part of the network do not count, as they do not for `fit.patience`: what grows may be worse at first.
     """
-    return _PlateauOfAll(
+    return _PlateauOnceGrown(
         config.growing_epochs,
         optimizer,
         mode="max",
@@ -87,7 +87,7 @@ def _plateau(config: FitConfig, optimizer: torch.optim.Optimizer) -> ReduceLROnP
     )
 
 
-class _PlateauOfAll(ReduceLROnPlateau):
+class _PlateauOnceGrown(ReduceLROnPlateau):
     """A plateau's schedule that is told of each epoch, and does not count those in which the network still grows."""
 
     def __init__(self, growing: int, *arguments: Any, **named: Any) -> None:
