@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress.console import Console
+from compress.evidence.drops import spoken
+from compress.gains import Difference
 from compress.recipe_file import load_recipe
 from compress.rundir import SEEDS_JSON as SEEDS_JSON
 from compress.rundir import write_text
-from compress.seeds import Difference, Row, Seeds, gather
+from compress.seeds import Row, Seeds, gather
 from compress.series import run_series
 from serve.errors import UserError
 
-_COLUMNS = (
-    *("variant", "accuracy, mean", "of one seed, sd", "errors"),
-    *("against the teacher", "against its control", "faster", "smaller"),
-)
+_INTERVAL = "the 95 % interval over the test items with these seeds"
 
 
 def read_seeds(text: str) -> tuple[int, ...]:
@@ -51,27 +50,37 @@ def repeat(
 
 
 def table(seeds: Seeds) -> str:
-    """What the seeds are worth together, as a Markdown table."""
+    """What the seeds are worth together, as a Markdown table: by the recipe's metric, and accuracy beside it."""
+    by_accuracy = seeds.metric == "accuracy"
+    columns = [
+        *("variant", f"{spoken(seeds.metric)}, mean", "of one seed, sd"),
+        *(() if by_accuracy else ("accuracy, mean",)),
+        *("errors", "against the teacher", "against its control", "accepted in", "the choice in", "faster", "smaller"),
+    ]
     lines = [
         f"{seeds.recipe}: seeds {', '.join(map(str, seeds.seeds))}; {seeds.test_items:,} test items; {seeds.cpu}",
         "",
-        f"| {' | '.join(_COLUMNS)} |",
-        "|---" * len(_COLUMNS) + "|",
-        *(_line(row) for row in seeds.rows),
+        f"| {' | '.join(columns)} |",
+        "|---" * len(columns) + "|",
+        *(_line(row, len(seeds.seeds)) for row in seeds.rows),
         "",
-        "Differences in points, mean of the seeds; in brackets the 95 % interval over the test items with these seeds.",
+        f"Differences in points of {spoken(seeds.metric)}, mean of the seeds; in brackets {_INTERVAL}.",
     ]
     return "\n".join(lines)
 
 
-def _line(row: Row) -> str:
+def _line(row: Row, seeds: int) -> str:
+    shown = row.judged or row
     cells = [
         row.id,
-        f"{row.mean:.2f}",
-        f"{row.deviation:.2f}",
+        f"{shown.mean:.2f}",
+        f"{shown.deviation:.2f}",
+        *([f"{row.mean:.2f}"] if row.judged else []),
         ", ".join(map(str, row.errors)),
-        _difference(row.against_teacher),
-        _difference(row.against_control),
+        _difference(shown.against_teacher),
+        _difference(shown.against_control),
+        f"{row.accepted} of {seeds}",
+        f"{row.chosen} of {seeds}" if row.chosen else "",
         f"{row.speedup:.1f}x",
         f"{row.smaller:.1f}x",
     ]

@@ -13,33 +13,27 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import norm
 
-from compress.evidence.drops import perfect_limit_points
-from compress.evidence.statistics import CONFIDENCE
+from compress.gains import Difference, gain, scored
 from compress.measure.predictions import read_labels, read_scores
 from compress.report.schema import Report, Variant
 from compress.report.write import read_report
 from compress.rundir import read_about
 from serve.errors import UserError
 
-_Z = float(norm.ppf(0.5 + CONFIDENCE / 2))
-
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Difference(_Table):
-    """How much more of the test items one model has right than another, in points, mean of the seeds.
+class Judged(_Table):
+    """The recipe's own metric, in percent, where that is not accuracy."""
 
-    `ci95` is over the test items, each with its mean over these very seeds; `by_seed` shows what seeds do to it.
-    """
-
-    than: str
-    points: float
-    ci95: tuple[float, float]
     by_seed: tuple[float, ...]
+    mean: float
+    deviation: float  # of a single seed, n - 1
+    against_teacher: Difference | None
+    against_control: Difference | None
 
 
 class Row(_Table):
@@ -53,6 +47,9 @@ class Row(_Table):
     deviation: float  # of a single seed, n - 1
     against_teacher: Difference | None  # None: it is the baseline
     against_control: Difference | None  # None: it is none that was distilled
+    judged: Judged | None = None  # None: by accuracy
+    accepted: int = 0  # in so many seeds it kept the recipe's limits
+    chosen: int = 0  # in so many it was the choice
     speedup: float  # median of the seeds, from bytes to label at batch 1 and 1 thread
     smaller: float  # times, likewise
 
@@ -63,6 +60,7 @@ class Seeds(_Table):
     recipe: str
     seeds: tuple[int, ...]
     test_items: int
+    metric: str = "accuracy"  # the recipe's
     commits: tuple[str | None, ...]
     cpu: str
     rows: tuple[Row, ...]
@@ -76,8 +74,8 @@ def gather(folders: Sequence[Path]) -> Seeds:
         _check_alike(folders[0], first, folder, report)
     labels = read_labels(folders[0] / "predictions" / f"{first.baseline}.parquet")
     students = {student["name"]: student for student in read_about(folders[0])["recipe"]["students"]}
-    right = {
-        variant.id: np.array([_right(folder, variant.id, labels) for folder in folders]) for variant in first.variants
+    answers = {
+        variant.id: np.array([_predicted(folder, variant.id) for folder in folders]) for variant in first.variants
     }
     return Seeds(
         recipe=first.run.name,
@@ -85,24 +83,8 @@ def gather(folders: Sequence[Path]) -> Seeds:
         test_items=len(labels),
         commits=tuple(report.run.git_commit for report in reports),
         cpu=str(first.run.hardware.get("cpu")),
-        rows=tuple(_row(variant, reports, right, students) for variant in first.variants),
-    )
-
-
-def difference(ours: np.ndarray, theirs: np.ndarray, than: str) -> Difference:
-    """What `ours` has right more than `theirs`: both bool [S, N].
-
-    Where hardly an item differs the deviation says nothing; no interval is narrower than that of one seed without any.
-    """
-    gain = ours.astype(float) - theirs
-    items = gain.mean(axis=0)
-    half = _Z * float(items.std(ddof=1)) / len(items) ** 0.5
-    points, half = 100 * float(items.mean()), max(100 * half, perfect_limit_points(len(items)))
-    return Difference(
-        than=than,
-        points=round(points, 3),
-        ci95=(round(max(points - half, -100), 3), round(min(points + half, 100), 3)),
-        by_seed=tuple(round(100 * float(seed.mean()), 3) for seed in gain),
+        metric=first.constraints.metric,
+        rows=tuple(_row(variant, reports, answers, labels, students) for variant in first.variants),
     )
 
 
@@ -120,34 +102,63 @@ def _check_alike(folder: Path, report: Report, other_folder: Path, other: Report
         )
 
 
-def _right(folder: Path, variant: str, labels: np.ndarray) -> np.ndarray:
-    """bool [N]"""
-    right: np.ndarray = read_scores(folder / "predictions" / f"{variant}.parquet").argmax(axis=1) == labels
-    return right
+def _predicted(folder: Path, variant: str) -> np.ndarray:
+    """int64 [N]"""
+    predicted: np.ndarray = read_scores(folder / "predictions" / f"{variant}.parquet").argmax(axis=1)
+    return predicted
 
 
 def _row(
     variant: Variant,
     reports: list[Report],
-    right: Mapping[str, np.ndarray],
+    answers: Mapping[str, np.ndarray],
+    labels: np.ndarray,
     students: Mapping[str, Mapping[str, Any]],
 ) -> Row:
-    base = reports[0].baseline
-    control = _control(variant, reports[0], students)
-    accuracy = [100 * float(seed.mean()) for seed in right[variant.id]]
-    same = [next(other for other in report.variants if other.id == variant.id) for report in reports]
-    bases = [next(other for other in report.variants if other.id == base) for report in reports]
+    """`answers` int64 [S, N] of each variant, `labels` int64 [N]."""
+    first = reports[0]
+    metric, ours = first.constraints.metric, answers[variant.id]
+    same, bases = ([report.variant(name) for report in reports] for name in (variant.id, first.baseline))
+    accuracy = _measured("accuracy", variant, first, answers, labels, students)
     return Row(
         id=variant.id,
         role=variant.role,
-        errors=tuple(int((~seed).sum()) for seed in right[variant.id]),
-        accuracy=tuple(round(value, 3) for value in accuracy),
-        mean=round(statistics.mean(accuracy), 3),
-        deviation=round(statistics.stdev(accuracy), 3) if len(accuracy) > 1 else 0.0,
-        against_teacher=None if variant.id == base else difference(right[variant.id], right[base], base),
-        against_control=None if control is None else difference(right[variant.id], right[control], control),
+        errors=tuple(int((seed != labels).sum()) for seed in ours),
+        accuracy=accuracy.by_seed,
+        mean=accuracy.mean,
+        deviation=accuracy.deviation,
+        against_teacher=accuracy.against_teacher,
+        against_control=accuracy.against_control,
+        judged=None if metric == "accuracy" else _measured(metric, variant, first, answers, labels, students),
+        accepted=sum(one.verdict == "accepted" for one in same),
+        chosen=sum(report.choice.id == variant.id for report in reports),
         speedup=round(statistics.median(one.speedup for one in same), 2),
         smaller=round(statistics.median(b.size_bytes / v.size_bytes for v, b in zip(same, bases, strict=True)), 2),
+    )
+
+
+def _measured(
+    metric: str,
+    variant: Variant,
+    report: Report,
+    answers: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    students: Mapping[str, Mapping[str, Any]],
+) -> Judged:
+    """A metric of one variant, and what it has more of it than its teacher and its control."""
+    ours, classes = answers[variant.id], report.data.labels
+    base, control = report.baseline, _control(variant, report, students)
+    values = scored(metric, ours, labels, classes)
+
+    def against(other: str) -> Difference:
+        return gain(metric, ours, answers[other], labels, classes, other)
+
+    return Judged(
+        by_seed=tuple(round(value, 3) for value in values),
+        mean=round(statistics.mean(values), 3),
+        deviation=round(statistics.stdev(values), 3) if len(values) > 1 else 0.0,
+        against_teacher=None if variant.id == base else against(base),
+        against_control=None if control is None else against(control),
     )
 
 

@@ -12,12 +12,13 @@ from tiny_run import RECIPE, Ran, Recorder, content, made_up_memory
 
 from compress.console import Console
 from compress.evidence.drops import share_drop
+from compress.gains import difference, gain, scored
 from compress.recipe_file import parse_recipe
 from compress.repeat import SEEDS_JSON, read_seeds, repeat, table
 from compress.report.schema import Report
 from compress.report.write import read_report
 from compress.rundir import FOLDS_JSON
-from compress.seeds import Seeds, difference, gather
+from compress.seeds import Seeds, gather
 from compress.series import run_series
 from compress.stages import measuring
 from serve.errors import UserError
@@ -159,6 +160,57 @@ def test_models_that_hardly_differ_are_not_called_the_same_for_certain() -> None
     assert difference(ours, ~ours, "other").ci95[1] == 100
 
 
+@pytest.mark.parametrize("metric", ["macro_f1", "recall:7"])
+def test_what_a_recipe_judges_is_what_is_compared(
+    repeated: tuple[Path, Path, Seeds], tmp_path: Path, metric: str
+) -> None:
+    _, folder, seeds = repeated
+    shutil.copytree(folder, tmp_path / "out")
+    places = [tmp_path / "out" / name for name in ("seed-3", "seed-4")]
+    for place in places:
+        file = place / "report.json"
+        content = json.loads(file.read_text())
+        content["constraints"]["metric"] = metric
+        file.write_text(json.dumps(content))
+    found = gather(places)
+    label = found.metric.partition(":")[2]
+    assert [row.model_copy(update={"judged": None}) for row in found.rows] == list(seeds.rows)
+    for row in found.rows:
+        variants = [report.variant(row.id) for report in reports(folder)]
+        recalls = [{one.label: one.recall for one in variant.per_class} for variant in variants]
+        values = [100 * (recall[label] if label else v.macro_f1) for recall, v in zip(recalls, variants, strict=True)]
+        assert row.judged is not None
+        assert row.judged.by_seed == pytest.approx(values, abs=1e-3)
+        assert (row.judged.against_control is None) == (row.against_control is None)
+        if row.judged.against_teacher is not None:
+            low, high = row.judged.against_teacher.ci95
+            assert low < row.judged.against_teacher.points < high
+    text = table(found)
+    assert f"| {'macro f1' if label == '' else metric}, mean | of one seed, sd | accuracy, mean |" in text
+    assert f"Differences in points of {'macro f1' if label == '' else metric}," in text
+
+
+def test_the_interval_of_macro_f1_covers_the_true_gain_as_often_as_it_says() -> None:
+    """Of three seeds over the same items; the true gain is that of very many items."""
+    draw = np.random.default_rng(0)
+    classes = ("a", "b", "c")
+
+    def answers(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        labels = draw.choice(3, n, p=[0.7, 0.2, 0.1])
+        luck = draw.random((1, n))  # what is hard for one model is hard for the other
+        ours, theirs = ((labels + (luck + draw.normal(0, 0.05, (3, n)) > limit)) % 3 for limit in (0.85, 0.8))
+        return ours, theirs, labels
+
+    ours, theirs, labels = answers(400_000)
+    true = np.mean(scored("macro_f1", ours, labels, classes)) - np.mean(scored("macro_f1", theirs, labels, classes))
+    covered = 0
+    for _ in range(100):
+        ours, theirs, labels = answers(300)
+        low, high = gain("macro_f1", ours, theirs, labels, classes, "other").ci95
+        covered += low <= true <= high
+    assert 90 <= covered <= 99
+
+
 def _mean_gain() -> float:
     """Of min(h + 0.01, 1) over h, for h of Beta(8, 1): by a fine sum."""
     h = np.linspace(0, 1, 200_001)
@@ -173,6 +225,8 @@ def test_the_table_shows_mean_spread_and_interval(repeated: tuple[Path, Path, Se
     assert row.against_control is not None
     line = next(line for line in text.splitlines() if line.startswith("| small-fp32 "))
     assert f"| {row.mean:.2f} | {row.deviation:.2f} |" in line
+    verdicts = [report.variant("small-fp32").verdict for report in reports(repeated[1])]
+    assert f"| {verdicts.count('accepted')} of 2 |" in line
     assert f"{row.against_control.points:+.2f} ({row.against_control.ci95[0]:+.2f}" in line
 
 
