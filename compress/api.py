@@ -22,11 +22,11 @@ from compress.recipes import named
 from serve.errors import UserError
 
 if TYPE_CHECKING:
-    from compress.folds import Folds
     from compress.init.plan import Plan
     from compress.optimize.command import Outcome
     from compress.report.schema import Report
-    from compress.seeds import Seeds
+    from compress.series.folds import Folds
+    from compress.series.seeds import Seeds
     from compress.use import Model
 
 PathLike = Path | str
@@ -116,8 +116,8 @@ def repeat(
 ) -> tuple[Path, Seeds]:
     """`limbeck repeat`: one run for each seed; their folder, and what they are worth together. Raises UserError."""
     from compress.console import Console
-    from compress.repeat import read_seeds
-    from compress.repeat import repeat as repeat_recipe
+    from compress.series.repeat import read_seeds
+    from compress.series.repeat import repeat as repeat_recipe
 
     checked = read_seeds(",".join(map(str, seeds)))
     place = None if out is None else Path(out)
@@ -129,7 +129,7 @@ def crossvalidate(
 ) -> tuple[Path, Folds]:
     """`limbeck crossvalidate`: one run for each fold; their folder, and what they say together. Raises UserError."""
     from compress.console import Console
-    from compress.crossvalidate import crossvalidate as run_folds
+    from compress.series.crossvalidate import crossvalidate as run_folds
 
     place, console = None if out is None else Path(out), Console(quiet)
     return run_folds(named(Path(recipe)), folds, place, _changes(changes), "compress.api.crossvalidate", console)

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from compress.cli import app
 from compress.cli.shared import NOTHING_MET
-from compress.crossvalidate import FOLDS_JSON, crossvalidate, table
 from compress.evidence.drops import smallest_margin_points
-from compress.folds import CHOICE, FoldRow, Folds, gather_folds
 from compress.measure.predictions import read_labels, read_scores
 from compress.recipe import Accept
 from compress.report.write import read_report
+from compress.series.crossvalidate import FOLDS_JSON, crossvalidate, table
+from compress.series.folds import CHOICE, FoldRow, Folds, gather_folds
 from compress.stages import measuring
 from serve.errors import UserError
 
@@ -138,7 +138,7 @@ accept = {{ max_drop_points = 60 }}
     def run(*_: object) -> list[Path]:
         raise AssertionError("a fold was run")
 
-    monkeypatch.setattr("compress.crossvalidate.run_series", run)
+    monkeypatch.setattr("compress.series.crossvalidate.run_series", run)
     with pytest.raises(UserError, match="is also") as refused:
         crossvalidate(tmp_path / "twice.toml", 2, tmp_path / "out", (), "limbeck crossvalidate", Recorder())
     assert 'duplicates = "drop"' in refused.value.hint
@@ -150,7 +150,7 @@ def test_data_that_changed_while_the_folds_were_run_are_told(
     """Folds of two versions of the data overlap, and an item may be judged twice, or by a model that learned it."""
     recipe, folder, _ = validated
     runs = [folder / "fold-1", folder / "fold-2"]
-    monkeypatch.setattr("compress.crossvalidate.run_series", lambda *_: runs)
+    monkeypatch.setattr("compress.series.crossvalidate.run_series", lambda *_: runs)
     crossvalidate(recipe, 2, folder, ALONE, "limbeck crossvalidate", Recorder())
     page = (folder / FOLDS_JSON).read_text()
     with pytest.raises(UserError, match=r"the data have changed while the folds were run: .*fold-1"):
@@ -167,7 +167,7 @@ def test_a_promise_that_a_fold_cannot_give_is_refused_before_the_first_is_run(
         raise AssertionError("a fold was run")
 
     (tmp_path / "tiny.toml").write_text(RECIPE)
-    monkeypatch.setattr("compress.crossvalidate.run_series", run)
+    monkeypatch.setattr("compress.series.crossvalidate.run_series", run)
     changes = ["abstain.precision=0.9999"]
     with pytest.raises(UserError, match="contradicts a validation split"):
         crossvalidate(tmp_path / "tiny.toml", 3, tmp_path / "out", changes, "limbeck crossvalidate", Recorder())
@@ -221,7 +221,7 @@ def test_the_exit_code_says_whether_the_margin_is_kept(
 ) -> None:
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(RECIPE)
-    monkeypatch.setattr("compress.crossvalidate.crossvalidate", lambda *_: (tmp_path, folds_with(*problems)))
+    monkeypatch.setattr("compress.series.crossvalidate.crossvalidate", lambda *_: (tmp_path, folds_with(*problems)))
     ended = CliRunner().invoke(app, ["crossvalidate", str(recipe), "--folds", "2"])
     assert ended.exit_code == code
     assert str(tmp_path / FOLDS_JSON) in ended.stdout

@@ -12,14 +12,14 @@ from tiny_run import RECIPE, Ran, Recorder, content, made_up_memory
 
 from compress.console import Console
 from compress.evidence.drops import share_drop
-from compress.gains import difference, gain, scored
 from compress.recipe_file import parse_recipe
-from compress.repeat import SEEDS_JSON, read_seeds, repeat, table
 from compress.report.schema import Report
 from compress.report.write import read_report
 from compress.rundir import FOLDS_JSON
-from compress.seeds import Seeds, gather
-from compress.series import run_series
+from compress.series.gains import difference, gain, scored
+from compress.series.repeat import SEEDS_JSON, read_seeds, repeat, table
+from compress.series.runs import run_series
+from compress.series.seeds import Seeds, gather
 from compress.stages import measuring
 from serve.errors import UserError
 
@@ -237,7 +237,7 @@ def test_runs_of_an_earlier_start_are_named_and_stay(
     for name in ("fold-1", "fold-2", "fold-3", "mine"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text("{}")
-    monkeypatch.setattr("compress.series.run", lambda *_: None)
+    monkeypatch.setattr("compress.series.runs.run", lambda *_: None)
     recipe = parse_recipe(content(), "tiny")
     run_series({"fold-1": recipe, "fold-2": recipe}, tmp_path, FOLDS_JSON, "limbeck", Console())
     assert "also holds fold-3, of an earlier start" in capsys.readouterr().err

@@ -35,8 +35,8 @@ def repeat(
     """
     refuse_launcher("repeat", "start it without torchrun or accelerate launch")
     from compress.console import Console
-    from compress.repeat import SEEDS_JSON, read_seeds, table
-    from compress.repeat import repeat as repeat_recipe
+    from compress.series.repeat import SEEDS_JSON, read_seeds, table
+    from compress.series.repeat import repeat as repeat_recipe
 
     wanted = read_seeds(seeds)
     try:
@@ -71,8 +71,8 @@ def crossvalidate(
     """
     refuse_launcher("crossvalidate", "start it without torchrun or accelerate launch")
     from compress.console import Console
-    from compress.crossvalidate import FOLDS_JSON, table
-    from compress.crossvalidate import crossvalidate as run_folds
+    from compress.series.crossvalidate import FOLDS_JSON, table
+    from compress.series.crossvalidate import crossvalidate as run_folds
 
     try:
         command = shlex.join(["limbeck", *sys.argv[1:]])

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from compress.console import Console
 from compress.evidence.drops import spoken
-from compress.gains import Difference
 from compress.recipe_file import load_recipe
 from compress.rundir import SEEDS_JSON as SEEDS_JSON
 from compress.rundir import write_text
-from compress.seeds import Row, Seeds, gather
-from compress.series import run_series
+from compress.series.gains import Difference
+from compress.series.runs import run_series
+from compress.series.seeds import Row, Seeds, gather
 from serve.errors import UserError
 
 _INTERVAL = "the 95 % interval over the test items with these seeds"

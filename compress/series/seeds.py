@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from compress.gains import Difference, gain, scored
 from compress.measure.predictions import read_labels, read_scores
 from compress.report.schema import Report, Variant
 from compress.report.write import read_report
 from compress.rundir import read_about
+from compress.series.gains import Difference, gain, scored
 from serve.errors import UserError
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from compress.console import Console
 from compress.evidence.abstain import check_promise
-from compress.folds import FoldRow, Folds, gather_folds
 from compress.lineage import with_lineage
 from compress.recipe_file import load_recipe
 from compress.report.write import read_report
 from compress.rundir import FOLDS_JSON as FOLDS_JSON
 from compress.rundir import write_text
-from compress.series import run_series
+from compress.series.folds import FoldRow, Folds, gather_folds
+from compress.series.runs import run_series
 from serve.errors import UserError
 from train.data import load_data
 
