@@ -74,6 +74,12 @@ class Student(_Table):
         usual = {name: FitConfig.model_fields[name].default for name in self.unheard}
         return self.model_copy(update={"control": False, "fit": self.fit.model_copy(update=usual)})
 
+    def untaught(self, name: str) -> Student:
+        """Its control under this name: the same student, trained alike but for texts that only a teacher can label."""
+        fit = self.fit.model_copy(update={"augment": self.fit.augment.without_cuts()})
+        update = {"name": name, "role": "control", "distill": None, "control": False, "fit": fit}
+        return self.model_copy(update=update)
+
 
 class Evaluate(_Table):
     batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 8, 32), min_length=1)
@@ -370,7 +376,5 @@ class Recipe(_Table):
                 alone = f"{student.name}-alone"
                 if alone in names:
                     raise UserError(f"'{alone}' is the name of the control of '{student.name}'", "rename that student")
-                fit = student.fit.model_copy(update={"augment": student.fit.augment.without_cuts()})
-                update = {"name": alone, "role": "control", "distill": None, "control": False, "fit": fit}
-                students.append(student.model_copy(update=update))
+                students.append(student.untaught(alone))
         return self.model_copy(update={"students": tuple(students)})

@@ -29,6 +29,14 @@ name = "twin"
 model = "builtin:cnn-8"
 options = { hidden = 16 }
 control = false
+fit = { epochs = 2, batch_size = 64, learning_rate = 5e-3 }
+distill = { temperature = 1.0, alpha = 0.5 }
+
+[[students]]
+name = "shorter"
+model = "builtin:cnn-8"
+options = { hidden = 16 }
+control = false
 fit = { epochs = 1, batch_size = 64, learning_rate = 5e-3 }
 distill = { temperature = 1.0, alpha = 0.5 }
 """
@@ -82,6 +90,7 @@ def test_means_and_gains_are_those_of_the_reports(repeated: tuple[Path, Path, Se
     twin = by_id["twin-fp32"].against_control  # which has none of its own
     assert twin is not None
     assert twin.than == "small-alone-fp32"
+    assert by_id["shorter-fp32"].against_control is None  # its own would have had fewer epochs
 
 
 def test_the_same_command_goes_on_where_it_was_stopped(repeated: tuple[Path, Path, Seeds]) -> None:

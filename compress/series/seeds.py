@@ -9,12 +9,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from compress.measure.predictions import read_labels, read_scores
+from compress.recipe import Student
 from compress.report.schema import Report, Variant
 from compress.report.write import read_report
 from compress.rundir import read_about
@@ -73,7 +73,8 @@ def gather(folders: Sequence[Path]) -> Seeds:
     for folder, report in zip(folders[1:], reports[1:], strict=True):
         _check_alike(folders[0], first, folder, report)
     labels = read_labels(folders[0] / "predictions" / f"{first.baseline}.parquet")
-    students = {student["name"]: student for student in read_about(folders[0])["recipe"]["students"]}
+    written = read_about(folders[0])["recipe"]["students"]
+    students = {student["name"]: Student.model_validate(student) for student in written}
     answers = {
         variant.id: np.array([_predicted(folder, variant.id) for folder in folders]) for variant in first.variants
     }
@@ -113,7 +114,7 @@ def _row(
     reports: list[Report],
     answers: Mapping[str, np.ndarray],
     labels: np.ndarray,
-    students: Mapping[str, Mapping[str, Any]],
+    students: Mapping[str, Student],
 ) -> Row:
     """`answers` int64 [S, N] of each variant, `labels` int64 [N]."""
     first = reports[0]
@@ -143,7 +144,7 @@ def _measured(
     report: Report,
     answers: Mapping[str, np.ndarray],
     labels: np.ndarray,
-    students: Mapping[str, Mapping[str, Any]],
+    students: Mapping[str, Student],
 ) -> Judged:
     """A metric of one variant, and what it has more of it than its teacher and its control."""
     ours, classes = answers[variant.id], report.data.labels
@@ -162,17 +163,13 @@ def _measured(
     )
 
 
-def _control(variant: Variant, report: Report, students: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """What a student is held against, in fp32: its own control, or another's that is the same network."""
+def _control(variant: Variant, report: Report, students: Mapping[str, Student]) -> str | None:
+    """What a student is held against, in fp32: its own control, or another's that is just what its own would be."""
     if variant.role != "student":
         return None
-    controls = [other for other in report.variants if other.role == "control"]
-    own = next((other for other in controls if other.name == f"{variant.name}-alone"), None)
-    if own is not None:
-        return own.id
-    alike = [other.id for other in controls if _network(students[other.name]) == _network(students[variant.name])]
-    return alike[0] if len(alike) == 1 else None
-
-
-def _network(student: Mapping[str, Any]) -> tuple[Any, Any]:
-    return student["model"], student["options"]
+    controls = {other.name: other.id for other in report.variants if other.role == "control"}
+    own = students[variant.name].untaught(f"{variant.name}-alone")
+    if own.name in controls:
+        return controls[own.name]
+    alike = [found for name, found in controls.items() if students[name] == own.model_copy(update={"name": name})]
+    return alike[0] if alike else None
