@@ -8,12 +8,18 @@ from collections.abc import Callable
 from compress.recipe import TEACHER, NamedTeacher, Recipe, Student, Teacher
 from compress.teachers import all_teachers, teachers_of
 from serve.errors import UserError
+from serve.manifest import ImagePreprocessing
+from train.arguments import training_device
+from train.augment.images import check_channels, recolours
 from train.classifier import Classifier, ModelConfig
+from train.compiled import check_compiler
+from train.data import Data
 from train.distill.lesson import check_features
 from train.draft import Widths
 from train.fit import check_trained
 from train.fit_config import FitConfig
 from train.layers import check_layers
+from train.losses import class_weights
 from train.models import (
     check_teacher,
     cuts_layers_in_steps,
@@ -22,10 +28,29 @@ from train.models import (
     takes_layers,
     without_widths,
 )
+from train.precision import check_precision
 from train.progressive import check_progressive
 from train.prune import check_prunable
+from train.recompute import recomputed_layers
 
 New = Callable[[ModelConfig, Classifier | None], Classifier]
+
+
+def check_trainings(recipe: Recipe, data: Data, new: New) -> None:
+    """Raise UserError for what data, machine or models do not allow, before the first of them is trained for hours.
+
+    `new` makes a classifier that is not trained yet, with the teacher given or none.
+    """
+    models: list[Teacher | Student] = [*all_teachers(recipe).values(), *recipe.students]
+    for model in models:
+        class_weights(model.fit.class_weights, data.classes, data.splits["train"].labels)
+        if isinstance(model, Student) and model.distill is not None:
+            model.distill.check_classes(len(data.classes))
+        if model.fit.epochs:
+            check_precision(model.fit.precision, training_device())
+        if model.fit.epochs and model.fit.compile:
+            check_compiler(training_device())
+    check_models(recipe, new)
 
 
 def check_models(recipe: Recipe, new: New) -> None:
@@ -46,6 +71,10 @@ def check_models(recipe: Recipe, new: New) -> None:
             check_progressive(model.fit, drafts[name])
             for teacher in teachers_of(model) if isinstance(model, Student) else ():
                 check_progressive(model.fit, drafts[name], drafts[teacher])
+        if model.fit.epochs and model.fit.gradient_checkpointing:
+            recomputed_layers(drafts[name])
+        if model.fit.epochs and recolours(model.fit.augment):
+            _check_colours(model.fit, drafts[name])
         if _is_choosy(model.fit):
             try:
                 check_layers(model.fit, drafts[name])
@@ -84,6 +113,12 @@ def _with_heads(draft: Classifier, model: Teacher | Student) -> Classifier:
         network = draft.spec.network.model_copy(update={"widths": Widths(heads=heads)})
         draft.spec = draft.spec.model_copy(update={"network": network})
     return draft
+
+
+def _check_colours(config: FitConfig, draft: Classifier) -> None:
+    """Raise UserError where colours are to be changed and the model sees none."""
+    if isinstance(draft.spec.preprocessing, ImagePreprocessing):
+        check_channels(config.augment, draft.spec.preprocessing.shape[-1])
 
 
 def _check_numbers(student: Student) -> None:

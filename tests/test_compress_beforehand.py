@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import image_classifier
+from image_models import image_model
 from text_models import text_classifier, tiny_folder
 from tiny_run import content
 
@@ -53,6 +54,26 @@ def test_every_teacher_must_take_images_that_grow() -> None:
 
     with pytest.raises(UserError, match="'builtin:mlp-8' does not take images of 4x4 pixels"):
         check_models(parse_recipe({**recipe, "students": [student]}, "t"), new)
+
+
+def test_colours_of_grey_images_are_told_of_students_too() -> None:
+    cnn = {"model": "builtin:cnn-8"}
+    with pytest.raises(UserError, match=r"fit\.augment\.hue changes colours, and the model sees these images in grey"):
+        check_images(cnn, {**cnn, "fit": {"augment": {"hue": 0.1}}})
+    check_images(cnn, {**cnn, "fit": {"augment": {"brightness": 0.1}}})
+
+
+def test_what_is_left_of_a_teacher_must_have_layers_to_compute_again() -> None:
+    def new(config: ModelConfig, teacher: Classifier | None) -> Classifier:
+        if teacher is None:
+            return image_classifier(IMAGES, ("a", "b"), model=config.model, **config.options)
+        return image_model(config.model, ("a", "b"), teacher, **config.options)
+
+    student = {"name": "small", "model": "teacher-channels:0.5", "options": {"importance": "magnitude"}}
+    recipe = {**content(), "students": [{**student, "fit": {"gradient_checkpointing": True}}]}
+    check_models(parse_recipe({**recipe, "teacher": {"model": "builtin:resnet8"}}, "t"), new)
+    with pytest.raises(UserError, match=r"'teacher-channels:0\.5' has no layers to compute again"):
+        check_models(parse_recipe({**recipe, "teacher": {"model": "builtin:cnn-16"}}, "t"), new)
 
 
 def check_texts(folder: Path, student: dict[str, Any], *others: dict[str, Any]) -> None:

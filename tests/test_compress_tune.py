@@ -241,6 +241,30 @@ def test_a_trial_that_fails_is_recorded_and_when_all_do_the_first_error_is_shown
     assert not (tmp_path / "out" / "best.toml").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("students.small.fit.class_weights={x=2.0}", "the data have no label 'x'"),
+        ('students.small.distill={features=[{loss="relations",weight=1.0}]}', "no transformer layers to learn from"),
+        ("students.small.fit.augment={hue=0.1}", "sees these images in grey"),
+    ],
+)
+def test_no_teacher_is_trained_for_a_student_that_cannot_be(
+    recipe: Path, tmp_path: Path, change: str, message: str
+) -> None:
+    said: list[str] = []
+    changes = (*search(fit__clip=[0.5, 1.0]), "tune.trials=2", change)
+    with pytest.raises(UserError, match=f"all 2 trials failed; the first: .*{message}"):
+        tune(recipe, tmp_path / "out", changes=changes, say=said.append)
+    assert not any("training the teacher" in line for line in said)
+
+
+def test_a_search_minds_no_other_student(recipe: Path, tmp_path: Path) -> None:
+    other = '[[students]]\nname = "other"\nmodel = "builtin:cnn-2"\nfit = { class_weights = { x = 2.0 } }\n'
+    recipe.write_text(RECIPE.replace("[accept]", f"{other}[accept]"))
+    tune(recipe, tmp_path / "out", changes=('tune.search={"teacher.fit.epochs"=[1, 2]}', "tune.trials=1"), say=quiet)
+
+
 WRONG: dict[str, tuple[tuple[str, ...], str, str]] = {
     "unknown model": (("tune.model=smal",), "tune.model = 'smal' is no model", "did you mean 'small'"),
     "a control has no table": (("tune.model=small-alone",), "'small-alone' is no model", "did you mean 'small'"),

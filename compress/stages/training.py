@@ -8,25 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from compress.beforehand import check_models
+from compress.beforehand import check_trainings
 from compress.recipe import TEACHER, Student, Teacher
 from compress.stages.context import RunContext, held_out
 from compress.stages.fitting import Training, learns_from, prune_student, train, wanted_by
 from compress.teachers import all_teachers, in_order, seed_of, teachers_of
 from serve.manifest import Preprocessing
-from train.arguments import training_device
 from train.augment.augmenter import asks_the_teacher
 from train.augment.augmenter import origin as origin_of_views
 from train.classifier import Classifier, ModelConfig, new_classifier, read_spec
-from train.compiled import check_compiler
 from train.data import Data
 from train.fit_config import FitConfig
 from train.fit_result import FitResult
-from train.losses import class_weights
 from train.models import needs_teacher, origin
-from train.precision import check_precision
 from train.processes import world
-from train.recompute import recomputed_layers
 from train.recovery import forget_steps, recovered
 from train.teaching import Teaching
 
@@ -50,32 +45,14 @@ def train_models(run: RunContext) -> dict[str, FitResult]:
 def train_teachers(run: RunContext) -> dict[str, FitResult]:
     """Check all models of the recipe, then train the teacher and further ones: results by name."""
     teachers = all_teachers(run.recipe)
-    models: list[Teacher | Student] = [*teachers.values(), *run.recipe.students]
-    for model in models:  # not after hours of training the teacher
-        class_weights(model.fit.class_weights, run.data.classes, run.data.splits["train"].labels)
-        if isinstance(model, Student) and model.distill is not None:
-            model.distill.check_classes(len(run.data.classes))
-        _check_switches(run, model)
     seed = run.recipe.seed
-    check_models(run.recipe, lambda config, teacher: new_classifier(config, wanted_by(run, seed, teacher)))
+    check_trainings(run.recipe, run.data, lambda config, teacher: new_classifier(config, wanted_by(run, seed, teacher)))
     return {name: _with_refit(run, name, one, partial(_teacher, run, one)) for name, one in teachers.items()}
 
 
 def train_student(run: RunContext, student: Student) -> FitResult:
     """Train a student or control, after all that teach it. Raises Paused where the run wants a pause."""
     return _with_refit(run, student.name, student, partial(_student, run, student))
-
-
-def _check_switches(run: RunContext, model: Teacher | Student) -> None:
-    """Raise UserError where the machine, or a network that can be built before its teacher, cannot do as asked."""
-    if model.fit.epochs:
-        check_precision(model.fit.precision, training_device())
-    if model.fit.epochs and model.fit.compile:
-        check_compiler(training_device())
-    if model.fit.epochs and model.fit.gradient_checkpointing and not needs_teacher(model.model, model.options):
-        recomputed_layers(
-            new_classifier(ModelConfig(model=model.model, options=model.options), wanted_by(run, run.recipe.seed))
-        )
 
 
 def _with_refit(

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
+from compress.beforehand import check_trainings
 from compress.fingerprint import fingerprint
 from compress.measure.predictions import score_items
 from compress.recipe import TEACHER, Recipe, Student, Teacher
@@ -77,6 +78,7 @@ class RecipeObjective:
 
     def __call__(self, values: dict[str, Any], report: Report) -> float:
         recipe = self.recipe(values)
+        self._check(recipe)
         try:
             return self._across_folds(recipe, report) if self._folds else self._on_validation(recipe, report)
         except torch.OutOfMemoryError as error:
@@ -91,6 +93,15 @@ class RecipeObjective:
         for field, value in values.items():
             apply_change(content, as_change(field, value))
         return parse_recipe(content, self._origin)
+
+    def _check(self, recipe: Recipe) -> None:
+        """Raise UserError, as a run would, for what cannot be trained: before a teacher is trained for it."""
+        train = self._data.splits["train"]
+
+        def new(config: ModelConfig, teacher: Classifier | None) -> Classifier:
+            return new_classifier(config, self._wanted(recipe.seed, train, self._prepared, teacher))
+
+        check_trainings(_needed(recipe, self._config.model), self._data, new)
 
     def teacher_of(self, recipe: Recipe) -> Path:
         """The folder of the recipe's trained teacher, trained now unless it was before. Raises UserError."""
@@ -188,14 +199,7 @@ class RecipeObjective:
         unseen: Sequence[Items] = (),
     ) -> Classifier:
         """A new model, trained and pruned as `compress.stages.training` does it; not on what is `unseen`."""
-        wanted = Wanted(
-            task=self._data.task,
-            labels=self._data.classes,
-            seed=seed_of(recipe, model),
-            train=train,
-            images=lambda spec: prepared.get("train", train, ImagePreparer(spec)),
-            teacher=teacher,
-        )
+        wanted = self._wanted(seed_of(recipe, model), train, prepared, teacher)
         config = ModelConfig(model=model.model, options=model.options)
         classifier = new_classifier(config, wanted)
         seen = prepared.get("train", train, classifier.preparer())
@@ -222,6 +226,16 @@ class RecipeObjective:
             return prune(trained, model.prune, [item.decode() for item in texts.content])
         return trained
 
+    def _wanted(self, seed: int, train: Items, prepared: PreparedSplits, teacher: Classifier | None) -> Wanted:
+        return Wanted(
+            task=self._data.task,
+            labels=self._data.classes,
+            seed=seed,
+            train=train,
+            images=lambda spec: prepared.get("train", train, ImagePreparer(spec)),
+            teacher=teacher,
+        )
+
     def _lesson(self, distill: DistillConfig, train: Items, unseen: Sequence[Items]) -> Items:
         """What a student learns from; of a fold, without unlabelled items that it is judged by."""
         if self._data.unlabelled is None or distill.items == "labelled":
@@ -244,6 +258,20 @@ def _report(report: Report, step: int, value: float, last: bool) -> None:
     except Pruned:
         if not last:
             raise
+
+
+def _needed(recipe: Recipe, name: str) -> Recipe:
+    """The recipe with the model called `name`, and those alone whom it learns from."""
+    needed, waiting = {TEACHER}, [name]
+    while waiting:
+        model = model_of(recipe, one := waiting.pop())
+        needed.add(one)
+        waiting += [
+            other for other in (teachers_of(model) if isinstance(model, Student) else ()) if other not in needed
+        ]
+    students = tuple(student for student in recipe.students if student.name in needed)
+    teachers = tuple(teacher for teacher in recipe.teachers if teacher.name in needed)
+    return recipe.model_copy(update={"students": students, "teachers": teachers})
 
 
 def model_of(recipe: Recipe, name: str) -> Teacher | Student:

@@ -12,10 +12,11 @@ from train.augment.erasing import erase
 from train.augment.image_config import ImageAugment
 from train.augment.randaugment import randaugment
 
-__all__ = ["ImageAugment", "augment_images", "check_channels"]
+__all__ = ["ImageAugment", "augment_images", "check_channels", "recolours"]
 
 _CHUNK_BYTES = 2**19  # of images that are changed at once: what is made on the way stays small, and in the cache
 _CROP = (Stream.CROP_AREA, Stream.CROP_ASPECT, Stream.CROP_TOP, Stream.CROP_LEFT)
+_COLOURS = ("saturation", "hue", "grayscale")
 _ERASE = (Stream.ERASE_AREA, Stream.ERASE_ASPECT, Stream.ERASE_TOP, Stream.ERASE_LEFT)
 
 
@@ -38,9 +39,14 @@ def augment_images(images: np.ndarray, config: ImageAugment, seed: int, epoch: i
     return changed
 
 
+def recolours(config: ImageAugment) -> bool:
+    """Whether colours are changed, which grey images have none of."""
+    return any(getattr(config, name) for name in _COLOURS)
+
+
 def check_channels(config: ImageAugment, channels: int) -> None:
     """Raise UserError where colours of grey images are to be changed. Brightness and contrast mean the same on them."""
-    for name in ("saturation", "hue", "grayscale"):
+    for name in _COLOURS:
         if getattr(config, name) and channels == 1:
             raise UserError(
                 f"fit.augment.{name} changes colours, and the model sees these images in grey",
