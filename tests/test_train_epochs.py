@@ -51,6 +51,15 @@ def test_an_epoch_is_timed_from_its_own_beginning(monkeypatch: pytest.MonkeyPatc
     assert seconds == [5.0, 2.0]
 
 
+def test_a_patience_that_comes_too_late_for_whole_images_is_told_with_epochs_that_are_enough() -> None:
+    asked = {"patience": 2, "grow_images": [0.5, 1.0]}
+    told = idle_patience(FitConfig.model_validate({"epochs": 6, **asked}))
+    assert told is not None
+    assert "7 epochs or more could be" not in told
+    assert "8 epochs or more could be" in told
+    assert idle_patience(FitConfig.model_validate({"epochs": 8, **asked})) is None
+
+
 @pytest.mark.parametrize(("epochs", "stack", "idle"), [(5, None, False), (4, None, True), (6, 1, False), (5, 1, True)])
 def test_a_patience_that_cannot_end_a_training_early_is_told(epochs: int, stack: int | None, idle: bool) -> None:
     """Of five epochs the first and three that are no better are four: the fifth is saved."""

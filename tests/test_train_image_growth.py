@@ -117,6 +117,25 @@ def test_a_stopped_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     assert [epoch.loss for epoch in whole.epochs] == [epoch.loss for epoch in resumed.epochs]
 
 
+def test_patience_begins_with_the_whole_images(tmp_path: Path) -> None:
+    learns_nothing = {"learning_rate": 1e-12, "ema": None, "schedule": "constant"}
+    config = FitConfig.model_validate(
+        {**GROWING, "epochs": 7, "grow_images": [0.5, 1.0], **learns_nothing, "patience": 1, "threshold": 0.9}
+    )
+    seen: list[Any] = []
+    _, result = trained(tmp_path, config, seen)
+    sizes = {size for name, training, size in seen if name == "student" and training}
+    assert [epoch.epoch for epoch in result.epochs] == [1, 2, 3, 4, 5, 6]  # the first four are of small ones
+    assert sizes == {(8, 6), (16, 12)}
+
+
+def test_a_small_image_may_still_have_made_the_best_epoch() -> None:
+    config = FitConfig.model_validate({"epochs": 4, "grow_images": [0.5, 0.75, 1.0]})
+    growth = ImageGrowth(config.grow_images, config.epochs)
+    assert [growth.scale(epoch) < 1.0 for epoch in range(4)] == [epoch < config.small_epochs for epoch in range(4)]
+    assert config.growing_epochs == 0
+
+
 def test_networks_for_one_size_are_refused(tmp_path: Path) -> None:
     config = FitConfig.model_validate(GROWING)
     vit = image_models.transformer(image_models.tiny_folder(tmp_path / "vit"), LABELS)

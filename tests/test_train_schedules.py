@@ -106,6 +106,17 @@ def test_a_plateau_counts_no_epoch_of_a_part_of_the_network_also_where_it_is_res
     assert found == pytest.approx([1, 1, 1, 1, 1, 1, 1, 0.5])
 
 
+def test_a_plateau_counts_no_epoch_of_small_images() -> None:
+    over = optimizer()
+    schedule = new_schedule(config("plateau", step_every=1, step_factor=0.5, grow_images=[0.5, 1.0]), over, UPDATES)
+    found = []
+    for _ in range(EPOCHS):
+        schedule.step(0.5)
+        found.append(over.param_groups[0]["lr"] / RATE)
+    small = EPOCHS // 2
+    assert found == pytest.approx([1.0] * (small + 1) + [0.5**at for at in range(1, EPOCHS - small)])
+
+
 def test_a_plateau_warms_up_by_the_number_of_the_update_and_then_leaves_the_rate_alone() -> None:
     over = optimizer()
     warmup = PlateauWarmup(over, 4)

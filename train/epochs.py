@@ -56,11 +56,12 @@ def best_of(records: list[EpochRecord]) -> EpochRecord:
 def patience_is_over(config: FitConfig, state: TrainerState) -> bool:
     """Whether the last epoch that gained more than `config.threshold` lies `config.patience` epochs back.
 
-    A gain is over the last one that counted, so that many small steps upwards are worth a large one.
+    A gain is over the last one that counted, so that many small steps upwards are worth a large one. Epochs in which
+    the network or its images still grow do not count: training would end before they are whole.
     """
     if config.patience is None:
         return False
-    records = [record for record in epoch_records(state) if record.epoch > config.growing_epochs]
+    records = [record for record in epoch_records(state) if record.epoch > config.small_epochs]
     if not records:
         return False
     gained = records[0]
@@ -75,10 +76,12 @@ def idle_patience(config: FitConfig) -> str | None:
 
     It is no mistake that does harm: a recipe with `patience` may be tried with fewer epochs.
     """
-    judged = config.epochs - config.growing_epochs
+    judged = config.epochs - config.small_epochs
     if config.patience is None or config.patience + 1 < judged:
         return None
-    least = config.growing_epochs + config.patience + 2
+    least = config.epochs + 1  # with stack as many epochs are small in a longer training; with grow_images a share
+    while least - config.model_copy(update={"epochs": least}).small_epochs < config.patience + 2:
+        least += 1
     return (
         f"fit.patience = {config.patience} cannot end a training of {config.epochs} epochs early: {least} epochs or "
         "more could be"

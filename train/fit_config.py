@@ -110,6 +110,15 @@ class FitConfig(BaseModel):
         """The first epochs, in which a part of the network is trained; none of them can be the best."""
         return 0 if self.stack is None else sum(self.stack.epochs)
 
+    @property
+    def small_epochs(self) -> int:
+        """The first epochs, in which the network or its images are smaller: patience and a plateau begin after them.
+
+        One of small images can be the best all the same: validation sees whole ones always.
+        """
+        sizes = len(self.grow_images)
+        return max(self.growing_epochs, -(-self.epochs * (sizes - 1) // sizes) if sizes else 0)
+
     @model_validator(mode="after")
     def _every_setting_says_something(self) -> FitConfig:
         for name, (other, values) in _ONLY_WITH.items():
@@ -167,7 +176,7 @@ class FitConfig(BaseModel):
     def _check_length(self) -> None:
         """What is to happen after some epochs must happen before the last has ended."""
         # the epoch that may be no better than the one before it
-        first = 2 + self.growing_epochs if self.schedule == "plateau" else 1
+        first = 2 + self.small_epochs if self.schedule == "plateau" else 1
         late = {
             "step_every": (
                 self.step_every,
@@ -179,7 +188,8 @@ class FitConfig(BaseModel):
         }
         for name, (epochs, from_, counts, so) in late.items():
             if counts and from_ + epochs > self.epochs > 0:
-                part = f", of which {from_ - 2} train a part of the layers" if from_ > 2 else ""
+                what = "train a part of the layers" if from_ - 2 == self.growing_epochs else "see smaller images"
+                part = f", of which {from_ - 2} {what}" if from_ > 2 else ""
                 raise SettingError(
                     f"{name} = {epochs} epochs, of epochs = {self.epochs}{part}: {so}",
                     f"lower {name}, or raise epochs",

@@ -73,10 +73,11 @@ def _one_cycle(config: FitConfig, optimizer: torch.optim.Optimizer, updates: int
 def _plateau(config: FitConfig, optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau:
     """Times `step_factor` after `step_every` epochs whose validation accuracy gained no more than `threshold`.
 
-    Epochs of a part of the network do not count, as they do not for `fit.patience`: what grows may be worse at first.
+    Epochs of a part of the network, or of smaller images, do not count, as they do not for `fit.patience`: what grows
+    may be worse at first.
     """
     return _PlateauOnceGrown(
-        config.growing_epochs,
+        config.small_epochs,
         optimizer,
         mode="max",
         factor=config.step_factor,
@@ -88,7 +89,7 @@ def _plateau(config: FitConfig, optimizer: torch.optim.Optimizer) -> ReduceLROnP
 
 
 class _PlateauOnceGrown(ReduceLROnPlateau):
-    """A plateau's schedule that is told of each epoch, and does not count those in which the network still grows."""
+    """A plateau's schedule that is told of each epoch, and does not count those in which something still grows."""
 
     def __init__(self, growing: int, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
