@@ -67,6 +67,8 @@ distill = { temperature = 3.0, alpha = 0.8 }
 
 
 ODD = {"name": "odd", "model": "builtin:cnn-2"}
+MODELS = [ODD["model"], "builtin:mlp-8"]
+HIDDEN, MAPS = ([{"loss": loss, "weight": 1.0}] for loss in ("hidden-states", "attention-maps"))
 
 
 class Tells(Recorder):
@@ -322,6 +324,13 @@ def test_what_cannot_be_asked_for_is_refused(asked: dict[str, Any], message: str
         ({"quantize": {"provider": "tensorrt"}}, "has no TensorrtExecutionProvider"),
         ({"optimize": {"students": [{**ODD, "distill": {"teachers": ["nobody"]}}]}}, "names 'nobody', which is no mod"),
         ({"optimize": {"students": [{**ODD, "options": {"hidden": -1}}]}}, "hidden"),
+        # each of these would end the search once its turn came, after the teacher and all that was tried before
+        ({"optimize": {"students": [{**ODD, "fit": {"class_weights": {"ten": 2.0}}}]}}, "the data have no label 'ten'"),
+        ({"optimize": {"students": [{**ODD, "distill": {"features": HIDDEN}}]}}, "has no transformer layers"),
+        (
+            {"optimize": {"students": [{**ODD, "model": MODELS, "distill": {"features": MAPS}}]}},
+            "has no stages",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_searched_is_refused(

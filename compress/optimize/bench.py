@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -102,10 +102,13 @@ class Bench:
         context.prepared = self._prepared
         return context
 
-    def teach(self) -> FitResult:
-        """Train the teacher, or take it as it is, and ask it about validation."""
+    def teach(self, students: Sequence[Student] = ()) -> FitResult:
+        """Train the teacher, or take it as it is, and ask it about validation.
+
+        Raises UserError before that where one of the `students` could not be trained after it.
+        """
         run = self.context()
-        result = train_teachers(run)[TEACHER]
+        result = train_teachers(run, students)[TEACHER]
         predict_variant(run, baseline(), "validation")
         self._baseline = run.scores(baseline(), "validation")
         self.check_labels()

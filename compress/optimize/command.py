@@ -16,7 +16,7 @@ from compress.evidence.drops import check_margin, metric_rows, spoken
 from compress.lineage import with_lineage
 from compress.onnx_model import OnnxClassifier
 from compress.optimize.bench import Bench
-from compress.optimize.config import OptimizeConfig
+from compress.optimize.config import OptimizeConfig, StudentSpace
 from compress.optimize.defaults import default_students
 from compress.optimize.direct import direct_content
 from compress.optimize.ledger import Ledger
@@ -24,7 +24,7 @@ from compress.optimize.onnx import OnnxBench, confirm, is_onnx, read_given
 from compress.optimize.records import RESOLVED, SEARCH, Record, Trial, nearest_of
 from compress.optimize.resolve import as_toml, freeze, resolved_recipe
 from compress.optimize.search import Search
-from compress.optimize.space import Proposals, check_space, designs_of
+from compress.optimize.space import Proposals, check_space, designs_of, samples_of
 from compress.optimize.trials import Trials
 from compress.optimize.wording import space_lines, trial_line
 from compress.pipeline import describe, run
@@ -164,7 +164,7 @@ def _search(
     if given is not None:
         bench = OnnxBench(searched, config, data, rundir, console, ledger, given)
     console.say(f"teacher: {recipe.teacher.model}")
-    bench.teach()
+    bench.teach([*own, *(student for space in _named_anew(config, own) for student in samples_of(space))])
     config = _resolved(config, recipe, own, rundir.path, len(data.splits["train"]), precisions)
     bench.config = config
     check_space(config.students or (), recipe.task)
@@ -254,19 +254,24 @@ def _resolved(
         students = ()
     if students is None:
         students = default_students(recipe, load_classifier(path / TEACHER), train)
-    taken = {student.name for student in own}
-    students = tuple(
-        space.model_copy(update={"name": f"{space.name}-2"}) if space.name in taken else space for space in students
-    )
     return config.model_copy(
         update={
-            "students": students,
+            "students": _named_anew(config.model_copy(update={"students": students}), own),
             "precisions": precisions,
             "threads": config.threads or ((1,) if serving is None else (serving.threads,)),
             "graph_levels": config.graph_levels
             or (("all", "extended", "basic") if serving is None else (serving.graph_level,)),
             "seed": _seed(recipe, config),
         }
+    )
+
+
+def _named_anew(config: OptimizeConfig, own: Sequence[Student]) -> tuple[StudentSpace, ...]:
+    """The entries of [[optimize.students]], none with the name of a student of the recipe's own."""
+    taken = {student.name for student in own}
+    return tuple(
+        space.model_copy(update={"name": f"{space.name}-2"}) if space.name in taken else space
+        for space in config.students or ()
     )
 
 

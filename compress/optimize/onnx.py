@@ -26,7 +26,7 @@ from compress.packaging import BATCH_TOLERANCE, PackageResult, batch_difference,
 from compress.pipeline import describe, run_info
 from compress.quantize.inspect import check_changed, describe_graph
 from compress.quantize.precisions import Quantized, convert
-from compress.recipe import TEACHER, Recipe
+from compress.recipe import TEACHER, Recipe, Student
 from compress.report.schema import Choice, Report
 from compress.report.write import write_payloads, write_report
 from compress.rundir import RunDir, open_run
@@ -94,8 +94,8 @@ class OnnxBench(Bench):
         super().__init__(recipe, config, data, rundir, console, ledger)
         self.given = given
 
-    def teach(self) -> FitResult:
-        """Package the graph as it is, and ask it about validation."""
+    def teach(self, students: Sequence[Student] = ()) -> FitResult:
+        """Package the graph as it is, and ask it about validation; it has no `students`."""
         run = self.context()
         self._package(run, GIVEN)
         predict_variant(run, GIVEN, "validation")

@@ -58,16 +58,20 @@ def design(space: StudentSpace, places: Mapping[str, int]) -> Design:
     return Design(student, {"student": space.name, **{f"{space.name}.{name}": at for name, at in places.items()}})
 
 
+def samples_of(space: StudentSpace) -> Iterator[Student]:
+    """Designs in which each value of each list stands once, beside the first values of the other lists."""
+    first = dict.fromkeys(space.choices, 0)
+    yield design(space, first).student
+    for name, values in space.choices.items():
+        for place in range(1, len(values)):
+            yield design(space, {**first, name: place}).student
+
+
 def check_space(spaces: Sequence[StudentSpace], task: Task) -> None:
     """Raise UserError for a model or option that cannot be, whatever else is chosen."""
     for space in spaces:
-        for at, values in ((name, len(values)) for name, values in space.choices.items()):
-            for place in range(values):
-                tried = design(space, {**dict.fromkeys(space.choices, 0), at: place})
-                ModelConfig(model=tried.student.model, options=tried.student.options).checked(task)
-        if not space.choices:
-            only = design(space, {}).student
-            ModelConfig(model=only.model, options=only.options).checked(task)
+        for student in samples_of(space):
+            ModelConfig(model=student.model, options=student.options).checked(task)
 
 
 class Proposals:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,11 +42,15 @@ def train_models(run: RunContext) -> dict[str, FitResult]:
     return {name: results[name] for name in (*teachers, *(student.name for student in run.recipe.students))}
 
 
-def train_teachers(run: RunContext) -> dict[str, FitResult]:
-    """Check all models of the recipe, then train the teacher and further ones: results by name."""
+def train_teachers(run: RunContext, besides: Sequence[Student] = ()) -> dict[str, FitResult]:
+    """Check all models of the recipe, then train the teacher and further ones: results by name.
+
+    Students that will be trained `besides` are checked too.
+    """
     teachers = all_teachers(run.recipe)
     seed = run.recipe.seed
-    check_trainings(run.recipe, run.data, lambda config, teacher: new_classifier(config, wanted_by(run, seed, teacher)))
+    planned = run.recipe.model_copy(update={"students": (*run.recipe.students, *besides)})
+    check_trainings(planned, run.data, lambda config, teacher: new_classifier(config, wanted_by(run, seed, teacher)))
     return {name: _with_refit(run, name, one, partial(_teacher, run, one)) for name, one in teachers.items()}
 
 
