@@ -16,7 +16,7 @@ from pydantic import (
 from compress.evidence.abstain import AbstainConfig
 from compress.evidence.calibrate import CalibrateConfig
 from compress.graph.config import GraphConfig
-from compress.optimize.config import OptimizeConfig
+from compress.optimize.config import OptimizeConfig, StudentSpace
 from compress.quantize.config import Quantize
 from compress.teachers import TEACHER as TEACHER
 from compress.teachers import all_teachers, check_teachers, with_models_named
@@ -254,7 +254,9 @@ class Recipe(_Table):
 
     @model_validator(mode="after")
     def _unlabelled_items_have_students(self) -> Recipe:
-        lessons = {student.name: student.distill for student in self.students if student.distill is not None}
+        searched = (self.optimize.students if self.optimize is not None else None) or ()
+        taught: tuple[Student | StudentSpace, ...] = (*self.students, *searched)
+        lessons = {student.name: student.distill for student in taught if student.distill is not None}
         if self.data.unlabelled is None:
             for name, lesson in lessons.items():
                 if lesson.items == "unlabelled":

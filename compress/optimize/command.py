@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from compress.evidence.drops import check_margin, metric_rows, spoken
 from compress.lineage import with_lineage
 from compress.onnx_model import OnnxClassifier
 from compress.optimize.bench import Bench
-from compress.optimize.config import OptimizeConfig, StudentSpace
+from compress.optimize.config import SPACE_NAME_LENGTH, OptimizeConfig, StudentSpace
 from compress.optimize.defaults import default_students
 from compress.optimize.direct import direct_content
 from compress.optimize.ledger import Ledger
@@ -164,8 +165,10 @@ def _search(
     if given is not None:
         bench = OnnxBench(searched, config, data, rundir, console, ledger, given)
     console.say(f"teacher: {recipe.teacher.model}")
-    bench.teach([*own, *(student for space in _named_anew(config, own) for student in samples_of(space))])
-    config = _resolved(config, recipe, own, rundir.path, len(data.splits["train"]), precisions)
+    bench.teach(
+        [*own, *(student for space in _named_anew(config.students or (), recipe) for student in samples_of(space))]
+    )
+    config = _resolved(config, recipe, rundir.path, len(data.splits["train"]), precisions)
     bench.config = config
     check_space(config.students or (), recipe.task)
     proposals = Proposals(config.students or (), own, _seed(recipe, config), config.together)
@@ -214,13 +217,11 @@ def _precisions(recipe: Recipe, config: OptimizeConfig) -> tuple[tuple[Precision
 def _check_students(recipe: Recipe, config: OptimizeConfig) -> None:
     """Raise UserError for students of [optimize] that the recipe could not have as its own."""
     content = recipe.model_dump(mode="json")
-    names = {teacher.name for teacher in recipe.teachers} | {student.name for student in recipe.students}
-    for space in config.students or ():
-        name = f"{space.name}-2" if space.name in names else space.name
+    for space in _named_anew(config.students or (), recipe):
         models = [space.model] if isinstance(space.model, str) else space.model
         for model in models:
             one = next(designs_of(space.model_copy(update={"model": model}))).student
-            tried = one.model_copy(update={"name": name}).model_dump(mode="json")
+            tried = one.model_copy(update={"name": space.name}).model_dump(mode="json")
             parse_recipe({**content, "students": [*content["students"], tried]}, "[[optimize.students]]")
 
 
@@ -242,7 +243,6 @@ def _own_students(recipe: Recipe) -> tuple[list[Student], list[str]]:
 def _resolved(
     config: OptimizeConfig,
     recipe: Recipe,
-    own: Sequence[Student],
     path: Path,
     train: int,
     precisions: tuple[Precision, ...],
@@ -256,7 +256,7 @@ def _resolved(
         students = default_students(recipe, load_classifier(path / TEACHER), train)
     return config.model_copy(
         update={
-            "students": _named_anew(config.model_copy(update={"students": students}), own),
+            "students": _named_anew(students, recipe),
             "precisions": precisions,
             "threads": config.threads or ((1,) if serving is None else (serving.threads,)),
             "graph_levels": config.graph_levels
@@ -266,13 +266,20 @@ def _resolved(
     )
 
 
-def _named_anew(config: OptimizeConfig, own: Sequence[Student]) -> tuple[StudentSpace, ...]:
-    """The entries of [[optimize.students]], none with the name of a student of the recipe's own."""
-    taken = {student.name for student in own}
+def _named_anew(spaces: Sequence[StudentSpace], recipe: Recipe) -> tuple[StudentSpace, ...]:
+    """The entries of [[optimize.students]], none with the name of a model of the recipe's own."""
+    own = {TEACHER, *(teacher.name for teacher in recipe.teachers), *(student.name for student in recipe.students)}
+    taken = own | {space.name for space in spaces}
     return tuple(
-        space.model_copy(update={"name": f"{space.name}-2"}) if space.name in taken else space
-        for space in config.students or ()
+        space.model_copy(update={"name": _free_name(space.name, taken)}) if space.name in own else space
+        for space in spaces
     )
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """`name` with the first number that makes it one of its own, no longer than an entry's may be."""
+    numbered = (f"{name[: SPACE_NAME_LENGTH - 1 - len(str(at))]}-{at}" for at in itertools.count(2))
+    return next(one for one in numbered if one not in taken)
 
 
 def _seed(recipe: Recipe, config: OptimizeConfig) -> int:

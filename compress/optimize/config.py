@@ -13,6 +13,7 @@ from train.distill import DistillConfig
 from train.fit_config import FitConfig
 from train.prune import PruneConfig
 
+SPACE_NAME_LENGTH = 20  # of an entry of [[optimize.students]]; what is chosen comes behind it
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _EXAMPLE = "expected a time such as '30m', '2h' or '1h30m'"
 
@@ -24,7 +25,7 @@ class _Table(BaseModel):
 class StudentSpace(_Table):
     """[[optimize.students]]: a student of which `model` and each of `options` may be a list to choose from."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=20)
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=SPACE_NAME_LENGTH)
     model: str | tuple[str, ...]
     options: dict[str, Any] = {}  # a list is a choice; an option that is a list itself is written as a list of lists
     fit: FitConfig = FitConfig()

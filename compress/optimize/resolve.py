@@ -6,7 +6,7 @@ import tomli_w
 
 from compress.evidence.choose import Measured, choose, problems_of
 from compress.optimize.bench import Bench
-from compress.optimize.config import OptimizeConfig
+from compress.optimize.config import OptimizeConfig, StudentSpace
 from compress.optimize.records import Trial, excess_of, nearest_of
 from compress.optimize.trials import Trials
 from compress.quantize.config import Quantize
@@ -58,17 +58,20 @@ def _time_again(bench: Bench, trials: Trials) -> None:
 
 
 def resolved_recipe(recipe: Recipe, config: OptimizeConfig, chosen: Trial, student: Student | None) -> Recipe:
-    """The recipe that makes the choice: its student alone, its precision beside fp32, its runtime setting."""
+    """The recipe that makes the choice: its student alone, its precision beside fp32, its runtime setting.
+
+    What the students of the search learn from stays, so that they can be searched again.
+    """
     usual = recipe.serving or ServingConfig()
     serving = usual.model_copy(update={"threads": chosen.threads, "graph_level": chosen.graph_level})
     threads = tuple(sorted({1, chosen.threads, *recipe.evaluate.threads}))
     precisions: tuple[Precision, ...] = ("fp32",) if chosen.precision == "fp32" else ("fp32", chosen.precision)
-    data = recipe.data if student is not None and student.distill is not None else _labelled(recipe)
+    taught = [one for one in (student, *(config.students or ())) if one is not None and one.distill is not None]
     return recipe.model_copy(
         update={
-            "data": data,
+            "data": recipe.data if taught else _labelled(recipe),
             "students": () if student is None else (student.model_copy(update={"control": False}),),
-            "teachers": recipe.teachers if _taught_by_others(student) else (),
+            "teachers": recipe.teachers if any(_taught_by_others(one) for one in taught) else (),
             "quantize": Quantize(
                 precisions=precisions,
                 provider=recipe.quantize.provider,
@@ -86,8 +89,8 @@ def _labelled(recipe: Recipe) -> DataConfig:
     return recipe.data.model_copy(update={"unlabelled": None})
 
 
-def _taught_by_others(student: Student | None) -> bool:
-    return student is not None and student.distill is not None and student.distill.teachers != (TEACHER,)
+def _taught_by_others(student: Student | StudentSpace) -> bool:
+    return student.distill is not None and student.distill.teachers != (TEACHER,)
 
 
 def as_toml(recipe: Recipe, head: str) -> str:
