@@ -43,6 +43,9 @@ from train.data import Data, load_data
 # Beside what the recipe names: cheap to try, and which of them pays depends on the network.
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "int8-dynamic", "int8-static")
 _SMALL: tuple[Precision, ...] = ("int8-weights", "int4-weights")  # no faster, so only where size counts
+_HEAD = """\
+Written by `limbeck optimize`: {reason}.
+`limbeck run` makes this package from the data; `limbeck optimize` searches the same space again."""
 
 
 @dataclass(frozen=True)
@@ -195,11 +198,7 @@ def _search(
     record.nearest = None if nearest is None else nearest.id
     student = trials.students.get(chosen.model)
     resolved = resolved_recipe(recipe, config, chosen, student)
-    head = (
-        f"Written by `limbeck optimize`: {choice.reason}.\n"
-        "`limbeck run` makes this package from the data; `limbeck optimize` searches the same space again."
-    )
-    write_text(folder / RESOLVED, as_toml(resolved, head))
+    write_text(folder / RESOLVED, as_toml(resolved, _HEAD.format(reason=choice.reason)))
     record.write(folder)
     return choice, record, resolved
 
