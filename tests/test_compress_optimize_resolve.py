@@ -18,13 +18,21 @@ from compress.recipe_file import parse_recipe
 SPACE: dict[str, Any] = {"name": "searched", "model": "builtin:cnn-2"}
 
 
-def recipe_of(names: list[str], lesson: dict[str, Any], own: list[dict[str, Any]] | None = None) -> Recipe:
+SECOND: dict[str, Any] = {"name": "second", "model": "teacher", "seed_offset": 1}
+
+
+def recipe_of(
+    names: list[str],
+    lesson: dict[str, Any],
+    own: list[dict[str, Any]] | None = None,
+    teachers: list[dict[str, Any]] | None = None,
+) -> Recipe:
     return parse_recipe(
         {
             "name": "tiny",
             "data": {"source": "digits", "unlabelled": {"source": "csv:x.csv"}},
             "teacher": {"model": "builtin:cnn-8x16"},
-            "teachers": [{"name": "second", "model": "teacher", "seed_offset": 1}],
+            "teachers": [SECOND, *(teachers or [])],
             "students": own or [],
             "accept": {"max_drop_points": 1.0},
             "optimize": {"students": [{**SPACE, "name": name, "distill": lesson} for name in names]},
@@ -40,11 +48,8 @@ def settled(recipe: Recipe) -> OptimizeConfig:
     return command._resolved(recipe.optimize, recipe, Path("not-there"), 100, ("fp32",))
 
 
-@pytest.mark.parametrize(
-    "lesson", [{"teachers": ["second"]}, {"teachers": ["second"], "items": "unlabelled", "alpha": 1.0}]
-)
-def test_what_the_searched_students_learn_from_stays_whoever_is_chosen(lesson: dict[str, Any]) -> None:
-    recipe = recipe_of(["searched"], lesson)
+def written_for_the_teacher(recipe: Recipe) -> Recipe:
+    """What a search writes that chose the teacher itself, read again."""
     chosen = Trial(
         number=1,
         id="teacher-fp32",
@@ -57,11 +62,33 @@ def test_what_the_searched_students_learn_from_stays_whoever_is_chosen(lesson: d
         why="",
     )
     written = as_toml(resolved_recipe(recipe, settled(recipe), chosen, None), "")
-    again = parse_recipe(tomllib.loads(written), "again")
+    return parse_recipe(tomllib.loads(written), "again")
+
+
+@pytest.mark.parametrize(
+    "lesson", [{"teachers": ["second"]}, {"teachers": ["second"], "items": "unlabelled", "alpha": 1.0}]
+)
+def test_what_the_searched_students_learn_from_stays_whoever_is_chosen(lesson: dict[str, Any]) -> None:
+    recipe = recipe_of(["searched"], lesson)
+    again = written_for_the_teacher(recipe)
     assert again.optimize is not None
     command._check_students(again, again.optimize)
     assert again.data.unlabelled == recipe.data.unlabelled
     assert again.teachers == recipe.teachers
+
+
+@pytest.mark.parametrize("lesson", [{"items": "labelled"}, {"items": "labelled", "teachers": ["third"]}])
+def test_what_only_a_student_learnt_from_that_was_not_chosen_goes(lesson: dict[str, Any]) -> None:
+    """Else the recipe would be refused: a teacher that teaches nobody, items that nobody learns from."""
+    own = [
+        {"name": "own", "model": "builtin:cnn-2", "distill": {"teachers": ["second"]}},
+        {"name": "other", "model": "builtin:cnn-2", "distill": {"items": "labelled", "teachers": ["third"]}},
+    ]
+    again = written_for_the_teacher(
+        recipe_of(["searched"], lesson, own, [{**SECOND, "name": "third", "seed_offset": 2}])
+    )
+    assert again.data.unlabelled is None
+    assert [teacher.name for teacher in again.teachers] == lesson.get("teachers", [])
 
 
 def test_no_student_of_the_search_is_called_as_a_model_of_the_recipe() -> None:

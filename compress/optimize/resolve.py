@@ -10,10 +10,11 @@ from compress.optimize.config import OptimizeConfig, StudentSpace
 from compress.optimize.records import Trial, excess_of, nearest_of
 from compress.optimize.trials import Trials
 from compress.quantize.config import Quantize
-from compress.recipe import TEACHER, Recipe, Student
+from compress.recipe import Recipe, Student
 from compress.report.schema import Choice
+from compress.teachers import teachers_of
 from serve.manifest import Precision, ServingConfig
-from train.data import DataConfig
+from train.unlabelled import UnlabelledConfig
 
 _TIMED_AGAIN = 8  # feasible trials, the best ones
 
@@ -66,12 +67,12 @@ def resolved_recipe(recipe: Recipe, config: OptimizeConfig, chosen: Trial, stude
     serving = usual.model_copy(update={"threads": chosen.threads, "graph_level": chosen.graph_level})
     threads = tuple(sorted({1, chosen.threads, *recipe.evaluate.threads}))
     precisions: tuple[Precision, ...] = ("fp32",) if chosen.precision == "fp32" else ("fp32", chosen.precision)
-    taught = [one for one in (student, *(config.students or ())) if one is not None and one.distill is not None]
+    left = [one for one in (student, *(config.students or ())) if one is not None]
     return recipe.model_copy(
         update={
-            "data": recipe.data if taught else _labelled(recipe),
+            "data": recipe.data.model_copy(update={"unlabelled": _unlabelled(recipe, left)}),
             "students": () if student is None else (student.model_copy(update={"control": False}),),
-            "teachers": recipe.teachers if any(_taught_by_others(one) for one in taught) else (),
+            "teachers": tuple(one for one in recipe.teachers if any(one.name in teachers_of(it) for it in left)),
             "quantize": Quantize(
                 precisions=precisions,
                 provider=recipe.quantize.provider,
@@ -84,13 +85,10 @@ def resolved_recipe(recipe: Recipe, config: OptimizeConfig, chosen: Trial, stude
     )
 
 
-def _labelled(recipe: Recipe) -> DataConfig:
-    """[data] without items that nobody would learn from."""
-    return recipe.data.model_copy(update={"unlabelled": None})
-
-
-def _taught_by_others(student: Student | StudentSpace) -> bool:
-    return student.distill is not None and student.distill.teachers != (TEACHER,)
+def _unlabelled(recipe: Recipe, left: list[Student | StudentSpace]) -> UnlabelledConfig | None:
+    """[data.unlabelled], unless none of those that are left learns from it."""
+    lessons = [one.distill for one in left if one.distill is not None]
+    return recipe.data.unlabelled if any(lesson.items != "labelled" for lesson in lessons) else None
 
 
 def as_toml(recipe: Recipe, head: str) -> str:
