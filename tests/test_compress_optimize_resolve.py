@@ -14,6 +14,7 @@ from compress.optimize.records import Trial
 from compress.optimize.resolve import as_toml, resolved_recipe
 from compress.recipe import Recipe
 from compress.recipe_file import parse_recipe
+from serve.errors import UserError
 
 SPACE: dict[str, Any] = {"name": "searched", "model": "builtin:cnn-2"}
 
@@ -99,3 +100,11 @@ def test_no_student_of_the_search_is_called_as_a_model_of_the_recipe() -> None:
     assert resolved.students is not None
     assert [space.name for space in resolved.students] == ["second-3", "second-2", "a-name-of-20-lette-2", "free"]
     OptimizeConfig.model_validate(resolved.model_dump())
+
+
+def test_a_student_of_the_search_that_asks_another_student_is_refused_by_name() -> None:
+    """Before any training: a search trains students in no order, and not all of them."""
+    own = [{"name": "own", "model": "builtin:cnn-2", "distill": {"teachers": ["second"]}}]
+    with pytest.raises(UserError, match=r"'searched' .* learn from 'own', another student") as caught:
+        settled(recipe_of(["searched"], {"teachers": ["own"]}, own))
+    assert "[[teachers]]" in caught.value.hint

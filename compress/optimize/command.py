@@ -35,6 +35,7 @@ from compress.recipe_file import apply_change, parse_recipe, read_content
 from compress.report.optimizing import write_page
 from compress.report.schema import Choice, Report
 from compress.rundir import RUN_JSON, RunDir, adopt_stages, open_run, write_text
+from compress.teachers import teachers_of
 from serve.errors import UserError
 from serve.manifest import Precision
 from train.classifier import load_classifier
@@ -216,7 +217,15 @@ def _precisions(recipe: Recipe, config: OptimizeConfig) -> tuple[tuple[Precision
 def _check_students(recipe: Recipe, config: OptimizeConfig) -> None:
     """Raise UserError for students of [optimize] that the recipe could not have as its own."""
     content = recipe.model_dump(mode="json")
+    own = {student.name for student in recipe.students}
     for space in _named_anew(config.students or (), recipe):
+        strange = next((name for name in teachers_of(space) if name in own), None)
+        if strange is not None:
+            raise UserError(
+                f"student '{space.name}' of [[optimize.students]] is to learn from '{strange}', another student, which "
+                "a search may never train",
+                "name the teacher in its distill.teachers, or one of [[teachers]]",
+            )
         models = [space.model] if isinstance(space.model, str) else space.model
         for model in models:
             one = next(designs_of(space.model_copy(update={"model": model}))).student
@@ -231,7 +240,7 @@ def _own_students(recipe: Recipe) -> tuple[list[Student], list[str]]:
     for student in recipe.students:
         if student.role != "student":
             continue
-        strange = [] if student.distill is None else [name for name in student.distill.teachers if name not in teachers]
+        strange = [name for name in teachers_of(student) if name not in teachers]
         if strange:
             left_out.append(f"{student.name} is not tried: it learns from another student, {strange[0]}")
         else:
