@@ -183,6 +183,21 @@ def test_the_layers_of_a_transformer_thaw_before_its_embeddings(tmp_path: Path) 
     assert never_thawed(FitConfig(epochs=2), model) is None
 
 
+@pytest.mark.parametrize(("patience", "early"), [(3, True), (4, False)])
+def test_a_patience_that_may_end_before_all_layers_thaw_is_told(tmp_path: Path, patience: int, early: bool) -> None:
+    model, told, thawed = images(), list[str](), list[bool]()
+    lowest = model.network.layers[2]
+    lowest.register_forward_pre_hook(lambda *_: thawed.append(lowest.training and lowest.weight.requires_grad))
+    # an epoch must gain more than there is to gain, so training ends as soon as it can
+    config = FitConfig(epochs=8, batch_size=16, unfreeze=2, patience=patience, threshold=0.99)
+    result = fit(model, config, TRAIN, VALIDATION, 5, tmp_path, following=Following(say=told.append))
+    assert len(result.epochs) == patience + 1
+    found = [text for text in told if text.startswith("fit.patience = 3 may end the training after 4 epochs")]
+    assert len(found) == early
+    assert all(text.endswith("a patience of 4 or more lets it come to all") for text in found)
+    assert any(thawed) is not early
+
+
 def test_a_network_without_numbered_layers_has_no_order() -> None:
     model = images()
     model.network = torch.nn.Linear(3, 4)

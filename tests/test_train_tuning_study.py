@@ -132,6 +132,20 @@ def test_a_line_that_was_torn_off_costs_no_trial(tmp_path: Path) -> None:
     assert len(search_in(tmp_path, trials=4).records()) == 4
 
 
+def test_a_journal_that_is_damaged_in_the_middle_is_told_by_line_and_left_as_it_is(tmp_path: Path) -> None:
+    before = drawn_by(run(search_in(tmp_path, trials=3)))
+    journal = tmp_path / JOURNAL
+    lines = journal.read_bytes().splitlines(keepends=True)
+    damaged = b"".join([*lines[:8], b"\x00" * 40 + b"\n", *lines[8:]])
+    journal.write_bytes(damaged)
+    with pytest.raises(UserError, match="line 9 is no JSON") as raised:
+        search_in(tmp_path, trials=4)
+    assert "delete line 9" in raised.value.hint
+    assert journal.read_bytes() == damaged
+    journal.write_bytes(b"".join(lines))  # as the hint says
+    assert drawn_by(run(search_in(tmp_path, trials=4)))[:3] == before
+
+
 def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path: Path) -> None:
     mine = tmp_path / "mine.txt"
     mine.write_text("one\ntwo", encoding="utf-8")

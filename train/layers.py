@@ -96,18 +96,25 @@ def check_layers(config: FitConfig, classifier: Classifier) -> None:
 
 
 def never_thawed(config: FitConfig, classifier: Classifier) -> str | None:
-    """What to say where the epochs end before `config.unfreeze` has come to the lowest layers; None where it does.
+    """What to say where the epochs, or patience, may end before `config.unfreeze` has come to the lowest layers.
 
-    It is no mistake that does harm: a recipe may be tried with fewer epochs, and frozen embeddings be meant.
+    None where it does. It is no mistake that does harm: a recipe may be tried with fewer epochs, frozen embeddings be
+    meant, and upper layers that gain nothing be left before the lower ones.
     """
     if config.unfreeze is None:
         return None
     found = sorted(set(levels(classifier).values()))
     top, last = found[-1], _thawed(config.epochs - 1, config.unfreeze)
     reached = sum(level > top - last for level in found)
-    if reached == len(found):
-        return None
     least = (top - found[0]) * config.unfreeze + 1
+    if reached == len(found):
+        if config.patience is None or config.patience + 1 >= least:
+            return None
+        return (
+            f"fit.patience = {config.patience} may end the training after {config.patience + 1} epochs, and "
+            f"fit.unfreeze = {config.unfreeze} trains all layers from epoch {least} on: those below would never be "
+            f"trained; a patience of {least - 1} or more lets it come to all"
+        )
     return (
         f"fit.unfreeze = {config.unfreeze} comes to the upper {reached} of {len(found)} layers, the head among them, "
         f"in {config.epochs} epochs: those below are never trained; {least} epochs or more train all"

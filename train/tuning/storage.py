@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,13 +24,41 @@ def open_storage(given: str | None, folder: Path) -> BaseStorage:
     try:
         if given is not None and "://" in given:
             return RDBStorage(given)
-        path = Path(given) if given is not None else folder / JOURNAL
-        lock = JournalFileSymlinkLock(str(path))
-        backend = JournalFileBackend(str(path), lock)
-        _drop_torn_line(path, lock)
-        return JournalStorage(backend)
+        return _journal(Path(given) if given is not None else folder / JOURNAL)
+    except UserError:
+        raise
     except Exception as error:  # drivers of databases raise what they like
         raise UserError(f"cannot open the storage {shown(given, folder)}: {said(error)}", _HINT) from None
+
+
+def _journal(path: Path) -> JournalStorage:
+    lock = JournalFileSymlinkLock(str(path))
+    backend = JournalFileBackend(str(path), lock)
+    _drop_torn_line(path, lock)
+    try:
+        return JournalStorage(backend)  # which reads all of it
+    except ValueError as error:
+        damaged = _damaged_line(path)
+        if damaged is None:
+            raise
+        raise UserError(
+            f"cannot open the storage {path}: line {damaged} is no JSON ({said(error)})",
+            f"the file was damaged or edited: bring back an earlier copy; or delete line {damaged}, and keep a copy of "
+            "this file: nothing is lost where the line was added, a trial may be where a record stood there",
+        ) from None
+
+
+def _damaged_line(path: Path) -> int | None:
+    """The number of the first line of a journal that cannot be read, counted from 1; None of any other file."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if number == 1 and not line.startswith(_FIRST):
+                return None
+            try:
+                json.loads(line)
+            except ValueError:
+                return number
+    return None
 
 
 def _drop_torn_line(path: Path, lock: JournalFileSymlinkLock) -> None:
