@@ -19,6 +19,7 @@ from compress.optimize.command import Asked, Outcome, optimize
 from compress.optimize.config import OptimizeConfig
 from compress.optimize.direct import direct_content
 from compress.optimize.records import OPTIMIZE_JSON, Record
+from compress.optimize.students import own_students
 from compress.quantize import providers
 from compress.recipe import Recipe
 from compress.recipe_file import load_recipe, parse_recipe
@@ -359,7 +360,7 @@ def test_what_controls_of_a_run_learned_by_is_left_out_with_them(tmp_path: Path)
     fit = {"epochs": 2, "label_smoothing": 0.1}
     content["students"] = [{"name": "small", "model": "builtin:cnn-2", "fit": fit, "distill": {"alpha": 1.0}}]
     recipe = parse_recipe(content, "tiny")
-    own, _ = command._own_students(recipe)
+    own, _ = own_students(recipe)
     assert [(student.name, student.fit.of_labels) for student in own] == [("small", ())]
     (tmp_path / "run.json").write_text(json.dumps({"recipe": recipe.model_dump(mode="json")}))
     found, _ = direct_content(f"run:{tmp_path}", None)

@@ -12,6 +12,7 @@ from compress.optimize import command
 from compress.optimize.config import OptimizeConfig
 from compress.optimize.records import Trial
 from compress.optimize.resolve import as_toml, resolved_recipe
+from compress.optimize.students import check_students
 from compress.recipe import Recipe
 from compress.recipe_file import parse_recipe
 from serve.errors import UserError
@@ -45,7 +46,7 @@ def recipe_of(
 def settled(recipe: Recipe) -> OptimizeConfig:
     """[optimize] as a search writes it out."""
     assert recipe.optimize is not None
-    command._check_students(recipe, recipe.optimize)
+    check_students(recipe, recipe.optimize)
     return command._resolved(recipe.optimize, recipe, Path("not-there"), 100, ("fp32",))
 
 
@@ -73,7 +74,7 @@ def test_what_the_searched_students_learn_from_stays_whoever_is_chosen(lesson: d
     recipe = recipe_of(["searched"], lesson)
     again = written_for_the_teacher(recipe)
     assert again.optimize is not None
-    command._check_students(again, again.optimize)
+    check_students(again, again.optimize)
     assert again.data.unlabelled == recipe.data.unlabelled
     assert again.teachers == recipe.teachers
 

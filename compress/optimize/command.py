@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from compress.evidence.drops import check_margin, metric_rows, spoken
 from compress.lineage import with_lineage
 from compress.onnx_model import OnnxClassifier
 from compress.optimize.bench import Bench
-from compress.optimize.config import SPACE_NAME_LENGTH, OptimizeConfig, StudentSpace
+from compress.optimize.config import OptimizeConfig
 from compress.optimize.defaults import default_students
 from compress.optimize.direct import direct_content
 from compress.optimize.ledger import Ledger
@@ -25,17 +24,17 @@ from compress.optimize.onnx import OnnxBench, confirm, is_onnx, read_given
 from compress.optimize.records import RESOLVED, SEARCH, Record, Trial, nearest_of
 from compress.optimize.resolve import as_toml, freeze, resolved_recipe
 from compress.optimize.search import Search
-from compress.optimize.space import Proposals, check_space, designs_of, samples_of
+from compress.optimize.space import Proposals, check_space, samples_of
+from compress.optimize.students import check_students, named_anew, own_students
 from compress.optimize.trials import Trials
 from compress.optimize.wording import space_lines, trial_line
 from compress.pipeline import describe, run
 from compress.quantize.providers import check_provider, runnable
-from compress.recipe import TEACHER, Recipe, Student
+from compress.recipe import TEACHER, Recipe
 from compress.recipe_file import apply_change, parse_recipe, read_content
 from compress.report.optimizing import write_page
 from compress.report.schema import Choice, Report
 from compress.rundir import RUN_JSON, RunDir, adopt_stages, open_run, write_text
-from compress.teachers import teachers_of
 from serve.errors import UserError
 from serve.manifest import Precision
 from train.classifier import load_classifier
@@ -156,12 +155,12 @@ def _search(
     command: str | None,
     given: OnnxClassifier | None,
 ) -> tuple[Choice, Record, Recipe]:
-    own, left_out = _own_students(recipe)
+    own, left_out = own_students(recipe)
     precisions, why = _precisions(recipe, config)
     for line in [*left_out, *filter(None, [why])]:
         console.say(line)
     check_space(config.students or (), recipe.task)  # not after the teacher's training
-    _check_students(recipe, config)
+    check_students(recipe, config)
     searched = recipe.model_copy(
         update={"quantize": recipe.quantize.model_copy(update={"precisions": precisions}), "students": ()}
     )
@@ -170,7 +169,7 @@ def _search(
         bench = OnnxBench(searched, config, data, rundir, console, ledger, given)
     console.say(f"teacher: {recipe.teacher.model}")
     bench.teach(
-        [*own, *(student for space in _named_anew(config.students or (), recipe) for student in samples_of(space))]
+        [*own, *(student for space in named_anew(config.students or (), recipe) for student in samples_of(space))]
     )
     config = _resolved(config, recipe, rundir.path, len(data.splits["train"]), precisions)
     bench.config = config
@@ -214,40 +213,6 @@ def _precisions(recipe: Recipe, config: OptimizeConfig) -> tuple[tuple[Precision
     return runnable(asked, recipe.quantize.provider)[0], why
 
 
-def _check_students(recipe: Recipe, config: OptimizeConfig) -> None:
-    """Raise UserError for students of [optimize] that the recipe could not have as its own."""
-    content = recipe.model_dump(mode="json")
-    own = {student.name for student in recipe.students}
-    for space in _named_anew(config.students or (), recipe):
-        strange = next((name for name in teachers_of(space) if name in own), None)
-        if strange is not None:
-            raise UserError(
-                f"student '{space.name}' of [[optimize.students]] is to learn from '{strange}', another student, which "
-                "a search may never train",
-                "name the teacher in its distill.teachers, or one of [[teachers]]",
-            )
-        models = [space.model] if isinstance(space.model, str) else space.model
-        for model in models:
-            one = next(designs_of(space.model_copy(update={"model": model}))).student
-            tried = one.model_copy(update={"name": space.name}).model_dump(mode="json")
-            parse_recipe({**content, "students": [*content["students"], tried]}, "[[optimize.students]]")
-
-
-def _own_students(recipe: Recipe) -> tuple[list[Student], list[str]]:
-    """The recipe's own students that can be tried, and why others are not."""
-    teachers = {TEACHER, *(teacher.name for teacher in recipe.teachers)}
-    own, left_out = [], []
-    for student in recipe.students:
-        if student.role != "student":
-            continue
-        strange = [name for name in teachers_of(student) if name not in teachers]
-        if strange:
-            left_out.append(f"{student.name} is not tried: it learns from another student, {strange[0]}")
-        else:
-            own.append(student.without_control())
-    return own, left_out
-
-
 def _resolved(
     config: OptimizeConfig,
     recipe: Recipe,
@@ -264,7 +229,7 @@ def _resolved(
         students = default_students(recipe, load_classifier(path / TEACHER), train)
     return config.model_copy(
         update={
-            "students": _named_anew(students, recipe),
+            "students": named_anew(students, recipe),
             "precisions": precisions,
             "threads": config.threads or ((1,) if serving is None else (serving.threads,)),
             "graph_levels": config.graph_levels
@@ -272,22 +237,6 @@ def _resolved(
             "seed": _seed(recipe, config),
         }
     )
-
-
-def _named_anew(spaces: Sequence[StudentSpace], recipe: Recipe) -> tuple[StudentSpace, ...]:
-    """The entries of [[optimize.students]], none with the name of a model of the recipe's own."""
-    own = {TEACHER, *(teacher.name for teacher in recipe.teachers), *(student.name for student in recipe.students)}
-    taken = own | {space.name for space in spaces}
-    return tuple(
-        space.model_copy(update={"name": _free_name(space.name, taken)}) if space.name in own else space
-        for space in spaces
-    )
-
-
-def _free_name(name: str, taken: set[str]) -> str:
-    """`name` with the first number that makes it one of its own, no longer than an entry's may be."""
-    numbered = (f"{name[: SPACE_NAME_LENGTH - 1 - len(str(at))]}-{at}" for at in itertools.count(2))
-    return next(one for one in numbered if one not in taken)
 
 
 def _seed(recipe: Recipe, config: OptimizeConfig) -> int:
