@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 PROOFS ?= digits mnist sst2 trec kernels
 HOSTILE ?= runs/digits runs/trec
-TABLES ?= hinton trec-methods sst2-methods cifar10
+TABLES ?= hinton trec-methods sst2-methods cifar10-views
 SEEDS ?= 0,1,2
 SERVED ?= runs/sst2/packages/teacher-int8-dynamic runs/cifar10
 # The machine's own certificates, so that it works behind a company's proxy too.
