@@ -112,7 +112,7 @@ def never_thawed(config: FitConfig, classifier: Classifier) -> str | None:
             return None
         return (
             f"fit.patience = {config.patience} may end the training after {config.patience + 1} epochs, and "
-            f"fit.unfreeze = {config.unfreeze} trains all layers from epoch {least} on: those below would never be "
+            f"fit.unfreeze = {config.unfreeze} trains all layers from epoch {least} on: the lowest would never be "
             f"trained; a patience of {least - 1} or more lets it come to all"
         )
     return (

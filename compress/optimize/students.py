@@ -38,7 +38,7 @@ def check_students(recipe: Recipe, config: OptimizeConfig) -> None:
             raise UserError(
                 f"student '{space.name}' of [[optimize.students]] is to learn from '{strange}', another student, which "
                 "a search may never train",
-                "name the teacher in its distill.teachers, or one of [[teachers]]",
+                f"name '{TEACHER}' in its distill.teachers, or one of [[teachers]]",
             )
         models = [space.model] if isinstance(space.model, str) else space.model
         for model in models:
